@@ -1,0 +1,157 @@
+package job
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Job is a submitted spec with its history's newest version. Users' pen.
+type Job struct {
+	Name    string    `json:"name"`
+	Version uint64    `json:"version"` // counts submits and scales, from 1
+	Spec    Spec      `json:"spec"`
+	Stopped bool      `json:"stopped,omitempty"` // kept, but nothing of it is meant to run
+	Created time.Time `json:"created"`           // wall clock of the proposer
+	Updated time.Time `json:"updated"`
+	// Index is the raft index of the last change to it.
+	Index uint64 `json:"index"`
+}
+
+// Task is one replica's run on one node. One-shot: a retry elsewhere is a new task in the same slot. Leader's pen.
+type Task struct {
+	ID      TaskID  `json:"id"`
+	Job     string  `json:"job"`
+	Service string  `json:"service"`
+	Digest  Digest  `json:"digest"` // of the service as it was when placed
+	Slot    int     `json:"slot"`   // from 1; 0 for a global service, whose slots are nodes
+	Node    NodeID  `json:"node"`
+	Desired Desired `json:"desired"`
+	// Index is the raft index at which it was placed: the fencing token.
+	Index     uint64    `json:"index"`
+	Placed    time.Time `json:"placed"`          // wall clock of the leader
+	Cause     string    `json:"cause,omitempty"` // why it was placed: "submitted", "scaled", "node b is down", …
+	Replaces  TaskID    `json:"replaces,omitempty"`
+	StopCause string    `json:"stopCause,omitempty"` // why it is meant to stop
+}
+
+// Desired is what the leader wants of a task.
+type Desired string
+
+// Desired states, forward only.
+const (
+	DesiredRun  Desired = "run"
+	DesiredStop Desired = "stop" // the node stops and removes it, then reports its end
+	DesiredLost Desired = "lost" // its node is down and it was replaced; a node that returns stops it
+)
+
+// Name is what people call it: "web.2", or "agent@node" style "agent.<node prefix>" for global services.
+func (t *Task) Name() string {
+	if t.Slot > 0 {
+		return fmt.Sprintf("%s.%d", t.Service, t.Slot)
+	}
+	return fmt.Sprintf("%s.%.6s", t.Service, string(t.Node))
+}
+
+// State of a task, forward only, in this order.
+type State string
+
+// Task states. Placed is implied by a task without a status.
+const (
+	Placed   State = "placed"
+	Pulling  State = "pulling"
+	Created  State = "created"
+	Running  State = "running"
+	Stopping State = "stopping"
+	Complete State = "complete" // ended with exit code 0, or stopped as asked
+	Failed   State = "failed"   // ended otherwise and will not be started again here
+	Lost     State = "lost"     // its node died or no longer knows it
+)
+
+var stateOrder = map[State]int{Placed: 0, Pulling: 1, Created: 2, Running: 3, Stopping: 4, Complete: 5, Failed: 5, Lost: 5}
+
+// Before tells whether s comes before t; terminal states are not before each other.
+func (s State) Before(t State) bool { return stateOrder[s] < stateOrder[t] }
+
+// Terminal states never change.
+func (s State) Terminal() bool { return s == Complete || s == Failed || s == Lost }
+
+// Healthiness of a running task.
+type Healthiness string
+
+// Health values. Tasks without a health check stay HealthNone and count as healthy once running.
+const (
+	HealthNone     Healthiness = ""
+	HealthStarting Healthiness = "starting"
+	Healthy        Healthiness = "healthy"
+	Unhealthy      Healthiness = "unhealthy"
+)
+
+// Status is what became of a task. Owning node's pen (the leader writes Lost for a node that is gone).
+type Status struct {
+	Task   TaskID      `json:"task"`
+	Node   NodeID      `json:"node"`
+	Seq    uint64      `json:"seq"` // grows with each report of the node for this task; an older one is ignored
+	State  State       `json:"state"`
+	Health Healthiness `json:"health,omitempty"`
+
+	Address  netip.Addr `json:"address,omitzero"`
+	Ports    []Port     `json:"ports,omitempty"`    // as bound
+	Image    string     `json:"image,omitempty"`    // digest that runs
+	Restarts int        `json:"restarts,omitempty"` // local restarts
+	ExitCode *int       `json:"exitCode,omitempty"` // of the last exit
+	OOM      bool       `json:"oom,omitempty"`
+	Message  string     `json:"message,omitempty"` // why it is not well: the last error or health output, at most 512 bytes
+
+	// At says when each state was first reached, by the node's wall clock; keys are states, and "healthy".
+	At map[State]time.Time `json:"at,omitempty"`
+}
+
+// Ready tells whether a task can serve: running and not known to be unwell.
+func (s *Status) Ready() bool {
+	return s != nil && s.State == Running && (s.Health == HealthNone || s.Health == Healthy)
+}
+
+// Event is one line of the cluster's history, kept in the log's state as a ring of bounded size.
+type Event struct {
+	Index   uint64    `json:"index"` // raft index
+	Time    time.Time `json:"time"`  // wall clock of the proposer
+	Kind    string    `json:"kind"`  // see the Event* constants
+	Job     string    `json:"job,omitempty"`
+	Service string    `json:"service,omitempty"`
+	Task    TaskID    `json:"task,omitempty"`
+	Node    NodeID    `json:"node,omitempty"`
+	Message string    `json:"message,omitempty"`
+}
+
+// Event kinds.
+const (
+	EventJobSubmitted = "job-submitted"
+	EventJobScaled    = "job-scaled"
+	EventJobStopped   = "job-stopped"
+	EventJobRemoved   = "job-removed"
+	EventTaskPlaced   = "task-placed"
+	EventTaskState    = "task-state" // Message is the state
+	EventTaskStop     = "task-stop"  // the leader wants it stopped
+	EventTaskBlocked  = "task-blocked"
+	EventNodeJoined   = "node-joined"
+	EventNodeSuspect  = "node-suspect"
+	EventNodeDead     = "node-dead" // gossip's word
+	EventNodeDown     = "node-down" // the leader's decision
+	EventNodeUp       = "node-up"
+	EventNodeDrained  = "node-drained"
+	EventNodeActive   = "node-activated"
+	EventNodeLeft     = "node-left"
+	EventNodeRemoved  = "node-removed"
+	EventVoters       = "voters"
+	EventLeader       = "leader"
+)
+
+// Blocked tells why slots of a service could not be placed. Leader's pen.
+type Blocked struct {
+	Job     string    `json:"job"`
+	Service string    `json:"service"`
+	Slots   int       `json:"slots"`  // how many
+	Reason  string    `json:"reason"` // "no node fits: 2 lack memory (want 512 MiB), 1 is draining"
+	Since   time.Time `json:"since"`
+}
