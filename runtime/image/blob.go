@@ -1,0 +1,223 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func (s *Store) tmpDir() string                    { return filepath.Join(s.dir, "tmp") }
+func (s *Store) blobDir() string                   { return filepath.Join(s.dir, "blobs", "sha256") }
+func (s *Store) layerDir() string                  { return filepath.Join(s.dir, "layers", "sha256") }
+func (s *Store) blobPath(d digest.Digest) string   { return filepath.Join(s.blobDir(), d.Encoded()) }
+func (s *Store) layerPath(id digest.Digest) string { return filepath.Join(s.layerDir(), id.Encoded()) }
+
+// tempBlob is bytes on their way into the store: written, counted and hashed, under no name that anyone looks at.
+type tempBlob struct {
+	f    *os.File
+	h    hash.Hash
+	size int64
+}
+
+func (s *Store) newTemp() (*tempBlob, error) {
+	f, err := os.CreateTemp(s.tmpDir(), "blob-*")
+	if err != nil {
+		return nil, s.explainSpace(err)
+	}
+	return &tempBlob{f: f, h: sha256.New()}, nil
+}
+
+func (t *tempBlob) Write(p []byte) (int, error) {
+	n, err := t.f.Write(p)
+	t.h.Write(p[:n])
+	t.size += int64(n)
+	return n, err
+}
+
+func (t *tempBlob) digest() digest.Digest { return digest.NewDigest(digest.SHA256, t.h) }
+
+// discard removes the file unless it was adopted. Safe to call twice.
+func (t *tempBlob) discard() {
+	if t.f != nil {
+		t.f.Close()
+		os.Remove(t.f.Name())
+		t.f = nil
+	}
+}
+
+// adopt makes the temporary file the blob of its digest: fsync, rename, fsync of the directory. An older file of that
+// name is replaced, which repairs it if it was damaged.
+func (s *Store) adopt(t *tempBlob) error {
+	defer t.discard()
+	if err := t.f.Sync(); err != nil {
+		return s.explainSpace(err)
+	}
+	name := t.f.Name()
+	if err := t.f.Close(); err != nil {
+		return s.explainSpace(err)
+	}
+	t.f = nil
+	if err := os.Rename(name, s.blobPath(t.digest())); err != nil {
+		os.Remove(name)
+		return s.explainSpace(err)
+	}
+	return s.explainSpace(syncDir(s.blobDir()))
+}
+
+// writeBlob stores the bytes of r, which must be exactly size bytes with digest want.
+func (s *Store) writeBlob(ctx context.Context, r io.Reader, want digest.Digest, size int64) error {
+	t, err := s.newTemp()
+	if err != nil {
+		return err
+	}
+	defer t.discard()
+	// One byte more than promised is enough to know that the promise was wrong.
+	if _, err := io.Copy(t, io.LimitReader(ctxReader{ctx, r}, size+1)); err != nil {
+		return s.explainSpace(err)
+	}
+	if t.size > size {
+		return invalidf("blob %s is larger than its %d bytes", want, size)
+	}
+	if t.size < size {
+		return &kindError{ErrUnavailable, fmt.Errorf("blob %s ended after %d of %d bytes", want, t.size, size)}
+	}
+	if got := t.digest(); got != want {
+		return invalidf("blob has digest %s, want %s", got, want)
+	}
+	return s.adopt(t)
+}
+
+// putBlob stores small bytes, if they are not stored already, and returns their digest.
+func (s *Store) putBlob(ctx context.Context, b []byte) (digest.Digest, error) {
+	t, err := s.newTemp()
+	if err != nil {
+		return "", err
+	}
+	defer t.discard()
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if _, err := t.Write(b); err != nil {
+		return "", s.explainSpace(err)
+	}
+	return t.digest(), s.adopt(t)
+}
+
+// hasBlob tells whether a blob of that size is there. Its content is verified by whoever reads it.
+func (s *Store) hasBlob(d digest.Digest, size int64) bool {
+	fi, err := os.Stat(s.blobPath(d))
+	return err == nil && fi.Mode().IsRegular() && fi.Size() == size
+}
+
+// readBlob reads a small blob whole and verifies it.
+func (s *Store) readBlob(d digest.Digest, limit int64) ([]byte, error) {
+	f, err := s.openBlob(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, invalidf("blob %s is larger than %d bytes", d, limit)
+	}
+	if got := digest.FromBytes(b); got != d {
+		return nil, s.quarantine(d, got)
+	}
+	return b, nil
+}
+
+func (s *Store) openBlob(d digest.Digest) (*os.File, error) {
+	f, err := os.Open(s.blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &kindError{ErrNotFound, fmt.Errorf("no blob %s on this node", d)}
+	}
+	return f, err
+}
+
+// quarantine takes a damaged blob out of the way, so that the next fetch brings a good one, and returns the ErrCorrupt.
+func (s *Store) quarantine(d, got digest.Digest) error {
+	s.log.Error("damaged blob removed", "blob", d, "content", got)
+	if err := os.Remove(s.blobPath(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove damaged blob %s: %w", d, err)
+	}
+	return &kindError{ErrCorrupt, fmt.Errorf("blob %s was damaged on this node's disk and is removed: fetch the image again", d)}
+}
+
+// lease keeps blobs and layers from being swept while something that needs them is not yet in the catalog.
+type lease struct {
+	s      *Store
+	pinned []digest.Digest
+}
+
+func (s *Store) newLease() *lease { return &lease{s: s} }
+
+func (l *lease) pin(d digest.Digest) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.s.pins[d]++
+	l.pinned = append(l.pinned, d)
+}
+
+func (l *lease) release() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	for _, d := range l.pinned {
+		if l.s.pins[d]--; l.s.pins[d] == 0 {
+			delete(l.s.pins, d)
+		}
+	}
+	l.pinned = nil
+}
+
+// writeFile replaces a small file of the store's top directory: temporary file, fsync, rename, fsync of the directory.
+func (s *Store) writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(s.tmpDir(), "file-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails after the rename, as it should
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// ctxReader fails with the context's error once that is done.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

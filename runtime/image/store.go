@@ -1,0 +1,242 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Config says where and how a store works.
+type Config struct {
+	// Dir is the store's directory, made if absent, mode 0700: layers hold setuid programs and device nodes that no other
+	// user of the machine may reach. One process at a time.
+	Dir string
+	// Logger gets changes and repairs. Default: discarded.
+	Logger *slog.Logger
+	// Platform is what to choose from multi-platform images. Default: linux and this program's architecture.
+	Platform ocispec.Platform
+	// UnpackCommand is the argv of a helper process that calls [UnpackMain], for unpacking hostile archives in a child that
+	// its caller has confined. A child costs some 20 ms a layer. Empty: unpack in this process.
+	UnpackCommand []string
+}
+
+// Store is one machine's images. Safe for concurrent use. Lock order: writing, then mu.
+type Store struct {
+	dir      string
+	log      *slog.Logger
+	platform ocispec.Platform
+	unpackBy []string
+	closed   atomic.Bool
+
+	// writing serialises changes of the catalog, its disk write included: the file and the memory must change in one order.
+	writing sync.Mutex
+
+	mu      sync.Mutex
+	catalog *catalog                         // replaced whole, never edited
+	pins    map[digest.Digest]int            // blobs and layers that work in progress needs
+	holds   map[string]map[digest.Digest]int // owner -> manifests
+
+	pulls   flights[Image]
+	blobs   flights[struct{}]
+	unpacks flights[struct{}]
+	uploads uploads
+}
+
+// Open opens the store in cfg.Dir and makes what is missing. Leftovers of a crash are removed; an image whose manifest or
+// config does not verify any more is dropped from the catalog with a warning, and can be fetched again.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("open image store: no directory given")
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	s := &Store{
+		dir: dir, log: cfg.Logger, platform: cfg.Platform, unpackBy: slices.Clone(cfg.UnpackCommand),
+		pins: map[digest.Digest]int{}, holds: map[string]map[digest.Digest]int{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.platform.OS == "" {
+		s.platform.OS = "linux"
+	}
+	if s.platform.Architecture == "" {
+		s.platform.Architecture = goruntime.GOARCH
+	}
+	if err := s.makeDirs(); err != nil {
+		return nil, fmt.Errorf("open image store %s: %w", dir, s.explainSpace(err))
+	}
+	if s.catalog, err = s.readCatalog(); err != nil {
+		return nil, fmt.Errorf("open image store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// Close ends new work; what runs ends by its own context. Everything is on disk already.
+func (s *Store) Close() error {
+	s.closed.Store(true)
+	s.uploads.closeAll()
+	return nil
+}
+
+func (s *Store) makeDirs() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.tmpDir()); err != nil {
+		return fmt.Errorf("remove half-done files: %w", err)
+	}
+	for _, d := range []string{s.tmpDir(), s.blobDir(), s.layerDir()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(s.dir, 0o700)
+}
+
+// Get resolves a name, a manifest or index digest, an image id, or a unique prefix of an id (at least 6 hex digits).
+// ErrNotFound if nothing matches; ErrInvalid if ref is malformed or a prefix of several.
+func (s *Store) Get(ref string) (Image, error) {
+	c := s.snapshot()
+	m, err := c.resolve(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	return c.image(m), nil
+}
+
+// List returns all images, sorted by first name, unnamed ones last by id.
+func (s *Store) List() ([]Image, error) {
+	c := s.snapshot()
+	images := make([]Image, 0, len(c.images))
+	for m := range c.images {
+		images = append(images, c.image(m))
+	}
+	slices.SortFunc(images, func(a, b Image) int {
+		switch {
+		case len(a.Names) > 0 && len(b.Names) > 0:
+			return strings.Compare(a.Names[0], b.Names[0])
+		case len(a.Names) != len(b.Names):
+			return len(b.Names) - len(a.Names)
+		}
+		return strings.Compare(string(a.Manifest), string(b.Manifest))
+	})
+	return images, nil
+}
+
+// Tag gives the image that ref resolves to another name; a name that belonged to another image moves.
+func (s *Store) Tag(ref, name string) error {
+	n, err := ParseName(name)
+	if err != nil {
+		return err
+	}
+	err = s.change(func(c *catalog) error {
+		m, err := c.resolve(ref)
+		if err != nil {
+			return err
+		}
+		if d := n.Digest(); d != "" && d != m && d != c.images[m].image.Index {
+			return invalidf("%s is not the digest of %s", d, ref)
+		}
+		c.names[n.String()] = m
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("tag %s as %s: %w", ref, name, err)
+	}
+	return nil
+}
+
+// Remove takes a name away; an image that has no name left is deleted unless it is held (then Prune deletes it after its
+// last holder let go). A ref that is an id or a digest deletes the image with all its names, or fails with ErrInUse.
+func (s *Store) Remove(ref string) error {
+	err := s.change(func(c *catalog) error {
+		m, err := c.resolve(ref)
+		if err != nil {
+			return err
+		}
+		held := s.heldBy(m)
+		if name := c.nameOf(ref); name != "" {
+			delete(c.names, name)
+			if len(held) == 0 && len(c.namesOf(m)) == 0 {
+				delete(c.images, m)
+			}
+			return nil
+		}
+		if len(held) > 0 {
+			return &kindError{ErrInUse, fmt.Errorf("held by %s: remove these first", strings.Join(held, ", "))}
+		}
+		for _, name := range c.namesOf(m) {
+			delete(c.names, name)
+		}
+		delete(c.images, m)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove image %s: %w", ref, err)
+	}
+	_, err = s.sweep(context.Background(), sweepNow)
+	return err
+}
+
+// Hold marks the image that ref resolves to as in use by owner (a container id), so that neither Remove nor Prune deletes
+// it. An owner may hold several images, one image often. Marks live in memory: they follow from which containers exist,
+// and a second record of that on disk could only disagree with the first. The caller makes them again after Open, for
+// every container it adopts, before it calls Prune or Remove.
+func (s *Store) Hold(ref, owner string) (Image, error) {
+	// Under writing, so that no Prune is between its decision and its deed.
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	c := s.snapshot()
+	m, err := c.resolve(ref)
+	if err != nil {
+		return Image{}, fmt.Errorf("hold image %s: %w", ref, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holds[owner] == nil {
+		s.holds[owner] = map[digest.Digest]int{}
+	}
+	s.holds[owner][m]++
+	return c.image(m), nil
+}
+
+// Release ends all holds of owner; none is fine.
+func (s *Store) Release(owner string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.holds, owner)
+}
+
+// heldBy lists the owners that hold manifest m, sorted.
+func (s *Store) heldBy(m digest.Digest) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var owners []string
+	for owner, held := range s.holds {
+		if held[m] > 0 {
+			owners = append(owners, owner)
+		}
+	}
+	slices.Sort(owners)
+	return owners
+}
+
+func (s *Store) snapshot() *catalog {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.catalog
+}
