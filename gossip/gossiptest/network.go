@@ -1,0 +1,158 @@
+// Package gossiptest is a network in memory for tests of things that gossip: packets that get lost, streams that stall.
+// It knows hosts by their IP address and nothing of what they say. It works inside testing/synctest.
+package gossiptest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Network joins any number of hosts. A host exists as soon as something listens on or dials from its address. Packets
+// are dropped and streams stall where the network is cut, as on a real one; nothing ever blocks a sender of packets.
+// All methods are safe for concurrent use.
+type Network struct {
+	mu        sync.Mutex
+	random    *rand.Rand
+	loss      float64
+	latency   time.Duration
+	groups    map[netip.Addr]int // set by Partition; hosts in none are in group 0
+	down      map[netip.Addr]bool
+	cuts      map[[2]netip.Addr]bool // one way, from first to second
+	packets   map[netip.AddrPort]*packetConn
+	listeners map[netip.AddrPort]*listener
+	flows     map[*flow]struct{}
+	nextPort  uint16
+	sent      int
+	dropped   int
+}
+
+// NewNetwork makes a network that loses nothing. The seed decides which packets get lost once SetLoss was called.
+func NewNetwork(seed uint64) *Network {
+	return &Network{
+		random:    rand.New(rand.NewPCG(seed, seed)),
+		groups:    map[netip.Addr]int{},
+		down:      map[netip.Addr]bool{},
+		cuts:      map[[2]netip.Addr]bool{},
+		packets:   map[netip.AddrPort]*packetConn{},
+		listeners: map[netip.AddrPort]*listener{},
+		flows:     map[*flow]struct{}{},
+		nextPort:  32768,
+	}
+}
+
+// SetLoss makes every packet get lost with the given probability. Streams are not affected.
+func (n *Network) SetLoss(probability float64) { n.change(func() { n.loss = probability }) }
+
+// SetLatency makes packets, stream data and dials take so long one way. The default is none.
+func (n *Network) SetLatency(d time.Duration) { n.change(func() { n.latency = d }) }
+
+// Partition splits the network: hosts reach only those of their own group. Hosts that are named nowhere form one more
+// group. It replaces an earlier partition.
+func (n *Network) Partition(groups ...[]netip.Addr) {
+	n.change(func() {
+		n.groups = map[netip.Addr]int{}
+		for i, g := range groups {
+			for _, host := range g {
+				n.groups[host] = i + 1
+			}
+		}
+	})
+}
+
+// Cut stops what from sends to to, and only that direction.
+func (n *Network) Cut(from, to netip.Addr) {
+	n.change(func() { n.cuts[[2]netip.Addr{from, to}] = true })
+}
+
+// Heal ends all partitions and cuts. Hosts that are down stay down.
+func (n *Network) Heal() {
+	n.change(func() {
+		n.groups = map[netip.Addr]int{}
+		n.cuts = map[[2]netip.Addr]bool{}
+	})
+}
+
+// SetDown takes a host off the network, as a power cut would: peers get no answer and no error. Its sockets stay open
+// on its own side, for the test to close.
+func (n *Network) SetDown(host netip.Addr, down bool) { n.change(func() { n.down[host] = down }) }
+
+// Reset breaks every stream of a host, on both sides.
+func (n *Network) Reset(host netip.Addr) {
+	n.mu.Lock()
+	var broken []*flow
+	for f := range n.flows {
+		if f.from == host || f.to == host {
+			broken = append(broken, f)
+		}
+	}
+	n.mu.Unlock()
+	for _, f := range broken {
+		f.abort(syscall.ECONNRESET)
+	}
+}
+
+// Stats returns how many packets were sent and how many of them were lost, for a test to see that its fault happened.
+func (n *Network) Stats() (sent, dropped int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sent, n.dropped
+}
+
+// change applies f and lets all streams look again.
+func (n *Network) change(f func()) {
+	n.mu.Lock()
+	f()
+	flows := make([]*flow, 0, len(n.flows))
+	for f := range n.flows {
+		flows = append(flows, f)
+	}
+	n.mu.Unlock()
+	for _, f := range flows {
+		f.poke()
+	}
+}
+
+// reaches tells whether what from sends arrives at to.
+func (n *Network) reaches(from, to netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.reachesLocked(from, to)
+}
+
+func (n *Network) reachesLocked(from, to netip.Addr) bool {
+	return !n.down[from] && !n.down[to] &&
+		(from == to || n.groups[from] == n.groups[to] && !n.cuts[[2]netip.Addr{from, to}])
+}
+
+// portLocked returns addr with a free port if it has none.
+func (n *Network) portLocked(addr netip.AddrPort) netip.AddrPort {
+	if addr.Port() != 0 {
+		return addr
+	}
+	for {
+		n.nextPort = max(n.nextPort+1, 32768)
+		try := netip.AddrPortFrom(addr.Addr(), n.nextPort)
+		if n.packets[try] == nil && n.listeners[try] == nil {
+			return try
+		}
+	}
+}
+
+func inUse(network string, addr netip.AddrPort) error {
+	return fmt.Errorf("listen on %s %v in the test network: %w", network, addr, syscall.EADDRINUSE)
+}
+
+// addrOf reads an address as net's types write it.
+func addrOf(a net.Addr) (netip.AddrPort, error) {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}, errors.New("the test network knows addresses as ip:port only, not " + a.String())
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}
