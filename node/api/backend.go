@@ -1,0 +1,84 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"shoal/consensus/job"
+)
+
+// Caller is who made a request. Node is set for nodes; for people it is empty.
+type Caller struct {
+	Access Access // the widest that the caller may use
+	Node   job.NodeID
+	Name   string // for the record
+}
+
+// Placement tells where requests go; a Backend is one.
+type Placement interface {
+	// Leader tells the leader's id and address; ok is false when none is known. self: it is this node.
+	Leader() (addr string, id job.NodeID, self, ok bool)
+	// Owner finds the node of a task (id or unique prefix, or job/service.slot). Errors: NotFound, Conflict for an
+	// ambiguous prefix. It asks the leader when this node does not hold the log.
+	Owner(ctx context.Context, task string) (addr string, id job.NodeID, self bool, err error)
+	// HasState tells whether this node holds the log, so that it can answer (stale) reads by itself.
+	HasState() bool
+	// Holder is the address of some node that holds the log, "" if none is known.
+	Holder() string
+	// Confirm makes sure that this node, which believes to lead, still does; it blocks for at most a round trip to a
+	// quorum. Not called for routes that are answered Here.
+	Confirm(ctx context.Context) error
+	// Transport reaches other nodes with this node's certificate.
+	Transport() http.RoundTripper
+}
+
+// Backend answers requests on one node. The server calls a method only on the node that the route's Where names. All
+// methods are safe for concurrent use. Errors have a job.Kind; errors without one are answered as Internal.
+type Backend interface {
+	Placement
+
+	Status(ctx context.Context) (Status, error)
+
+	// Reads, from this node's copy of the state. stale is put into the answer's Meta.
+	Jobs(ctx context.Context) (JobList, error)
+	Job(ctx context.Context, name string, versions bool) (JobDetail, error)
+	Tasks(ctx context.Context, q TaskQuery) (TaskList, error)
+	Task(ctx context.Context, id string) (Task, error)
+	Why(ctx context.Context, id string) (Why, error)
+	Nodes(ctx context.Context) (NodeList, error)
+	Tokens(ctx context.Context) ([]job.Token, error)
+	// Events calls emit for each, oldest first; with Follow until ctx ends or emit fails.
+	Events(ctx context.Context, q EventQuery, emit func(job.Event) error) error
+
+	// Changes, at the leader. key is the caller's idempotency key, never empty: the same key has one effect.
+	Submit(ctx context.Context, key string, r SubmitRequest) (SubmitResult, error)
+	Scale(ctx context.Context, key, name string, r ScaleRequest) (SubmitResult, error)
+	StopJob(ctx context.Context, name string) error
+	RemoveJob(ctx context.Context, name string) error
+	SetDrain(ctx context.Context, node string, drained bool) error
+	SetLabels(ctx context.Context, node string, r LabelsRequest) error
+	RemoveNode(ctx context.Context, node string, force bool) error
+	CreateToken(ctx context.Context, r TokenRequest) (TokenCreated, error)
+	RemoveToken(ctx context.Context, id string) error
+
+	// This node.
+	Members(ctx context.Context) (MemberList, error)
+	Logs(ctx context.Context, task string, q LogQuery, emit func(LogRecord) error) error
+	Exec(ctx context.Context, task string, s *ExecSession) (exitCode int, err error)
+	Stats(ctx context.Context, task string) (TaskStats, error)
+	Images(ctx context.Context) ([]Image, error)
+	LoadImage(ctx context.Context, r io.Reader) ([]Image, error)
+	PullImage(ctx context.Context, ref string, progress func(done, total int64)) (Image, error)
+	RemoveImage(ctx context.Context, ref string) error
+	Debug(ctx context.Context) (any, error)
+
+	// Between nodes.
+	Join(ctx context.Context, r JoinRequest) (JoinResponse, error)
+	Renew(ctx context.Context, c Caller, r RenewRequest) (RenewResponse, error)
+	Register(ctx context.Context, c Caller, r RegisterRequest) error
+	Report(ctx context.Context, c Caller, r ReportRequest) error
+	// Feed calls emit with frames until ctx ends or emit fails. Unavailable when this node does not hold the log.
+	Feed(ctx context.Context, node job.NodeID, emit func(FeedFrame) error) error
+	Probe(ctx context.Context, addr string) (ProbeResult, error)
+}

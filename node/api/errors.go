@@ -1,0 +1,75 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"shoal/consensus/job"
+)
+
+// Error is how an error travels.
+type Error struct {
+	Kind    job.Kind `json:"kind"`
+	Message string   `json:"message"`
+}
+
+// httpStatus maps kinds to HTTP statuses; cmd/shoal has the table of exit codes.
+var httpStatus = map[job.Kind]int{
+	job.NotFound:    http.StatusNotFound,
+	job.Conflict:    http.StatusConflict,
+	job.Invalid:     http.StatusBadRequest,
+	job.Denied:      http.StatusForbidden,
+	job.Unavailable: http.StatusServiceUnavailable,
+	job.Internal:    http.StatusInternalServerError,
+}
+
+func toWire(err error) *Error { return &Error{Kind: job.KindOf(err), Message: err.Error()} }
+
+func (e *Error) err() error { return &job.Error{Kind: e.Kind, Message: e.Message} }
+
+func writeError(w http.ResponseWriter, err error) {
+	e := toWire(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(httpStatus[e.Kind])
+	_ = json.NewEncoder(w).Encode(e) // the caller is gone if this fails
+}
+
+// readError makes the error that an answer other than 2xx carries.
+func readError(resp *http.Response) error {
+	var e Error
+	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxErrorBytes)).Decode(&e); err != nil || e.Message == "" {
+		return job.Errorf(kindOfStatus(resp.StatusCode), "%s %s: the node answered %s without an explanation", resp.Request.Method, resp.Request.URL.Path, resp.Status)
+	}
+	return e.err()
+}
+
+func kindOfStatus(status int) job.Kind {
+	for k, s := range httpStatus {
+		if s == status {
+			return k
+		}
+	}
+	if status == http.StatusBadGateway || status == http.StatusGatewayTimeout {
+		return job.Unavailable
+	}
+	return job.Internal
+}
+
+// decode reads a JSON body of at most limit bytes into v. People's typos are refused; nodes may be of a newer version
+// and say more than this one understands.
+func decode(r *http.Request, limit int64, v any) error {
+	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, limit))
+	if callerOf(r).Node == "" {
+		d.DisallowUnknownFields()
+	}
+	if err := d.Decode(v); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return job.Errorf(job.Invalid, "%s %s: the body is larger than %d bytes", r.Method, r.URL.Path, limit)
+		}
+		return &job.Error{Kind: job.Invalid, Message: fmt.Sprintf("%s %s: the body is not what this route takes: %v", r.Method, r.URL.Path, err)}
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"time"
+
+	"shoal/consensus/job"
+)
+
+// leaderPatience is how long a request waits for an election to end before it fails: longer than an election takes,
+// shorter than the five seconds within which a write without quorum must have failed.
+const leaderPatience = 4 * time.Second
+
+// atLeader answers here if this node leads, and passes the request on otherwise. It waits through an election.
+func (s *Server) atLeader(route Route, w http.ResponseWriter, r *http.Request) {
+	addr, self, err := s.awaitLeader(r.Context())
+	switch {
+	case err != nil:
+		writeError(w, err)
+	case self:
+		route.handle(s, w, r)
+	case r.Header.Get(headerForwarded) != "":
+		writeError(w, job.Errorf(job.Unavailable, "the leader moved to %s while the request was on its way; try again", addr))
+	default:
+		s.forward(addr, w, r)
+	}
+}
+
+func (s *Server) awaitLeader(ctx context.Context) (addr string, self bool, err error) {
+	deadline := time.NewTimer(leaderPatience)
+	defer deadline.Stop()
+	for {
+		if addr, _, self, ok := s.backend.Leader(); ok {
+			return addr, self, nil
+		}
+		select {
+		case <-deadline.C:
+			return "", false, job.Errorf(job.Unavailable, "no leader: the nodes that hold the log cannot reach a majority of each other; `shoal node ls` shows which are down")
+		case <-ctx.Done():
+			return "", false, job.Errorf(job.Unavailable, "%w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// fresh answers from the leader's confirmed state, or else from what a node that holds the log last knew, marked stale.
+func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
+	b := s.backend
+	addr, _, self, ok := b.Leader()
+	forwarded := r.Header.Get(headerForwarded) != ""
+	switch {
+	case ok && self:
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		err := b.Confirm(ctx)
+		cancel()
+		if err != nil {
+			r.Header.Set(headerStale, "1")
+		}
+		route.handle(s, w, r)
+	case ok && !forwarded && s.reachable(r.Context(), addr):
+		s.forward(addr, w, r)
+	case b.HasState():
+		r.Header.Set(headerStale, "1")
+		route.handle(s, w, r)
+	case !forwarded && b.Holder() != "":
+		s.forward(b.Holder(), w, r)
+	default:
+		writeError(w, job.Errorf(job.Unavailable, "no node that holds the log can be reached from here"))
+	}
+}
+
+// reachable saves a reader from hanging on a leader that was just lost.
+func (s *Server) reachable(ctx context.Context, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	p, err := s.backend.Probe(ctx, addr)
+	return err == nil && p.OK
+}
+
+func stale(r *http.Request) bool { return r.Header.Get(headerStale) != "" }
+
+func (s *Server) atOwner(route Route, w http.ResponseWriter, r *http.Request) {
+	addr, id, self, err := s.backend.Owner(r.Context(), r.PathValue("task"))
+	switch {
+	case err != nil:
+		writeError(w, err)
+	case self:
+		route.handle(s, w, r)
+	case r.Header.Get(headerForwarded) != "":
+		writeError(w, job.Errorf(job.Unavailable, "task %s moved to node %s while the request was on its way; try again", r.PathValue("task"), id))
+	default:
+		s.forward(addr, w, r)
+	}
+}
+
+// forward passes the request on to another node, with this node's certificate and the caller's rights.
+func (s *Server) forward(addr string, w http.ResponseWriter, r *http.Request) {
+	c := callerOf(r)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "https", Host: addr})
+			p.Out.Header.Set(headerForwarded, "1")
+			p.Out.Header.Set(headerAccess, strconv.Itoa(int(c.Access)))
+		},
+		Transport:     s.backend.Transport(),
+		FlushInterval: -1, // streams
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if errors.Is(err, context.Canceled) {
+				return
+			}
+			writeError(w, job.Errorf(job.Unavailable, "node %s cannot be reached: %w", addr, err))
+		},
+	}
+	proxy.ServeHTTP(w, r)
+}

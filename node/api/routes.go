@@ -1,0 +1,74 @@
+package api
+
+import "net/http"
+
+// Access says who may call a route.
+type Access int
+
+// From the widest to the narrowest.
+const (
+	Anyone   Access = iota // also without a certificate: join
+	Reader                 // people with any role, and nodes
+	Operator               // people who may change jobs
+	Admin                  // people who may change the cluster
+	NodeOnly               // nodes of the cluster
+)
+
+// Where says which node answers a route.
+type Where int
+
+// Places.
+const (
+	Here     Where = iota // the asked node
+	AtLeader              // the leader; without one the request fails
+	Fresh                 // the leader, or without one this node's own state, marked stale
+	AtOwner               // the node that runs the task {task}
+)
+
+// Route is one line of the protocol.
+type Route struct {
+	Method string
+	Path   string // as http.ServeMux patterns
+	Access Access
+	Where  Where
+	handle func(*Server, http.ResponseWriter, *http.Request)
+}
+
+// Routes is the whole protocol, but for the image distribution under /v2/, which nodes serve each other.
+var Routes = []Route{
+	{"GET", "/v1/status", Reader, Here, (*Server).status},
+	{"GET", "/v1/jobs", Reader, Fresh, (*Server).jobs},
+	{"GET", "/v1/jobs/{job}", Reader, Fresh, (*Server).job},
+	{"PUT", "/v1/jobs/{job}", Operator, AtLeader, (*Server).submit},
+	{"DELETE", "/v1/jobs/{job}", Operator, AtLeader, (*Server).removeJob},
+	{"POST", "/v1/jobs/{job}/stop", Operator, AtLeader, (*Server).stopJob},
+	{"POST", "/v1/jobs/{job}/scale", Operator, AtLeader, (*Server).scale},
+	{"GET", "/v1/tasks", Reader, Fresh, (*Server).tasks},
+	{"GET", "/v1/tasks/{task}", Reader, Fresh, (*Server).task},
+	{"GET", "/v1/tasks/{task}/why", Reader, Fresh, (*Server).why},
+	{"GET", "/v1/tasks/{task}/logs", Reader, AtOwner, (*Server).logs},
+	{"GET", "/v1/tasks/{task}/stats", Reader, AtOwner, (*Server).stats},
+	{"POST", "/v1/tasks/{task}/exec", Operator, AtOwner, (*Server).exec},
+	{"GET", "/v1/nodes", Reader, Fresh, (*Server).nodes},
+	{"POST", "/v1/nodes/{node}/drain", Admin, AtLeader, (*Server).drain},
+	{"POST", "/v1/nodes/{node}/activate", Admin, AtLeader, (*Server).activate},
+	{"POST", "/v1/nodes/{node}/labels", Admin, AtLeader, (*Server).labels},
+	{"DELETE", "/v1/nodes/{node}", Admin, AtLeader, (*Server).removeNode},
+	{"GET", "/v1/members", Reader, Here, (*Server).members},
+	{"GET", "/v1/events", Reader, Fresh, (*Server).events},
+	{"GET", "/v1/tokens", Admin, Fresh, (*Server).tokens},
+	{"POST", "/v1/tokens", Admin, AtLeader, (*Server).createToken},
+	{"DELETE", "/v1/tokens/{token}", Admin, AtLeader, (*Server).removeToken},
+	{"GET", "/v1/images", Reader, Here, (*Server).images},
+	{"POST", "/v1/images/load", Operator, Here, (*Server).loadImage},
+	{"POST", "/v1/images/pull", Operator, Here, (*Server).pullImage},
+	{"DELETE", "/v1/images", Operator, Here, (*Server).removeImage},
+	{"GET", "/v1/debug", Admin, Here, (*Server).debug},
+
+	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
+	{"POST", "/v1/renew", Anyone, AtLeader, (*Server).renew},
+	{"POST", "/v1/register", NodeOnly, AtLeader, (*Server).register},
+	{"POST", "/v1/report", NodeOnly, AtLeader, (*Server).report},
+	{"GET", "/v1/feed", NodeOnly, Here, (*Server).feed},
+	{"GET", "/v1/probe", NodeOnly, Here, (*Server).probe},
+}
