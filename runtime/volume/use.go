@@ -1,0 +1,68 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Use notes that a container uses the volume and returns the directory to mount. The note is on disk before the
+// container can be: an agent that is killed in between leaves a user too many, which Adopt drops, never one too few.
+// Errors: ErrNotFound, ErrInvalid.
+func (s *Store) Use(name, user string) (string, error) {
+	if err := errors.Join(CheckName(name), checkUser(user)); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.read(name)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, name, usersDir, user), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("use volume %s for container %s: %w", name, user, err)
+	}
+	return v.Path, f.Close()
+}
+
+// Release takes the container off all volumes. One that uses none is no error.
+func (s *Store) Release(user string) error {
+	if err := checkUser(user); err != nil {
+		return err
+	}
+	return s.prune(func(u string) bool { return u == user })
+}
+
+// Adopt tells, after a restart of the agent, which containers live; all others are taken off their volumes.
+func (s *Store) Adopt(users []string) error {
+	return s.prune(func(u string) bool { return !slices.Contains(users, u) })
+}
+
+func (s *Store) prune(drop func(user string) bool) error {
+	vs, err := s.List()
+	errs := []error{err}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range vs {
+		for _, u := range v.Users {
+			if !drop(u) {
+				continue
+			}
+			if err := os.Remove(filepath.Join(s.dir, v.Name, usersDir, u)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("release volume %s of container %s: %w", v.Name, u, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkUser(user string) error {
+	if !validUser.MatchString(user) {
+		return fmt.Errorf("container id %q: %w", user, ErrInvalid)
+	}
+	return nil
+}
