@@ -256,8 +256,11 @@ func (f *flow) read(b []byte, d deadline) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		default:
 		}
-		up := f.net.reaches(f.from, f.to) // before the lock: change takes them in this order too
-		n, wait, changed, err := f.tryRead(b, up)
+		// What to wait on is taken before the look at the network, so that a change after the look wakes us.
+		f.mu.Lock()
+		changed := f.changed
+		f.mu.Unlock()
+		n, wait, err := f.tryRead(b, f.net.reaches(f.from, f.to))
 		if n > 0 || err != nil || len(b) == 0 {
 			return n, err
 		}
@@ -278,27 +281,26 @@ func (f *flow) read(b []byte, d deadline) (int, error) {
 	}
 }
 
-// tryRead copies what has arrived. If nothing has, it returns how long until the next chunk (0: unknown) and what to
-// wait on.
-func (f *flow) tryRead(b []byte, up bool) (n int, wait time.Duration, changed <-chan struct{}, err error) {
+// tryRead copies what has arrived. If nothing has, it returns how long until the next chunk, or 0 if that is unknown.
+func (f *flow) tryRead(b []byte, up bool) (n int, wait time.Duration, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.err != nil:
-		return 0, 0, nil, f.err
+		return 0, 0, f.err
 	case f.unread:
-		return 0, 0, nil, net.ErrClosed
+		return 0, 0, net.ErrClosed
 	case !up:
-		return 0, 0, f.changed, nil
+		return 0, 0, nil
 	case len(f.chunks) == 0 && f.finished:
 		f.forget()
-		return 0, 0, nil, io.EOF
+		return 0, 0, io.EOF
 	case len(f.chunks) == 0:
-		return 0, 0, f.changed, nil
+		return 0, 0, nil
 	}
 	c := &f.chunks[0]
 	if wait := time.Until(c.at); wait > 0 {
-		return 0, wait, f.changed, nil
+		return 0, wait, nil
 	}
 	n = copy(b, c.data)
 	c.data = c.data[n:]
@@ -307,7 +309,7 @@ func (f *flow) tryRead(b []byte, up bool) (n int, wait time.Duration, changed <-
 		f.chunks = f.chunks[1:]
 	}
 	f.pokeLocked()
-	return n, 0, nil, nil
+	return n, 0, nil
 }
 
 func (f *flow) write(b []byte, d deadline) (int, error) {
