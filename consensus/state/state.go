@@ -1,0 +1,113 @@
+// Package state is what the cluster agreed on: tables of jobs, tasks, statuses and nodes, changed only by typed commands
+// that every replica applies in the same order with the same result. It can be viewed, watched, saved and restored. It
+// knows nothing of raft, of the network or of clocks: order, time, randomness and ids come with the commands.
+package state
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-memdb"
+
+	"shoal/consensus/job"
+)
+
+// Store holds the state. Make it with New. All methods are safe for concurrent use; commands are applied one at a time.
+type Store struct {
+	view atomic.Pointer[View] // what readers see; replaced as a whole under mu
+
+	mu      sync.Mutex // one command, one subscribe or one restore at a time
+	db      *memdb.MemDB
+	derived *derived
+	subs    map[*Subscription]struct{}
+	applied chan struct{} // closed and replaced when view changes
+}
+
+// New makes an empty store at index 0.
+func New() *Store {
+	db, err := memdb.NewMemDB(schema())
+	if err != nil {
+		panic("state: the schema is wrong: " + err.Error())
+	}
+	s := &Store{db: db, derived: newDerived(), subs: map[*Subscription]struct{}{}, applied: make(chan struct{})}
+	s.view.Store(&View{txn: db.Txn(false)})
+	return s
+}
+
+// View is the state as it is now.
+func (s *Store) View() *View { return s.view.Load() }
+
+// Result is what a command gave.
+type Result struct {
+	Index uint64 // at which it was applied
+	Err   error  // of a job.Kind; then nothing was changed
+	// Value is the thing that was changed, as each command says; nil otherwise.
+	Value any
+	// Unchanged says that all was so already.
+	Unchanged bool
+}
+
+// Apply carries out one encoded command as raft entry index. It is deterministic: the same commands in the same order
+// give the same state and results everywhere. Bad input is a Result.Err, never a panic; the index advances all the same.
+func (s *Store) Apply(index uint64, raw []byte) Result {
+	c, err := Decode(raw)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if index <= s.View().index {
+		return Result{Index: index, Err: job.Errorf(job.Internal, "apply index %d: already at %d", index, s.View().index)}
+	}
+	if err != nil {
+		s.publishLocked(index, nil)
+		return Result{Index: index, Err: err}
+	}
+	return s.applyLocked(index, c)
+}
+
+func (s *Store) applyLocked(index uint64, c Command) Result {
+	tx := s.begin(index)
+	r := tx.apply(c)
+	r.Index = index
+	if r.Err != nil {
+		tx.abort()
+		s.publishLocked(index, nil)
+		return r
+	}
+	s.publishLocked(index, tx.commit())
+	return r
+}
+
+// publishLocked makes the new view visible, then tells waiters and subscribers.
+func (s *Store) publishLocked(index uint64, changes []Change) {
+	s.view.Store(&View{txn: s.db.Txn(false), index: index})
+	close(s.applied)
+	s.applied = make(chan struct{})
+	if len(changes) == 0 {
+		return
+	}
+	b := Batch{Index: index, Changes: changes}
+	for sub := range s.subs {
+		if !sub.offer(b) {
+			delete(s.subs, sub)
+		}
+	}
+}
+
+// WaitIndex returns once a command of this index or a later one was applied, or with ctx's error. Entries of the log
+// that are no commands do not count: wait for indexes that a Result gave.
+func (s *Store) WaitIndex(ctx context.Context, index uint64) error {
+	for {
+		s.mu.Lock()
+		at, ch := s.View().index, s.applied
+		s.mu.Unlock()
+		if at >= index {
+			return nil
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for index %d, at %d: %w", index, at, ctx.Err())
+		}
+	}
+}
