@@ -1,0 +1,161 @@
+package consensus
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"shoal/consensus/job"
+)
+
+// keyNodeID is where the log keeps the id of the node that wrote it.
+var keyNodeID = []byte("ShoalNodeID")
+
+// lockTimeout is how long to wait for another process to let go of the log.
+const lockTimeout = 2 * time.Second
+
+// openFiles opens the log and the snapshots in dir, and creates them for a node that never had any.
+func openFiles(dir string, id job.NodeID, log *bridge) (Stores, io.Closer, error) {
+	bolt, err := openBolt(dir, id)
+	if err != nil {
+		return Stores{}, nil, err
+	}
+	if err := removeHalfSnapshots(dir); err != nil {
+		_ = bolt.Close()
+		return Stores{}, nil, err
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotRetain, log)
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		_ = bolt.Close()
+		return Stores{}, nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	return Stores{Log: bolt, Stable: bolt, Snapshots: snapshots}, bolt, nil
+}
+
+// openBolt opens the log's file. A directory that had one once and has none now is refused: the node would come back
+// under its old id without what it promised under it.
+func openBolt(dir string, id job.NodeID) (*raftboltdb.BoltStore, error) {
+	path, started := filepath.Join(dir, logFile), filepath.Join(dir, startedFile)
+	_, err := os.Stat(path)
+	switch {
+	case err == nil:
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open raft log: %w", err)
+	default:
+		if _, err := os.Stat(started); err == nil {
+			return nil, fmt.Errorf("raft log %s is gone: this node cannot come back without it: restore it, or move %s away to come in as a new node", path, dir)
+		}
+		if err := createBolt(path); err != nil {
+			return nil, fmt.Errorf("create raft log %s: %w", path, err)
+		}
+	}
+	bolt, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := claim(bolt, id, started); err != nil {
+		_ = bolt.Close()
+		return nil, fmt.Errorf("open raft log %s: %w", path, err)
+	}
+	return bolt, nil
+}
+
+// claim binds the log to the node's id, and notes that there is a log now.
+func claim(bolt *raftboltdb.BoltStore, id job.NodeID, started string) error {
+	switch owner, err := bolt.Get(keyNodeID); {
+	case errors.Is(err, raftboltdb.ErrKeyNotFound):
+		if err := bolt.Set(keyNodeID, []byte(id)); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case !bytes.Equal(owner, []byte(id)):
+		return fmt.Errorf("it belongs to node %s, and this node is %s: restore the %s file that came with it", owner, id, idFile)
+	}
+	if _, err := os.Stat(started); err == nil {
+		return nil
+	}
+	return writeFileSync(started, nil)
+}
+
+// createBolt makes an empty log that exists whole or not at all.
+func createBolt(path string) error {
+	tmp := path + tmpSuffix
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	bolt, err := open(tmp)
+	if err != nil {
+		return err
+	}
+	if err := bolt.Close(); err != nil { // every commit was synced already
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// open opens a bolt file. A damaged file makes bbolt panic or fault: that becomes an error too.
+func open(path string) (store *raftboltdb.BoltStore, err error) {
+	err = guarded(func() error {
+		store, err = raftboltdb.New(raftboltdb.Options{
+			Path: path,
+			BoltOptions: &bbolt.Options{
+				Timeout: lockTimeout,
+				// The list of free pages is found again on opening instead of being written with every commit: half the
+				// bytes for each entry, and opening reads the file once.
+				NoFreelistSync: true,
+				FreelistType:   bbolt.FreelistMapType,
+			},
+			MsgpackUseNewTimeFormat: true,
+		})
+		return err
+	})
+	switch {
+	case err == nil:
+		return store, nil
+	case errors.Is(err, bbolterrors.ErrTimeout):
+		return nil, fmt.Errorf("open raft log %s: another process has it open: is an agent running already?", path)
+	case errors.Is(err, bbolterrors.ErrInvalid), errors.Is(err, bbolterrors.ErrChecksum), errors.Is(err, bbolterrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("open raft log %s: the file is damaged: %w; move the raft directory away to come in as a new node", path, err)
+	case isFull(err):
+		return nil, fmt.Errorf("open raft log %s: disk full: %w; free some space there", path, err)
+	}
+	return nil, fmt.Errorf("open raft log %s: %w", path, err)
+}
+
+// removeHalfSnapshots clears what a crash left of a snapshot that was being written; raft ignores but keeps it.
+func removeHalfSnapshots(dir string) error {
+	dir = filepath.Join(dir, snapshotsDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), tmpSuffix) {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return fmt.Errorf("remove unfinished snapshot: %w", err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package consensus
+
+import (
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"shoal/consensus/state"
+)
+
+// fsm lets raft drive the state. Raft calls it from one goroutine, except Persist, which runs beside Apply.
+type fsm struct{ store *state.Store }
+
+var (
+	_ raft.FSM                = fsm{}
+	_ raft.ConfigurationStore = fsm{}
+)
+
+// Apply hands one committed command to the state. What it does not know it leaves alone: an old binary must survive
+// the log of a newer one.
+func (f fsm) Apply(entry *raft.Log) any {
+	if entry.Type != raft.LogCommand {
+		return nil
+	}
+	return f.store.Apply(entry.Index, entry.Data)
+}
+
+// StoreConfiguration keeps nothing. It exists because raft counts configuration entries as applied only for a state
+// machine that has it, and refuses a snapshot of a log whose newest entry is one.
+func (fsm) StoreConfiguration(uint64, raft.Configuration) {}
+
+// Snapshot takes a view; views never change.
+func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{f.store.View()}, nil }
+
+// Restore replaces the state.
+func (f fsm) Restore(r io.ReadCloser) error { return f.store.Restore(r) }
+
+type fsmSnapshot struct{ view *state.View }
+
+// Persist writes the view; a snapshot exists only once Close succeeded.
+func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.view.Persist(sink); err != nil {
+		_ = sink.Cancel()
+		return err
+	}
+	return sink.Close()
+}
+
+// Release has nothing to release.
+func (fsmSnapshot) Release() {}

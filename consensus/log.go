@@ -1,0 +1,229 @@
+// Package consensus knows what the nodes agreed on: it keeps the replicated log, takes proposals while this node leads,
+// says who leads and who holds the log, and applies every committed command to the state, which is the road by which
+// anything becomes true in the cluster. It does not know what the commands mean (consensus/state does), when to propose
+// one (node does), or how streams are authenticated (it is given them).
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// Log is this node's part in the replicated log. All methods may be called from any goroutine.
+type Log struct {
+	id      job.NodeID
+	cfg     Config
+	logger  *slog.Logger
+	disk    *disk
+	gate    *gate
+	stores  Stores
+	files   io.Closer // nil when the stores were given
+	trans   *raft.NetworkTransport
+	peers   *progress
+	raft    *raft.Raft
+	leading *leadership
+	out     atomic.Pointer[DiskError] // why this node is out of the cluster, nil when it takes part
+
+	places *semaphore.Weighted // of proposals
+	bytes  *semaphore.Weighted // of proposed commands
+
+	endOnce sync.Once
+	endCh   chan struct{} // closed when the log starts to close; nothing new is taken then
+	calls   calls         // into raft, that wait for an answer
+}
+
+// Open opens the node's log, creates it for a new node, restores the newest snapshot into store, and takes part: from
+// here on raft answers its peers, and applies to store what becomes committed. A new node that neither bootstraps nor is
+// added by a leader just waits. Run must follow, or Close.
+//
+// It fails on a directory that another process uses, that is damaged, that lost its log, or whose disk takes no writes.
+func Open(cfg Config, store *state.Store) (*Log, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	id := cfg.ID
+	if cfg.Dir != "" && id == "" {
+		var err error
+		if id, _, err = LoadOrCreateID(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	l := &Log{
+		id:      id,
+		cfg:     cfg,
+		logger:  cfg.Logger,
+		disk:    newDisk(cfg.Dir, cfg.Timing.DiskStall),
+		leading: newLeadership(),
+		peers:   &progress{peers: make(map[raft.ServerID]peerProgress)},
+		places:  semaphore.NewWeighted(maxProposals),
+		bytes:   semaphore.NewWeighted(maxPendingBytes),
+		endCh:   make(chan struct{}),
+	}
+	if err := l.start(store); err != nil {
+		if l.files != nil {
+			_ = l.files.Close()
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Log) start(store *state.Store) error {
+	lines := &bridge{out: l.logger, name: "raft"}
+	l.stores = l.cfg.Stores
+	if l.stores.Log == nil {
+		var err error
+		if l.stores, l.files, err = openFiles(l.cfg.Dir, l.id, lines); err != nil {
+			return err
+		}
+	}
+	l.stores = guardedStores(l.stores, l.disk)
+	l.gate = newGate(l.cfg.Streams, l.cfg.Dial, l.cfg.Advertise)
+	l.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
+	})
+	r, err := startRaft(l.cfg.raftConfig(l.id, lines), fsm{store}, l.stores, transport{l.trans, l.peers})
+	if err == nil {
+		l.raft = r
+		l.disk.setPatient()
+		return nil
+	}
+	_ = l.trans.Close()
+	if failed := l.disk.failure(); failed != nil {
+		err = failed
+	}
+	return fmt.Errorf("open raft log: %w", err)
+}
+
+// startRaft runs NewRaft on a goroutine of its own, which the guarded stores may end (see stop).
+func startRaft(rc *raft.Config, f raft.FSM, s Stores, t raft.Transport) (r *raft.Raft, err error) {
+	err = errors.New("its stores cannot be read or written")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("its content is damaged: %v", p)
+			}
+		}()
+		r, err = raft.NewRaft(rc, f, s.Log, s.Stable, s.Snapshots, t)
+	}()
+	<-done
+	return r, err
+}
+
+// ID is this node's id.
+func (l *Log) ID() job.NodeID { return l.id }
+
+// Run watches over the log until ctx ends (nil: a leader hands over first if it can) or the disk fails (a *DiskError:
+// nothing was acknowledged after it, and the process should end). The log is closed when it returns.
+func (l *Log) Run(ctx context.Context) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	var parts sync.WaitGroup
+	parts.Go(func() { l.watchLeader(watching) })
+	parts.Go(func() { l.watchDisk(watching) })
+
+	err := l.wait(ctx)
+	if err == nil {
+		l.handOver()
+	}
+	stop()
+	parts.Wait()
+	if cerr := l.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// wait returns nil when ctx ends, or the failure that ends the log.
+func (l *Log) wait(ctx context.Context) error {
+	for {
+		changed := l.leading.changes() // watchDisk publishes there
+		if err := l.disk.failure(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.endCh:
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// handOver spares the cluster an election timeout when a leader stops on purpose.
+func (l *Log) handOver() {
+	if !l.IsLeader() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := l.TransferLeadership(ctx, ""); err != nil {
+		l.logger.Debug("stopping without handing over leadership", "err", err)
+	}
+}
+
+// Close ends the log: no call is taken any more, those under way get a moment, raft and its streams end, the files are
+// closed. It waits at most a few seconds for a disk that hangs. Closing twice does no harm.
+func (l *Log) Close() error {
+	var err error
+	l.endOnce.Do(func() {
+		close(l.endCh)
+		l.calls.drain(drainTimeout)
+		err = l.closeParts()
+	})
+	return err
+}
+
+func (l *Log) closeParts() error {
+	l.leading.set(false, 0)
+	stopped := make(chan struct{})
+	future := l.raft.Shutdown()
+	_ = l.gate.Close() // before waiting: raft's goroutines may be in the middle of a call to a peer that does not answer
+	l.disk.close()
+	go func() {
+		_ = future.Error()
+		if l.files != nil {
+			_ = l.files.Close()
+		}
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-time.After(closeTimeout):
+		return fmt.Errorf("close raft log: the disk did not finish a write within %v", closeTimeout)
+	}
+}
+
+// Bootstrap makes this node the first and only voter of a new cluster. It is job.Conflict when the log has anything in
+// it already.
+func (l *Log) Bootstrap() error {
+	first := raft.Configuration{Servers: []raft.Server{{
+		Suffrage: raft.Voter, ID: raft.ServerID(l.id), Address: raft.ServerAddress(l.cfg.Advertise),
+	}}}
+	err := l.call(context.Background(), func() error { return l.raft.BootstrapCluster(first).Error() })
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return job.Errorf(job.Conflict, "bootstrap: this node already belongs to a cluster")
+	}
+	return err
+}
+
+// Bootstrapped tells whether this node ever belonged to a cluster: its log or a snapshot holds something.
+func (l *Log) Bootstrapped() bool {
+	return l.raft.LastIndex() > 0
+}
