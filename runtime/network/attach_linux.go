@@ -232,6 +232,13 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	if err := n.nl.LinkSetUp(host); err != nil {
 		return fmt.Errorf("set link %s up: %w", attrs.Name, err)
 	}
+	if len(ep.Ports) > 0 {
+		// Where the kernel shows bridged packets to netfilter (bridge-nf-call-iptables), a container that asks for its own
+		// published port is answered within the bridge, out of the port that the question came in by.
+		if err := n.nl.LinkSetHairpin(host, true); err != nil {
+			return fmt.Errorf("set hairpin on link %s: %w", attrs.Name, err)
+		}
+	}
 	return configure(ns, ep)
 }
 

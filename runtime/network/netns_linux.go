@@ -38,23 +38,42 @@ func (h home) do(f func() error) error {
 	return inNetNS(h.ns, f)
 }
 
-// inNetNS runs f on a thread inside ns. The thread belongs to a goroutine of its own: if it cannot be brought back, it
-// stays locked, and the Go runtime ends it with the goroutine instead of giving it to somebody else.
+// inNetNS runs f on a thread inside ns. Sockets that f makes stay inside; the thread does not.
 func inNetNS(ns netns.NsHandle, f func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(ns); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// newNetNS makes an empty network namespace. It ends when the handle is closed, unless something else keeps it.
+func newNetNS() (ns netns.NsHandle, err error) {
+	ns = netns.None()
+	err = onThread(func() error {
+		if ns, err = netns.New(); err != nil {
+			return fmt.Errorf("make network namespace: %w", err)
+		}
+		return nil
+	})
+	return ns, err
+}
+
+// onThread runs f, which may change the thread's network namespace, on a thread of its own and then brings the thread
+// back. One that cannot be brought back stays locked, and the Go runtime ends it with the goroutine instead of giving it
+// to somebody else.
+func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		goruntime.LockOSThread()
 		back, err := netns.Get()
 		if err != nil {
+			goruntime.UnlockOSThread()
 			done <- fmt.Errorf("open the thread's network namespace: %w", err)
 			return
 		}
 		defer back.Close()
-		if err := netns.Set(ns); err != nil {
-			goruntime.UnlockOSThread()
-			done <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
 		err = f()
 		if netns.Set(back) == nil {
 			goruntime.UnlockOSThread()
