@@ -22,9 +22,12 @@ func (s *Store) layerPath(id digest.Digest) string { return filepath.Join(s.laye
 
 // tempBlob is bytes on their way into the store: written, counted and hashed, under no name that anyone looks at.
 type tempBlob struct {
-	f    *os.File
-	h    hash.Hash
-	size int64
+	path    string
+	f       *os.File // nil once finished: an archive may have more files than a process may open
+	h       hash.Hash
+	size    int64
+	adopted bool
+	diffID  digest.Digest // once known, see archiveReader.verifyDiffID
 }
 
 func (s *Store) newTemp() (*tempBlob, error) {
@@ -32,7 +35,7 @@ func (s *Store) newTemp() (*tempBlob, error) {
 	if err != nil {
 		return nil, s.explainSpace(err)
 	}
-	return &tempBlob{f: f, h: sha256.New()}, nil
+	return &tempBlob{path: f.Name(), f: f, h: sha256.New()}, nil
 }
 
 func (t *tempBlob) Write(p []byte) (int, error) {
@@ -44,32 +47,61 @@ func (t *tempBlob) Write(p []byte) (int, error) {
 
 func (t *tempBlob) digest() digest.Digest { return digest.NewDigest(digest.SHA256, t.h) }
 
+// finish ends the writing.
+func (t *tempBlob) finish() error {
+	if t.f == nil {
+		return nil
+	}
+	f := t.f
+	t.f = nil
+	return f.Close()
+}
+
+// open reads a finished blob, also after its adoption by s.
+func (t *tempBlob) open(s *Store) (*os.File, error) {
+	if t.adopted {
+		return s.openBlob(t.digest())
+	}
+	return os.Open(t.path)
+}
+
 // discard removes the file unless it was adopted. Safe to call twice.
 func (t *tempBlob) discard() {
-	if t.f != nil {
-		t.f.Close()
-		os.Remove(t.f.Name())
-		t.f = nil
+	_ = t.finish()
+	if !t.adopted {
+		os.Remove(t.path)
 	}
 }
 
 // adopt makes the temporary file the blob of its digest: fsync, rename, fsync of the directory. An older file of that
 // name is replaced, which repairs it if it was damaged.
 func (s *Store) adopt(t *tempBlob) error {
-	defer t.discard()
-	if err := t.f.Sync(); err != nil {
+	if t.adopted {
+		return nil
+	}
+	if err := t.sync(); err != nil {
 		return s.explainSpace(err)
 	}
-	name := t.f.Name()
-	if err := t.f.Close(); err != nil {
+	if err := os.Rename(t.path, s.blobPath(t.digest())); err != nil {
 		return s.explainSpace(err)
 	}
-	t.f = nil
-	if err := os.Rename(name, s.blobPath(t.digest())); err != nil {
-		os.Remove(name)
-		return s.explainSpace(err)
-	}
+	t.adopted = true
 	return s.explainSpace(syncDir(s.blobDir()))
+}
+
+// sync finishes the writing with everything on disk.
+func (t *tempBlob) sync() error {
+	if t.f == nil { // finished earlier: any descriptor of the file will do
+		f, err := os.OpenFile(t.path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		t.f = f
+	}
+	if err := t.f.Sync(); err != nil {
+		return err
+	}
+	return t.finish()
 }
 
 // writeBlob stores the bytes of r, which must be exactly size bytes with digest want.
@@ -95,7 +127,7 @@ func (s *Store) writeBlob(ctx context.Context, r io.Reader, want digest.Digest, 
 	return s.adopt(t)
 }
 
-// putBlob stores small bytes, if they are not stored already, and returns their digest.
+// putBlob stores small bytes and returns their digest.
 func (s *Store) putBlob(ctx context.Context, b []byte) (digest.Digest, error) {
 	t, err := s.newTemp()
 	if err != nil {
@@ -143,6 +175,23 @@ func (s *Store) openBlob(d digest.Digest) (*os.File, error) {
 		return nil, &kindError{ErrNotFound, fmt.Errorf("no blob %s on this node", d)}
 	}
 	return f, err
+}
+
+// verifyBlob reads the whole blob again; ErrCorrupt, and the blob is gone, if its content is not its digest.
+func (s *Store) verifyBlob(ctx context.Context, d digest.Digest) error {
+	f, err := s.openBlob(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, ctxReader{ctx, f}); err != nil {
+		return fmt.Errorf("read blob %s: %w", d, err)
+	}
+	if got := digest.NewDigest(digest.SHA256, h); got != d {
+		return s.quarantine(d, got)
+	}
+	return nil
 }
 
 // quarantine takes a damaged blob out of the way, so that the next fetch brings a good one, and returns the ErrCorrupt.

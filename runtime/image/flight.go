@@ -8,6 +8,9 @@ import (
 // flights runs one function a key at a time and gives its result to all who asked meanwhile. Unlike x/sync's singleflight
 // it belongs to no caller: the work goes on while one of them waits, and ends when the last one has given up.
 type flights[T any] struct {
+	// ownErrors: whoever joined a flight that failed tries it himself, because his way (his peer, his registry) may be better.
+	ownErrors bool
+
 	mu     sync.Mutex
 	flying map[string]*flight[T]
 }
@@ -28,8 +31,9 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 		return zero, err
 	}
 	g.mu.Lock()
-	f := g.flying[key]
+	f, joined := g.flying[key], true
 	if f == nil {
+		joined = false
 		fctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		f = &flight[T]{cancel: cancel, done: make(chan struct{})}
 		if g.flying == nil {
@@ -37,7 +41,7 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 		}
 		g.flying[key] = f
 		go func() {
-			defer close(f.done)
+			defer close(f.done) // after forget: a newcomer, or one who tries again, finds no ended flight
 			f.val, f.err = fn(fctx)
 			cancel()
 			g.forget(key, f)
@@ -48,6 +52,9 @@ func (g *flights[T]) do(ctx context.Context, key string, fn func(context.Context
 
 	select {
 	case <-f.done:
+		if joined && f.err != nil && g.ownErrors {
+			return g.do(ctx, key, fn)
+		}
 		return f.val, f.err
 	case <-ctx.Done():
 	}

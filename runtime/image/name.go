@@ -17,6 +17,9 @@ func ParseName(s string) (Name, error) {
 	if len(s) > maxNameLength {
 		return Name{}, invalidf("image name of %d bytes, at most %d", len(s), maxNameLength)
 	}
+	if checkDigest(digest.Digest(s)) == nil { // the grammar would take it for the repository "sha256"
+		return Name{}, invalidf("image name %q is a digest: write name@digest", s)
+	}
 	named, err := reference.ParseDockerRef(s)
 	if err != nil {
 		return Name{}, invalidf("image name %q: %w", s, err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,9 +48,10 @@ type Store struct {
 	pins    map[digest.Digest]int            // blobs and layers that work in progress needs
 	holds   map[string]map[digest.Digest]int // owner -> manifests
 
-	pulls   flights[Image]
-	blobs   flights[struct{}]
-	unpacks flights[struct{}]
+	pulls   flights[Image]    // by name: one registry each
+	fetches flights[Image]    // by name or digest: from peers
+	blobs   flights[struct{}] // by digest
+	unpacks flights[struct{}] // by path
 	uploads uploads
 }
 
@@ -67,6 +69,7 @@ func Open(cfg Config) (*Store, error) {
 		dir: dir, log: cfg.Logger, platform: cfg.Platform, unpackBy: slices.Clone(cfg.UnpackCommand),
 		pins: map[digest.Digest]int{}, holds: map[string]map[digest.Digest]int{},
 	}
+	s.fetches.ownErrors, s.blobs.ownErrors = true, true
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -163,33 +166,42 @@ func (s *Store) Tag(ref, name string) error {
 // Remove takes a name away; an image that has no name left is deleted unless it is held (then Prune deletes it after its
 // last holder let go). A ref that is an id or a digest deletes the image with all its names, or fails with ErrInUse.
 func (s *Store) Remove(ref string) error {
+	var dropped *entry
 	err := s.change(func(c *catalog) error {
 		m, err := c.resolve(ref)
 		if err != nil {
 			return err
 		}
-		held := s.heldBy(m)
+		names, held := c.namesOf(m), s.heldBy(m)
 		if name := c.nameOf(ref); name != "" {
-			delete(c.names, name)
-			if len(held) == 0 && len(c.namesOf(m)) == 0 {
-				delete(c.images, m)
-			}
-			return nil
-		}
-		if len(held) > 0 {
+			names = []string{name}
+		} else if len(held) > 0 {
 			return &kindError{ErrInUse, fmt.Errorf("held by %s: remove these first", strings.Join(held, ", "))}
 		}
-		for _, name := range c.namesOf(m) {
+		for _, name := range names {
 			delete(c.names, name)
 		}
-		delete(c.images, m)
+		if len(held) == 0 && len(c.namesOf(m)) == 0 {
+			dropped = c.images[m]
+			delete(c.images, m)
+		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}
-	_, err = s.sweep(context.Background(), sweepNow)
-	return err
+	if dropped == nil {
+		return nil
+	}
+	// Only what was this image's: other orphans may be a push half way.
+	sw := &sweep{s: s, before: time.Now().Add(time.Hour), only: map[digest.Digest]bool{}}
+	for _, d := range dropped.everything() {
+		sw.only[d] = true
+	}
+	if _, err := sw.run(context.Background()); err != nil {
+		return fmt.Errorf("remove image %s: it is gone, but not all of its files: %w", ref, err)
+	}
+	return nil
 }
 
 // Hold marks the image that ref resolves to as in use by owner (a container id), so that neither Remove nor Prune deletes

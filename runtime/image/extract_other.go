@@ -1,0 +1,30 @@
+//go:build !linux
+
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// Only linux unpacks layers; elsewhere the package builds so that what imports it can be developed.
+var errLinuxOnly = errors.New("layers are unpacked on linux only")
+
+// UnpackMain fails on this system.
+func UnpackMain() int { return 1 }
+
+func extractLayer(context.Context, io.Reader, string) (extracted, error) {
+	return extracted{}, errLinuxOnly
+}
+
+func (s *Store) extractInChild(context.Context, *os.File, string) (extracted, error) {
+	return extracted{}, errLinuxOnly
+}
+
+func inheritedAttrs(implicit, lowers []string) ([]dirAttr, error) { return nil, errLinuxOnly }
+func applyAttrs(root string, attrs []dirAttr) error               { return errLinuxOnly }
+func syncTree(dir string) error                                   { return errLinuxOnly }
+func changed(fi os.FileInfo) time.Time                            { return fi.ModTime() }

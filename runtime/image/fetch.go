@@ -1,0 +1,324 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Source is where images can be copied from: a peer's store, or a registry. Safe for concurrent use. Its bytes are not
+// trusted. An error that is ErrNotFound (errors.Is) says that the source does not have it.
+type Source interface {
+	// Manifest returns a manifest or index, at most MaxManifestSize bytes of it. ref is a full name or a digest.
+	Manifest(ctx context.Context, ref string) (mediaType string, raw []byte, err error)
+	// Blob streams a config or layer of the image asked for last; the caller closes it.
+	Blob(ctx context.Context, digest string) (io.ReadCloser, error)
+}
+
+// Progress says how far a Pull or Fetch is. Bytes count config and layers; what was here already counts as done.
+type Progress struct {
+	Layers, LayersDone int
+	Bytes, BytesDone   int64
+}
+
+const (
+	blobAttempts = 3                // of one blob whose stream breaks
+	blobStall    = 60 * time.Second // without one byte
+)
+
+// Fetch copies an image from a peer. ref is a name, which the image will have here too, or a digest of a manifest or
+// index; an image fetched by a bare digest has no name and lives by its holders (and PrunePolicy.Grace). What is here
+// already is not copied again. Calls for the same ref share one copy, and who joined a failed one tries his own source.
+func (s *Store) Fetch(ctx context.Context, from Source, ref string) (Image, error) {
+	var img Image
+	name, err := ParseName(ref)
+	if d := digest.Digest(ref); checkDigest(d) == nil {
+		name, err = Name{digest: d}, nil
+	}
+	if err == nil {
+		img, err = s.copyShared(ctx, &s.fetches, from, name, nil, defaultPullJobs)
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("fetch image %s: %w", ref, err)
+	}
+	return img, nil
+}
+
+func (s *Store) copyShared(ctx context.Context, flights *flights[Image], from Source, name Name, report func(Progress), jobs int) (Image, error) {
+	if s.closed.Load() {
+		return Image{}, ErrClosed
+	}
+	img, err := flights.do(ctx, name.String(), func(ctx context.Context) (Image, error) {
+		c := &copying{s: s, from: from, lease: s.newLease(), meter: &meter{report: report}, jobs: jobs}
+		defer c.lease.release()
+		return c.image(ctx, name)
+	})
+	return img.clone(), err
+}
+
+// copying is one image on its way here.
+type copying struct {
+	s     *Store
+	from  Source
+	lease *lease
+	meter *meter
+	jobs  int
+}
+
+func (c *copying) image(ctx context.Context, name Name) (Image, error) {
+	ref := name.String()
+	if d := name.Digest(); d != "" {
+		ref = string(d)
+	}
+	mediaType, raw, err := c.manifest(ctx, ref)
+	if err != nil {
+		return Image{}, err
+	}
+	return c.take(ctx, raw, mediaType, name)
+}
+
+// take stores the image of a manifest or index, with all that it names.
+func (c *copying) take(ctx context.Context, raw []byte, mediaType string, name Name) (Image, error) {
+	kind, mediaType, err := classify(raw, mediaType)
+	if err != nil {
+		return Image{}, err
+	}
+	var index digest.Digest
+	for depth := 0; kind == kindIndex; depth++ {
+		if depth == maxIndexDepth {
+			return Image{}, invalidf("indexes nested more than %d deep", maxIndexDepth)
+		}
+		child, err := choosePlatform(raw, mediaType, c.s.platform)
+		if err != nil {
+			return Image{}, err
+		}
+		if index == "" {
+			if index, err = c.put(ctx, raw); err != nil {
+				return Image{}, err
+			}
+		}
+		if mediaType, raw, err = c.manifest(ctx, string(child.Digest)); err != nil {
+			return Image{}, err
+		}
+		if kind, mediaType, err = classify(raw, mediaType); err != nil {
+			return Image{}, err
+		}
+	}
+	e, err := c.blobs(ctx, raw, mediaType, index)
+	if err != nil {
+		return Image{}, err
+	}
+	return c.commit(e, name)
+}
+
+func (c *copying) commit(e *entry, name Name) (Image, error) {
+	var names []string
+	if !name.IsZero() { // a bare digest names nothing
+		names = []string{name.String()}
+	}
+	var img Image
+	err := c.s.change(func(cat *catalog) error {
+		cat.add(e, names...)
+		img = cat.image(e.image.Manifest)
+		return nil
+	})
+	if err == nil {
+		c.s.log.Info("image stored", "image", name, "manifest", e.image.Manifest, "bytes", e.image.Size)
+	}
+	return img, err
+}
+
+// manifest asks the source, and checks the digest if it was asked by one. What is here already is not asked for.
+func (c *copying) manifest(ctx context.Context, ref string) (string, []byte, error) {
+	want := digest.Digest(ref)
+	if checkDigest(want) != nil {
+		want = ""
+	} else {
+		c.lease.pin(want)
+		if raw, err := c.s.readBlob(want, MaxManifestSize); err == nil {
+			return "", raw, nil
+		}
+	}
+	mediaType, raw, err := c.from.Manifest(ctx, ref)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(raw) > MaxManifestSize {
+		return "", nil, invalidf("manifest of %d bytes, at most %d", len(raw), MaxManifestSize)
+	}
+	if got := digest.FromBytes(raw); want != "" && got != want {
+		return "", nil, invalidf("manifest has digest %s, want %s", got, want)
+	}
+	return mediaType, raw, nil
+}
+
+func (c *copying) put(ctx context.Context, raw []byte) (digest.Digest, error) {
+	c.lease.pin(digest.FromBytes(raw))
+	return c.s.putBlob(ctx, raw)
+}
+
+// blobs brings config, layers and manifest here, in this order, and joins them.
+func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index digest.Digest) (*entry, error) {
+	m, err := parseManifest(raw, mediaType)
+	if err != nil {
+		return nil, err
+	}
+	c.meter.start(m)
+	if err := c.blob(ctx, m.Config); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	config, err := c.s.readBlob(m.Config.Digest, MaxConfigSize)
+	if err != nil {
+		return nil, err
+	}
+	e, err := newEntry(raw, mediaType, config, index) // before the layers: a bad image costs no download
+	if err != nil {
+		return nil, err
+	}
+	if p := e.image.Platform; p.Architecture != "" && p.OS != "" && (p.OS != c.s.platform.OS || p.Architecture != c.s.platform.Architecture) {
+		return nil, invalidPlatform(c.s.platform, []string{platformString(p)})
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(c.jobs, 1))
+	for i, l := range m.Layers {
+		g.Go(func() error {
+			if err := c.blob(gctx, l); err != nil {
+				return fmt.Errorf("layer %d: %w", i, err)
+			}
+			c.meter.layerDone()
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if _, err := c.put(ctx, raw); err != nil {
+		return nil, err
+	}
+	c.meter.flush()
+	return e, nil
+}
+
+// blob brings one blob here unless it is; one copy at a time a digest, whichever image wants it.
+func (c *copying) blob(ctx context.Context, d ocispec.Descriptor) error {
+	c.lease.pin(d.Digest)
+	if c.s.hasBlob(d.Digest, d.Size) {
+		c.meter.add(d.Size)
+		return nil
+	}
+	var counted int64
+	_, err := c.s.blobs.do(ctx, string(d.Digest), func(ctx context.Context) (struct{}, error) {
+		if c.s.hasBlob(d.Digest, d.Size) {
+			return struct{}{}, nil
+		}
+		l := c.s.newLease() // of its own: the caller may give up before
+		defer l.release()
+		l.pin(d.Digest)
+		var err error
+		for attempt := 0; attempt < blobAttempts && ctx.Err() == nil; attempt++ {
+			c.meter.add(-counted)
+			counted = 0
+			if err = c.blobOnce(ctx, d, &counted); err == nil || !errors.Is(err, ErrUnavailable) {
+				break
+			}
+		}
+		return struct{}{}, errors.Join(err, ctx.Err())
+	})
+	if err == nil {
+		c.meter.add(d.Size - counted) // another image's copy brought it
+	}
+	return err
+}
+
+func (c *copying) blobOnce(ctx context.Context, d ocispec.Descriptor, counted *int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(blobStall, func() {
+		cancel(&kindError{ErrUnavailable, fmt.Errorf("blob %s: no byte for %s", d.Digest, blobStall)})
+	})
+	defer stall.Stop()
+	rc, err := c.from.Blob(ctx, string(d.Digest))
+	if err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	defer rc.Close()
+	r := readerFunc(func(p []byte) (int, error) {
+		n, err := rc.Read(p)
+		if n > 0 {
+			stall.Reset(blobStall)
+			*counted += int64(n)
+			c.meter.add(int64(n))
+		}
+		switch {
+		case err == nil, err == io.EOF, ctx.Err() != nil, errors.Is(err, ErrInvalid):
+		case *counted >= d.Size: // the source verifies, too, and dislikes what it read: our own verdict has a kind
+			err = io.EOF
+		default:
+			err = &kindError{ErrUnavailable, err}
+		}
+		return n, err
+	})
+	if err := c.s.writeBlob(ctx, r, d.Digest, d.Size); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return nil
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// meter adds up progress and reports it now and then, one call at a time.
+type meter struct {
+	report func(Progress)
+
+	mu   sync.Mutex
+	p    Progress
+	last time.Time
+}
+
+func (m *meter) start(man ocispec.Manifest) {
+	m.mu.Lock()
+	m.p.Layers, m.p.Bytes = len(man.Layers), man.Config.Size
+	for _, l := range man.Layers {
+		m.p.Bytes += l.Size
+	}
+	m.mu.Unlock()
+	m.flush()
+}
+
+func (m *meter) add(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.p.BytesDone += n
+	if m.report != nil && time.Since(m.last) >= progressInterval {
+		m.last = time.Now()
+		m.report(m.p)
+	}
+}
+
+func (m *meter) layerDone() {
+	m.mu.Lock()
+	m.p.LayersDone++
+	m.mu.Unlock()
+	m.flush()
+}
+
+func (m *meter) flush() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.report != nil {
+		m.last = time.Now()
+		m.report(m.p)
+	}
+}

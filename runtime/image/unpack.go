@@ -1,0 +1,225 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// layerMeta stands beside an unpacked layer, as <diffid>.json.
+type layerMeta struct {
+	// Implicit lists directories that the layer's tar uses but does not describe. They take their attributes from the layers
+	// below, so a tree that has some may need another variant on another base.
+	Implicit []string `json:"implicit,omitempty"`
+}
+
+// Layers unpacks what is not unpacked yet and returns the directories of img's layers, absolute, lowest first, ready to
+// be overlayfs lower directories: whiteouts are 0/0 devices, opaque directories carry trusted.overlay.opaque. Images share
+// the tree of a common layer, so nobody may write into it. Needs root. Hold the image before, or Prune may take the trees.
+//
+// ErrCorrupt: a stored layer is damaged; fetch the image again and retry. ErrInvalid: the image cannot be unpacked.
+func (s *Store) Layers(ctx context.Context, img Image) ([]string, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	l := s.newLease()
+	defer l.release()
+	dirs := make([]string, 0, len(img.Layers))
+	for i, layer := range img.Layers {
+		if err := checkDigest(layer.DiffID); err != nil {
+			return nil, err
+		}
+		l.pin(layer.DiffID)
+		l.pin(layer.Digest)
+		dir, err := s.unpackedLayer(ctx, layer, dirs)
+		if err != nil {
+			return nil, fmt.Errorf("unpack layer %d (%s) of image %s: %w", i, layer.Digest, img.Manifest, err)
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+// unpackedLayer returns the tree of layer above the given lower trees.
+func (s *Store) unpackedLayer(ctx context.Context, layer Layer, lowers []string) (string, error) {
+	base := s.layerPath(layer.DiffID)
+	if err := s.ensureUnpacked(ctx, layer, base, nil); err != nil {
+		return "", err
+	}
+	meta, err := readLayerMeta(base)
+	if err != nil || len(meta.Implicit) == 0 || len(lowers) == 0 {
+		return base, err
+	}
+	attrs, err := inheritedAttrs(meta.Implicit, lowers)
+	if err != nil || len(attrs) == 0 {
+		return base, err
+	}
+	// The same tar on another base: its own tree, keyed by what is inherited, so that images of one base still share it.
+	raw, err := json.Marshal(attrs)
+	if err != nil {
+		return "", err
+	}
+	variant := base + "-" + digest.FromBytes(raw).Encoded()[:16]
+	return variant, s.ensureUnpacked(ctx, layer, variant, attrs)
+}
+
+// ensureUnpacked makes the tree at path unless it is there; at most one at a time a path.
+func (s *Store) ensureUnpacked(ctx context.Context, layer Layer, path string, attrs []dirAttr) error {
+	if isUnpacked(path) {
+		return nil
+	}
+	_, err := s.unpacks.do(ctx, path, func(ctx context.Context) (struct{}, error) {
+		if isUnpacked(path) {
+			return struct{}{}, nil
+		}
+		l := s.newLease() // of its own: the caller may give up before
+		defer l.release()
+		l.pin(layer.DiffID)
+		l.pin(layer.Digest)
+		return struct{}{}, s.unpack(ctx, layer, path, attrs)
+	})
+	return err
+}
+
+// unpack extracts layer into a temporary directory and renames it to path when all of it is on disk.
+func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []dirAttr) error {
+	tmp, err := os.MkdirTemp(s.tmpDir(), "layer-*.tmp")
+	if err != nil {
+		return s.explainSpace(err)
+	}
+	defer os.RemoveAll(tmp) // nothing left after the rename
+	root := filepath.Join(tmp, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return s.explainSpace(err)
+	}
+	if err := os.Chmod(root, 0o755); err != nil { // whatever the umask
+		return err
+	}
+	meta, err := s.extract(ctx, layer, root)
+	if err != nil {
+		return err
+	}
+	if err := applyAttrs(root, attrs); err != nil {
+		return s.explainSpace(err)
+	}
+	// Thousands of files: one sync of the file system instead of a sync each. Before the rename, so that no power cut can
+	// leave a tree under its final name with empty files in it.
+	if err := syncTree(root); err != nil {
+		return s.explainSpace(fmt.Errorf("sync: %w", err))
+	}
+	raw, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	if err := s.writeFile(path+".json", raw); err != nil {
+		return s.explainSpace(err)
+	}
+	if isDir(path) { // a tree whose metadata is gone: nobody can tell what it is worth
+		if err := os.Rename(path, filepath.Join(tmp, "old")); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(root, path); err != nil {
+		return s.explainSpace(err)
+	}
+	s.log.Info("layer unpacked", "layer", layer.Digest, "diffid", layer.DiffID)
+	return s.explainSpace(syncDir(s.layerDir()))
+}
+
+// extract applies the layer's blob to root and verifies both digests on the way.
+func (s *Store) extract(ctx context.Context, layer Layer, root string) (layerMeta, error) {
+	blob, err := s.openBlob(layer.Digest)
+	if errors.Is(err, ErrNotFound) {
+		return layerMeta{}, &kindError{ErrCorrupt, fmt.Errorf("blob %s is missing on this node: fetch the image again", layer.Digest)}
+	}
+	if err != nil {
+		return layerMeta{}, err
+	}
+	defer blob.Close()
+	var got extracted
+	if len(s.unpackBy) > 0 {
+		got, err = s.extractInChild(ctx, blob, root)
+	} else {
+		got, err = extractLayer(ctx, blob, root)
+	}
+	if err != nil && (ctx.Err() != nil || isMachineError(err)) {
+		return layerMeta{}, s.explainSpace(err)
+	}
+	// A flipped bit shows as any error of any format, or as none: ask the blob's digest first.
+	if err != nil || got.Digest != layer.Digest {
+		if bad := s.verifyBlob(ctx, layer.Digest); bad != nil {
+			return layerMeta{}, bad
+		}
+	}
+	if err != nil {
+		return layerMeta{}, &kindError{ErrInvalid, err}
+	}
+	if got.Digest != layer.Digest {
+		return layerMeta{}, fmt.Errorf("layer read as %s first and as %s then: is the disk failing?", got.Digest, layer.Digest)
+	}
+	if got.DiffID != layer.DiffID {
+		return layerMeta{}, invalidf("inflates to %s, the image's config says %s", got.DiffID, layer.DiffID)
+	}
+	return layerMeta{Implicit: got.Implicit}, nil
+}
+
+// extracted is what extracting a layer found out.
+type extracted struct {
+	Digest   digest.Digest // of the blob as read
+	DiffID   digest.Digest // of its inflated bytes
+	Implicit []string      // see layerMeta; sorted
+}
+
+// dirAttr is what an implicit directory inherits.
+type dirAttr struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"` // permissions with setuid, setgid, sticky, as in stat(2)
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
+}
+
+// isMachineError tells errors of this machine from errors of the archive.
+func isMachineError(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+		syscall.EPERM, syscall.EACCES, context.Canceled, context.DeadlineExceeded, errChild} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func isDir(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.IsDir()
+}
+
+// isUnpacked tells whether a whole tree is at path. The metadata is written before the tree is renamed there.
+func isUnpacked(path string) bool {
+	if !isDir(path) {
+		return false
+	}
+	_, err := os.Lstat(path + ".json")
+	return err == nil
+}
+
+func readLayerMeta(path string) (layerMeta, error) {
+	var m layerMeta
+	raw, err := os.ReadFile(path + ".json")
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, fmt.Errorf("%s.json: %w", path, err)
+	}
+	return m, nil
+}
+
+// errChild: the helper process could not do its work for a reason that is not the archive's.
+var errChild = errors.New("unpack helper")
