@@ -50,35 +50,53 @@ func (c *calls) drain(patience time.Duration) {
 	}
 }
 
-// call runs fn and waits for it, but no longer than ctx lasts, the log is open, and the node takes part. fn may go on
-// after call has returned; then its result is lost, and the error says why: ctx's cause, ErrClosed, or a *DiskError.
-func (l *Log) call(ctx context.Context, fn func() error) error {
+// start runs fn, which calls raft. An error means that fn does not run.
+func (l *Log) start(fn func() error) (<-chan error, error) {
 	if err := l.usable(); err != nil {
-		return err
+		return nil, err
 	}
 	if !l.calls.begin() {
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	done := make(chan error, 1)
 	go func() {
 		defer l.calls.end()
 		done <- fn()
 	}()
+	return done, nil
+}
+
+// abandoned is an error of await: what was waited for goes on, and its result is lost.
+type abandoned struct{ error }
+
+func (a abandoned) Unwrap() error { return a.error }
+
+// await waits for what start began, but no longer than ctx lasts, the log is open, and the node takes part.
+func (l *Log) await(ctx context.Context, done <-chan error) error {
 	for {
 		changed := l.leading.changes()
 		if err := l.usable(); err != nil {
-			return err
+			return abandoned{err}
 		}
 		select {
 		case err := <-done:
 			return err
 		case <-ctx.Done():
-			return contextError(ctx)
+			return abandoned{context.Cause(ctx)}
 		case <-l.endCh:
-			return ErrClosed
+			return abandoned{ErrClosed}
 		case <-changed:
 		}
 	}
+}
+
+// call is start and await, for calls that may be abandoned without harm.
+func (l *Log) call(ctx context.Context, fn func() error) error {
+	done, err := l.start(fn)
+	if err != nil {
+		return err
+	}
+	return l.await(ctx, done)
 }
 
 // usable says why the log takes no calls, nil when it does.

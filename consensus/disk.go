@@ -132,19 +132,16 @@ func (d *disk) fail(op string, err error) error {
 func (d *disk) setFull(full *DiskError) (wait bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if full != nil && !d.patient {
-		return false
-	}
 	if (d.full == nil) != (full == nil) {
 		d.poke()
 	}
 	d.full = full
-	return true
+	return d.patient
 }
 
 func (d *disk) setPatient() {
 	d.mu.Lock()
-	d.patient = true
+	d.patient, d.full = true, nil
 	d.mu.Unlock()
 }
 

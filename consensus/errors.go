@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -90,6 +89,3 @@ func (l *Log) notLeader() error {
 	id, addr := l.Leader()
 	return &NotLeaderError{ID: id, Addr: addr}
 }
-
-// contextError says why waiting ended.
-func contextError(ctx context.Context) error { return context.Cause(ctx) }

@@ -71,6 +71,11 @@ func (l *Log) holder(id job.NodeID) (Holder, bool) {
 	return hs[i], true
 }
 
+func (l *Log) hasOtherVoter() bool {
+	hs, _ := l.Holders()
+	return slices.ContainsFunc(hs, func(h Holder) bool { return h.Voter && h.ID != l.id })
+}
+
 // AddStandby makes a node a standby: it is sent the log and has no vote. For a node that holds the log already it only
 // updates the address. Leader only, like the methods below; each returns once its change is committed, and one whose
 // outcome is unknown is ErrUnknownOutcome.
@@ -112,7 +117,7 @@ func (l *Log) caughtUp(ctx context.Context, id job.NodeID) error {
 		case <-l.endCh:
 			return ErrClosed
 		case <-ctx.Done():
-			return job.Errorf(job.Unavailable, "promote node %.8s: it has entry %d of %d: %v", string(id), p.lastIndex, last, contextError(ctx))
+			return job.Errorf(job.Unavailable, "promote node %.8s: it has entry %d of %d: %v", string(id), p.lastIndex, last, context.Cause(ctx))
 		}
 	}
 }

@@ -15,6 +15,8 @@ var ErrTermEnded = errors.New("this node's term as the leader ended")
 
 // leadership is whether this node leads, as its own parts are told.
 type leadership struct {
+	publishing sync.Mutex // held while raft is asked and the answer published, so that answers do not overtake each other
+
 	mu      sync.Mutex
 	leading bool
 	term    uint64
@@ -71,6 +73,8 @@ func (l *Log) watchLeader(ctx context.Context) {
 }
 
 func (l *Log) publishLeader() {
+	l.leading.publishing.Lock()
+	defer l.leading.publishing.Unlock()
 	term := l.raft.CurrentTerm()
 	leading := l.IsLeader()
 	if !l.leading.set(leading, term) {

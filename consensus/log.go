@@ -57,6 +57,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 	if cfg.Dir != "" && id == "" {
 		var err error
 		if id, _, err = LoadOrCreateID(cfg.Dir); err != nil {
+			_ = cfg.Streams.Close()
 			return nil, err
 		}
 	}
@@ -71,7 +72,8 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 		bytes:   semaphore.NewWeighted(maxPendingBytes),
 		endCh:   make(chan struct{}),
 	}
-	if err := l.start(store); err != nil {
+	if err := l.open(store); err != nil {
+		_ = cfg.Streams.Close()
 		if l.files != nil {
 			_ = l.files.Close()
 		}
@@ -80,7 +82,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 	return l, nil
 }
 
-func (l *Log) start(store *state.Store) error {
+func (l *Log) open(store *state.Store) error {
 	lines := &bridge{out: l.logger, name: "raft"}
 	l.stores = l.cfg.Stores
 	if l.stores.Log == nil {
@@ -101,8 +103,8 @@ func (l *Log) start(store *state.Store) error {
 		return nil
 	}
 	_ = l.trans.Close()
-	if failed := l.disk.failure(); failed != nil {
-		err = failed
+	if trouble := l.disk.trouble(); trouble != nil {
+		err = trouble
 	}
 	return fmt.Errorf("open raft log: %w", err)
 }
@@ -130,7 +132,7 @@ func (l *Log) ID() job.NodeID { return l.id }
 // Run watches over the log until ctx ends (nil: a leader hands over first if it can) or the disk fails (a *DiskError:
 // nothing was acknowledged after it, and the process should end). The log is closed when it returns.
 func (l *Log) Run(ctx context.Context) error {
-	watching, stop := context.WithCancel(ctx)
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // they see the handing over to its end
 	defer stop()
 	var parts sync.WaitGroup
 	parts.Go(func() { l.watchLeader(watching) })
@@ -167,7 +169,7 @@ func (l *Log) wait(ctx context.Context) error {
 
 // handOver spares the cluster an election timeout when a leader stops on purpose.
 func (l *Log) handOver() {
-	if !l.IsLeader() {
+	if !l.IsLeader() || !l.hasOtherVoter() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)

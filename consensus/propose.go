@@ -36,7 +36,7 @@ func (l *Log) Propose(ctx context.Context, cmd state.Command) (state.Result, err
 		return state.Result{}, err
 	}
 	answer := make(chan state.Result, 1)
-	err = l.call(ctx, func() error {
+	done, err := l.start(func() error {
 		defer release()
 		future := l.raft.Apply(raw, enqueueTimeout)
 		if err := future.Error(); err != nil {
@@ -50,22 +50,22 @@ func (l *Log) Propose(ctx context.Context, cmd state.Command) (state.Result, err
 		return nil
 	})
 	if err != nil {
+		release()
+		return state.Result{}, err
+	}
+	if err := l.await(ctx, done); err != nil {
 		return state.Result{}, outcome(err)
 	}
 	return <-answer, nil
 }
 
-// outcome turns the reason why waiting ended into what it means for the proposal.
+// outcome says what it means for a proposal that nobody waited for its end.
 func outcome(err error) error {
-	var notLeader *NotLeaderError
-	var kinded *job.Error
-	switch {
-	case errors.As(err, &notLeader), errors.Is(err, ErrUnknownOutcome):
-		return err
-	case errors.As(err, &kinded) && !errors.Is(err, ErrClosed):
-		return err
+	var a abandoned
+	if errors.As(err, &a) {
+		return unknownOutcome(a.error)
 	}
-	return unknownOutcome(err)
+	return err
 }
 
 // reserve takes a place among the proposals that wait, so that a cluster in trouble gathers no endless queue.
