@@ -73,7 +73,7 @@ func (f *forwarder) readLocked() {
 	f.changed, f.found = info.ModTime(), nil
 	for _, s := range conf.Servers {
 		if a, err := netip.ParseAddr(s); err == nil {
-			f.found = append(f.found, netip.AddrPortFrom(a, 53))
+			f.found = append(f.found, netip.AddrPortFrom(a, dnsPort))
 		}
 	}
 }

@@ -24,7 +24,7 @@ type lease struct {
 
 // leases hands out the addresses of one subnet. Not safe for concurrent use.
 //
-// Invariant: byAddr is the inverse of byID. check verifies it.
+// Invariant: byAddr is the inverse of byID; the tests check it after every step.
 type leases struct {
 	subnet netip.Prefix
 	byID   map[string]*lease
@@ -103,19 +103,6 @@ func (l *leases) published(p Port) (id string, ls *lease, ok bool) {
 		}
 	}
 	return "", nil, false
-}
-
-// check returns an error when the invariant is broken.
-func (l *leases) check() error {
-	if len(l.byID) != len(l.byAddr) {
-		return fmt.Errorf("%d leases but %d addresses", len(l.byID), len(l.byAddr))
-	}
-	for id, ls := range l.byID {
-		if l.byAddr[ls.Addr] != id {
-			return fmt.Errorf("address %s of %s belongs to %q", ls.Addr, id, l.byAddr[ls.Addr])
-		}
-	}
-	return nil
 }
 
 // macOf derives a locally administered MAC from an IPv4 address.

@@ -5,6 +5,8 @@ import (
 	"sync"
 )
 
+var _ net.Listener = (*limited)(nil)
+
 // limited is a listener with at most so many open connections; the kernel's backlog keeps the rest waiting.
 type limited struct {
 	net.Listener

@@ -27,13 +27,13 @@ func init() { goruntime.LockOSThread() }
 
 // space is a network namespace that stands for a machine or a container.
 type space struct {
-	t  *testing.T
+	t  testing.TB
 	ns netns.NsHandle
 	nl *netlink.Handle
 }
 
 // newSpace makes an empty namespace with lo up; it ends with the test.
-func newSpace(t *testing.T) *space {
+func newSpace(t testing.TB) *space {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
@@ -118,7 +118,7 @@ func (s *space) network(cfg Config) *Network {
 }
 
 // node makes a machine that is set up, with subnet 10.176.<k>.0/24 of 10.176.0.0/12.
-func node(t *testing.T, k int) (*space, *Network) {
+func node(t testing.TB, k int) (*space, *Network) {
 	t.Helper()
 	s := newSpace(t)
 	n := s.network(nodeConfig(k))
@@ -134,7 +134,7 @@ func nodeConfig(k int) Config {
 }
 
 // attach makes a container and joins it to n.
-func attach(t *testing.T, n *Network, id string, ports ...Port) (*space, Endpoint) {
+func attach(t testing.TB, n *Network, id string, ports ...Port) (*space, Endpoint) {
 	t.Helper()
 	c := newSpace(t)
 	ep, err := n.Attach(t.Context(), Attachment{ID: id, NetNS: c.path(), Hostname: id, Ports: ports})
@@ -143,7 +143,7 @@ func attach(t *testing.T, n *Network, id string, ports ...Port) (*space, Endpoin
 }
 
 // run runs n until the test ends.
-func run(t *testing.T, n *Network) {
+func run(t testing.TB, n *Network) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -256,9 +256,10 @@ func TestContainerCannotReachHostLoopback(t *testing.T) {
 	host, n := node(t, 1)
 	c, ep := attach(t, n, "c")
 	host.serveTCP("secret", "127.0.0.1:80")
-	c.must(c.nl.LinkSetDown(c.link("lo")))
-	c.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0o644) })
 	_, loopback, _ := net.ParseCIDR("127.0.0.0/8")
+	lo := &net.IPNet{IP: net.IPv4(127, 0, 0, 1), Mask: loopback.Mask}
+	c.must(c.nl.AddrDel(c.link("lo"), &netlink.Addr{IPNet: lo}))
+	c.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0o644) })
 	c.must(c.nl.RouteAdd(&netlink.Route{Dst: loopback, Gw: ep.Gateway.AsSlice(), Src: ep.Address.Addr().AsSlice()}))
 	c.refused("tcp", "127.0.0.1:80")
 

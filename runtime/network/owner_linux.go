@@ -30,7 +30,7 @@ func portOwner(p Port) string {
 		for _, fd := range fds {
 			target, _ := os.Readlink(filepath.Join(dir, fd.Name()))
 			inode, ok := strings.CutPrefix(target, "socket:[")
-			if !ok || !inodes[strings.TrimSuffix(inode, "]")] {
+			if _, theirs := inodes[strings.TrimSuffix(inode, "]")]; !ok || !theirs {
 				continue
 			}
 			pid := filepath.Base(filepath.Dir(dir))
@@ -41,9 +41,9 @@ func portOwner(p Port) string {
 	return ""
 }
 
-// boundSockets returns the inodes of sockets that stand in the way of p.
-func boundSockets(p Port) map[string]bool {
-	inodes := map[string]bool{}
+// boundSockets returns the sockets that stand in the way of p: inode to address.
+func boundSockets(p Port) map[string]netip.Addr {
+	inodes := map[string]netip.Addr{}
 	for _, file := range []string{p.Protocol, p.Protocol + "6"} {
 		f, err := os.Open("/proc/thread-self/net/" + file)
 		if err != nil {
@@ -58,7 +58,7 @@ func boundSockets(p Port) map[string]bool {
 			}
 			addr, ok := parseProcAddr(fields[1])
 			if ok && addr.Port() == p.HostPort && (addr.Addr().IsUnspecified() || p.wildcard() || addr.Addr().Unmap() == p.HostIP) {
-				inodes[fields[9]] = true
+				inodes[fields[9]] = addr.Addr().Unmap()
 			}
 		}
 		f.Close()

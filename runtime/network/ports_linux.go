@@ -27,9 +27,10 @@ func closeHolds(hs []hold) {
 // holdPorts binds all of ports or none. The ports come back as bound.
 func (n *Network) holdPorts(ports []Port) ([]hold, error) {
 	var holds []hold
+	gw := n.Gateway()
 	err := n.home.do(func() error {
 		for _, p := range ports {
-			h, err := bind(p)
+			h, err := bind(p, gw)
 			if err != nil {
 				return n.explain(p, err)
 			}
@@ -44,7 +45,25 @@ func (n *Network) holdPorts(ports []Port) ([]hold, error) {
 	return holds, nil
 }
 
-func bind(p Port) (hold, error) {
+// bind holds p. Port 53 on all addresses is special: our own name server must keep (or get) it on the gateway's address,
+// where the table leaves it alone. So we look for others by hand, and hold 127.0.0.1 in place of all.
+func bind(p Port, gw netip.Addr) (hold, error) {
+	if !p.wildcard() || p.HostPort != dnsPort {
+		return bindExactly(p)
+	}
+	for _, at := range boundSockets(p) {
+		if at != gw {
+			return hold{}, unix.EADDRINUSE
+		}
+	}
+	one := p
+	one.HostIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	h, err := bindExactly(one)
+	h.port = p
+	return h, err
+}
+
+func bindExactly(p Port) (hold, error) {
 	at := netip.AddrPortFrom(p.HostIP, p.HostPort).String()
 	var lc net.ListenConfig
 	if p.Protocol == UDP {

@@ -39,7 +39,6 @@ const (
 type resolver struct {
 	home    home
 	log     *slog.Logger
-	bridge  string
 	forward *forwarder
 	waiting chan struct{}
 
@@ -59,7 +58,7 @@ type resolver struct {
 
 func newResolver(h home, cfg Config) *resolver {
 	return &resolver{
-		home: h, log: cfg.Logger, bridge: cfg.Bridge, forward: newForwarder(h, cfg.Upstream),
+		home: h, log: cfg.Logger, forward: newForwarder(h, cfg.Upstream),
 		waiting: make(chan struct{}, maxWaiting), changed: make(chan struct{}),
 	}
 }
@@ -82,7 +81,7 @@ func (d *resolver) serve(gw netip.Addr) {
 	d.stop()
 	var packets net.PacketConn
 	var streams net.Listener
-	at := netip.AddrPortFrom(gw, 53).String()
+	at := netip.AddrPortFrom(gw, dnsPort).String()
 	err := d.home.do(func() (err error) {
 		var lc net.ListenConfig
 		if packets, err = lc.ListenPacket(context.Background(), "udp4", at); err != nil {
