@@ -32,6 +32,7 @@ type Task struct {
 	Placed    time.Time `json:"placed"`          // wall clock of the leader
 	Cause     string    `json:"cause,omitempty"` // why it was placed: "submitted", "scaled", "node b is down", …
 	Replaces  TaskID    `json:"replaces,omitempty"`
+	Attempt   int       `json:"attempt,omitempty"`   // tasks in a row that failed in this slot before it
 	StopCause string    `json:"stopCause,omitempty"` // why it is meant to stop
 }
 
