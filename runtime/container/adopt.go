@@ -1,0 +1,131 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"shoal/runtime"
+)
+
+// adoptPatience is how long a launcher that lost its agent may take to become a monitor or to end.
+const adoptPatience = 10 * time.Second
+
+// adopt reads every container from its directory, and removes what is none.
+func (r *Runtime) adopt() error {
+	entries, err := os.ReadDir(r.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, e := range entries {
+		id := runtime.ID(e.Name())
+		if !e.IsDir() || !validID.MatchString(e.Name()) {
+			r.log.Warn("not a container, left alone", "path", filepath.Join(r.cfg.Dir, e.Name()))
+			continue
+		}
+		c, err := r.adoptOne(id)
+		if err != nil {
+			// One that cannot be read or removed must not keep the others from their node.
+			r.log.Error("a container could not be adopted", "container", id, "err", err)
+			continue
+		}
+		if c != nil {
+			r.containers[id] = c
+			ids = append(ids, string(id))
+		}
+	}
+	var errs []error
+	if r.cfg.Network != nil {
+		errs = append(errs, r.cfg.Network.Adopt(ids))
+	}
+	if r.cfg.Volumes != nil {
+		errs = append(errs, r.cfg.Volumes.Adopt(ids))
+	}
+	for _, id := range ids {
+		r.adoptPorts(r.containers[runtime.ID(id)])
+	}
+	return errors.Join(errs...)
+}
+
+// adoptOne gives nil for a directory that was not a container and is removed.
+func (r *Runtime) adoptOne(id runtime.ID) (*container, error) {
+	dir := r.containerDir(id)
+	var rec record
+	if err := readJSON(dir, fileRecord, &rec); isAbsent(err) {
+		r.log.Info("removing a container that was half made or half removed", "container", id)
+		return nil, r.wipe(context.Background(), id)
+	} else if err != nil {
+		return nil, err
+	}
+	c := newContainer(id, dir, rec)
+	if _, err := r.cfg.Images.Hold(rec.Image, string(id)); err != nil {
+		r.log.Warn("the image of a container is gone; it cannot be started again", "container", id, "image", rec.Image, "err", err)
+	}
+	pidfd, pid, err := r.settle(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := readJSON(dir, fileStart, &c.start); err != nil && !isAbsent(err) {
+		return nil, err
+	}
+	if err := readJSON(dir, fileExit, &c.exit); err != nil && !isAbsent(err) {
+		return nil, err
+	}
+	if pid != 0 {
+		r.setRunning(c, c.start, pidfd, pid, nil)
+		return c, nil
+	}
+	if err := r.clearRun(id, dir); err != nil {
+		r.log.Warn("clear what a run left", "container", id, "err", err)
+	}
+	switch {
+	case c.start.Start == 0 && c.exit.Start == 0:
+	case c.exit.Start >= c.start.Start:
+		c.state = runtime.Stopped
+	default:
+		c.exit, c.state = r.writeLostExit(dir, id, c.start), runtime.Stopped
+	}
+	return c, nil
+}
+
+// settle gives the monitor's pidfd and pid, 0 if the container does not run. A launcher without its agent either takes
+// everything back or, if it had the word already, becomes the monitor: it is waited for, and killed if it does neither.
+func (r *Runtime) settle(dir string) (pidfd, pid int, err error) {
+	deadline := time.Now().Add(adoptPatience)
+	for {
+		pidfd, pid, err = openMonitor(dir)
+		if err != nil || pid == 0 || isMonitor(pid) {
+			return pidfd, pid, err
+		}
+		waitReadable(pidfd, 5*time.Millisecond)
+		unix.Close(pidfd)
+		if time.Now().After(deadline) {
+			r.log.Warn("a launcher hangs and is killed", "dir", dir, "pid", pid)
+			return -1, 0, r.killMonitor(dir)
+		}
+	}
+}
+
+// isMonitor tells a monitor from a launcher.
+func isMonitor(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && len(b) > len(roleMonitor) && string(b[:len(roleMonitor)]) == roleMonitor && b[len(roleMonitor)] == 0
+}
+
+// adoptPorts takes the ports as bound from the network, which kept them.
+func (r *Runtime) adoptPorts(c *container) {
+	if r.cfg.Network == nil {
+		return
+	}
+	if ep, ok := r.cfg.Network.Endpoint(string(c.id)); ok && len(ep.Ports) > 0 {
+		c.mu.Lock()
+		c.ports = boundPorts(ep)
+		c.mu.Unlock()
+	}
+}

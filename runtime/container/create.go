@@ -1,0 +1,214 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"shoal/runtime"
+	"shoal/runtime/volume"
+)
+
+// Create prepares a container. What it makes becomes a container with the last step, the record.
+func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (runtime.Info, error) {
+	if err := checkSpec(s); err != nil {
+		return runtime.Info{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return runtime.Info{}, err
+	}
+	c := newContainer(s.ID, r.containerDir(s.ID), record{Spec: s, CreatedAt: time.Now().UTC()})
+	c.op <- struct{}{} // nobody can do anything with it before it is ready
+	r.mu.Lock()
+	taken := r.containers[s.ID] != nil
+	if !taken {
+		r.containers[s.ID] = c
+	}
+	r.mu.Unlock()
+	if taken {
+		return runtime.Info{}, conflictf("container %s exists already", s.ID)
+	}
+	defer c.release()
+	if err := r.create(ctx, c); err != nil {
+		c.mu.Lock()
+		c.removed = true
+		c.mu.Unlock()
+		if cerr := r.wipe(context.WithoutCancel(ctx), s.ID); cerr != nil {
+			r.log.Warn("a container half made could not be removed; the next start of the agent tries again", "container", s.ID, "err", cerr)
+		}
+		r.forget(c)
+		return runtime.Info{}, kindOf(fmt.Errorf("create container %s: %w", s.ID, err))
+	}
+	return c.info(), nil
+}
+
+func (r *Runtime) forget(c *container) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.containers[c.id] == c {
+		delete(r.containers, c.id)
+	}
+}
+
+func (r *Runtime) create(ctx context.Context, c *container) error {
+	s := c.rec.Spec
+	// What a crashed Remove or Create left under this id would otherwise be taken for ours.
+	if _, err := os.Lstat(c.dir); err == nil {
+		if err := r.wipe(ctx, s.ID); err != nil {
+			return fmt.Errorf("remove what an earlier container of this id left: %w", err)
+		}
+	}
+	img, err := r.cfg.Images.Hold(s.Image, string(s.ID))
+	if err != nil {
+		return err
+	}
+	c.rec.Image, c.rec.Config = string(img.Manifest), img.Config
+	if _, err := command(s, img.Config); err != nil {
+		return err
+	}
+	if _, err := r.cfg.Images.Layers(ctx, img); err != nil {
+		return err
+	}
+	if err := makeContainerDir(c.dir); err != nil {
+		return err
+	}
+	if err := r.makeMountSources(c); err != nil {
+		return err
+	}
+	if r.cfg.Network != nil {
+		if c.rec.Address, err = r.cfg.Network.Reserve(string(s.ID)); err != nil {
+			return err
+		}
+	}
+	c.rec.Ports = slices.Clone(s.Ports)
+	if err := r.writeEtc(c); err != nil {
+		return err
+	}
+	return writeJSON(c.dir, fileRecord, c.rec)
+}
+
+func makeContainerDir(dir string) error {
+	// 0711: processes of other users in the container reach their root file system through it.
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return err
+	}
+	for name, mode := range map[string]fs.FileMode{dirUpper: 0o755, dirWork: 0o700, dirRootfs: 0o755, dirLog: 0o700, dirVolumes: 0o711, dirInit: 0o711} {
+		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil {
+			return err
+		}
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil { // the umask must not decide
+			return err
+		}
+	}
+	return nil
+}
+
+// makeMountSources sees that what is to be mounted exists: bind sources, named volumes, and a directory for each of the
+// image's own volumes that the spec does not cover.
+func (r *Runtime) makeMountSources(c *container) error {
+	for _, m := range c.rec.Spec.Mounts {
+		switch m.Type {
+		case runtime.MountBind:
+			if _, err := volume.Resolve(volume.Bind{Source: m.Source, CreateHostPath: m.CreateHostPath}); err != nil {
+				return err
+			}
+		case runtime.MountVolume:
+			if r.cfg.Volumes == nil {
+				return invalidf("volume %s: this node has no volumes", m.Source)
+			}
+			if _, err := r.cfg.Volumes.Create(m.Source, "", volume.Options{}); err != nil {
+				return err
+			}
+			if _, err := r.cfg.Volumes.Use(m.Source, string(c.id)); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range anonymousVolumes(c.rec) {
+		dir := filepath.Join(c.dir, dirVolumes, fmt.Sprint(i))
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// anonymousVolumes are the image's volumes that no mount of the spec covers, sorted. The k-th lives in the directory k.
+func anonymousVolumes(rec record) []string {
+	covered := map[string]bool{}
+	for _, m := range rec.Spec.Mounts {
+		covered[path.Clean(m.Target)] = true
+	}
+	var out []string
+	for target := range rec.Config.Volumes {
+		if t := path.Clean(target); path.IsAbs(t) && t != "/" && !covered[t] && !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func hostname(s runtime.Spec) string {
+	name := s.Hostname
+	if name == "" {
+		name = s.Name
+	}
+	if name == "" {
+		name = string(s.ID)
+	}
+	return name[:min(len(name), maxHostname)]
+}
+
+// writeEtc makes the three files that a container finds in /etc. They are rewritten at each start: the gateway and the
+// address may have changed.
+func (r *Runtime) writeEtc(c *container) error {
+	name := hostname(c.rec.Spec)
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n" +
+		"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+	addr := netip.AddrFrom4([4]byte{127, 0, 1, 1})
+	if c.rec.Address.IsValid() {
+		addr = c.rec.Address
+	}
+	hosts += addr.String() + "\t" + name + "\n"
+	for file, text := range map[string]string{fileHosts: hosts, fileHostname: name + "\n", fileResolv: r.resolvConf()} {
+		// Not by rename: a file that is mounted into a running container must stay the same file.
+		if err := os.WriteFile(filepath.Join(c.dir, file), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) resolvConf() string {
+	servers := r.cfg.Nameservers
+	if len(servers) == 0 && r.cfg.Network != nil && r.cfg.Network.Gateway().IsValid() {
+		servers = []netip.Addr{r.cfg.Network.Gateway()}
+	}
+	if len(servers) == 0 {
+		host, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil {
+			return ""
+		}
+		return string(host)
+	}
+	var b strings.Builder
+	for _, s := range servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(r.cfg.Search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(r.cfg.Search, " "))
+	}
+	if len(r.cfg.ResolvOptions) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(r.cfg.ResolvOptions, " "))
+	}
+	return b.String()
+}

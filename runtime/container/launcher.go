@@ -1,0 +1,445 @@
+package container
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"shoal/runtime"
+)
+
+// agentFD is the launcher's end of the socket to the agent.
+const agentFD = 3
+
+// Names that the kernel shows for the container's first process on its way to the command (/proc/PID/stat, field 2).
+const (
+	commLibcontainer = "runc:[2:INIT]" // libcontainer's init, until it executes
+	commInit         = "shoal-init"    // our reaping init, until it has executed the command
+)
+
+// launching is one start, in the launcher process. Its own goroutine is bound to its thread from the beginning to the
+// exec: the death signal of the container's first process comes from the thread that started it, and exec keeps only the
+// thread that calls it.
+type launching struct {
+	job     launch
+	sock    *os.File
+	enc     *json.Encoder
+	dec     *json.Decoder
+	logs    bytes.Buffer // what libcontainer warns of
+	lock    int
+	dir     int
+	exit    int
+	proc    *libcontainer.Process
+	cont    *libcontainer.Container
+	stdio   stdio
+	initPID int
+}
+
+// launcherMain is the launcher process: it builds one container, waits for the agent's word, lets it run and becomes its
+// monitor. If the agent goes away before that, it takes everything back.
+func launcherMain() {
+	goruntime.LockOSThread()
+	// A signal that the agent ignored when it was started (nohup) would be ignored in the container too. One that is
+	// caught is reset by exec.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2)
+	l := &launching{sock: os.NewFile(agentFD, "agent"), lock: -1, dir: -1, exit: -1}
+	l.enc, l.dec = json.NewEncoder(l.sock), json.NewDecoder(l.sock)
+	logrus.SetOutput(&l.logs)
+	unix.CloseOnExec(agentFD)
+	if err := l.dec.Decode(&l.job); err != nil {
+		os.Exit(1) // the agent is gone, and nothing was made
+	}
+	err := l.run()
+	l.undo()
+	l.reply(launchReply{Err: l.describe(err), Kind: kindName(kindOf(err)), Code: codeOf(err)})
+	os.Exit(1)
+}
+
+func (l *launching) reply(r launchReply) error { return l.enc.Encode(r) }
+
+// describe adds libcontainer's warnings, which often hold the cause.
+func (l *launching) describe(err error) string {
+	text := err.Error()
+	if warnings := strings.TrimSpace(l.logs.String()); warnings != "" {
+		text += " (" + warnings + ")"
+	}
+	return text
+}
+
+// run returns only if it fails.
+func (l *launching) run() error {
+	if err := l.takeDir(); err != nil {
+		return err
+	}
+	// Slave, not private: what the host unmounts must not stay busy in here for as long as the container runs.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("make mounts our own: %w", err)
+	}
+	root := filepath.Join(l.job.Dir, dirRootfs)
+	if err := mountRoot(root, l.job); err != nil {
+		return err
+	}
+	who, err := resolveUser(root, l.job.Record)
+	if err != nil {
+		return err
+	}
+	if err := fillVolumes(root, l.job.Volumes); err != nil {
+		return err
+	}
+	initSource, err := l.initBinary()
+	if err != nil {
+		return err
+	}
+	config, limits, err := buildConfig(l.job, root, who, initSource)
+	if err != nil {
+		return err
+	}
+	if err := l.park(config, who); err != nil {
+		return err
+	}
+	if err := l.reply(launchReply{PID: l.initPID}); err != nil {
+		return err
+	}
+	var goOn struct{}
+	if err := l.dec.Decode(&goOn); err != nil {
+		return fmt.Errorf("the agent went away: %w", err)
+	}
+	if err := limits.apply(l.cont); err != nil {
+		return err
+	}
+	at := time.Now().UTC()
+	if err := writeJSON(l.job.Dir, fileStart, startRecord{Start: l.job.Start, PID: l.initPID, At: at}); err != nil {
+		return err
+	}
+	if err := l.cont.Exec(); err != nil {
+		return fmt.Errorf("let the command run: %w", err)
+	}
+	if err := l.awaitCommand(); err != nil {
+		return err
+	}
+	_ = l.reply(launchReply{Started: &at}) // an agent that is gone adopts it later
+	leaveAgentsCgroup(l.job.Parent)
+	return l.becomeMonitor()
+}
+
+// takeDir locks the container's directory and makes the exit file in full.
+func (l *launching) takeDir() (err error) {
+	if l.dir, err = unix.Open(l.job.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("open %s: %w", l.job.Dir, err)
+	}
+	// The descriptor is never closed and the file never opened again in this process: closing any descriptor of a file
+	// gives up the process's POSIX locks on it.
+	if l.lock, err = unix.Openat(l.dir, fileLock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
+		return fmt.Errorf("open the lock of %s: %w", l.job.Dir, err)
+	}
+	if err := unix.FcntlFlock(uintptr(l.lock), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		return fmt.Errorf("another monitor has %s: %w", l.job.Dir, err)
+	}
+	if l.exit, err = unix.Openat(l.dir, fileExitTemp, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
+		return err
+	}
+	if _, err := unix.Pwrite(l.exit, bytes.Repeat([]byte{' '}, exitFileBytes), 0); err != nil {
+		return fmt.Errorf("make room for the exit code: %w", err)
+	}
+	return unix.Fsync(l.exit)
+}
+
+// initBinary mounts this binary where no container can write to it, if the spec wants it as PID 1, and gives its path.
+func (l *launching) initBinary() (string, error) {
+	if !l.job.Record.Spec.Init {
+		return "", nil
+	}
+	return sealBinary(l.job.SelfPath, filepath.Join(l.job.Dir, dirInit))
+}
+
+// park creates the container and leaves its first process waiting just before the command.
+func (l *launching) park(config *containerConfig, who identity) (err error) {
+	argv, err := command(l.job.Record.Spec, l.job.Record.Config)
+	if err != nil {
+		return err
+	}
+	if l.job.Record.Spec.Init {
+		argv = append([]string{pathInit}, argv...)
+	}
+	if err := l.stdio.open(l.job); err != nil {
+		return err
+	}
+	if l.cont, err = libcontainer.Create(l.job.StateDir, string(l.job.ID), config.config); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	l.proc = &libcontainer.Process{
+		Init: true, Args: argv, Env: processEnv(l.job.Record, who), UID: who.UID, GID: who.GID, AdditionalGroups: who.Groups,
+		Cwd: config.cwd, Stdin: l.stdio.stdin, Stdout: l.stdio.stdoutW, Stderr: l.stdio.stderrW, ConsoleSocket: l.stdio.consoleChild,
+	}
+	if l.job.Record.Spec.TTY {
+		l.proc.Stdin, l.proc.Stdout, l.proc.Stderr = nil, nil, nil
+	}
+	if err := l.cont.Start(l.proc); err != nil {
+		return startFailure(argv[0], err)
+	}
+	if l.initPID, err = l.proc.Pid(); err != nil {
+		return err
+	}
+	return l.stdio.started()
+}
+
+// startFailure tells a command that cannot be executed from other reasons. libcontainer's init hands its errors over as
+// text, so the text it is.
+func startFailure(name string, err error) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: \""+name+"\": stat") && strings.Contains(text, "no such file"),
+		strings.Contains(text, "exec: \""+name+"\"") && strings.Contains(text, "no such file or directory"):
+		return &launchError{text: fmt.Sprintf("execute %s: not found in the container", name), kind: runtime.ErrInvalid, code: 127}
+	case strings.Contains(text, "exec: \""+name+"\"") && (strings.Contains(text, "permission denied") || strings.Contains(text, "is a directory")):
+		return &launchError{text: fmt.Sprintf("execute %s: permission denied in the container", name), kind: runtime.ErrInvalid, code: 126}
+	}
+	return err
+}
+
+// awaitCommand returns once the command was executed: the kernel then shows another name for the process, also when it
+// has ended already.
+func (l *launching) awaitCommand() error {
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
+		comm, state, err := processStat(l.initPID)
+		if err != nil {
+			return err
+		}
+		if comm != commLibcontainer && comm != commInit {
+			return nil
+		}
+		if state == 'Z' {
+			return l.execFailure()
+		}
+		time.Sleep(wait)
+	}
+}
+
+// execFailure reads from stderr why the kernel refused to execute the command.
+func (l *launching) execFailure() error {
+	text := l.stdio.lastWords()
+	code := 126
+	if strings.Contains(text, "no such file") || strings.Contains(text, "No such file") || strings.Contains(text, "not found") {
+		code = 127
+	}
+	if text == "" {
+		text = "the kernel refused it"
+	}
+	argv, _ := command(l.job.Record.Spec, l.job.Record.Config)
+	return &launchError{text: fmt.Sprintf("execute %s: %s", argv[0], text), kind: runtime.ErrInvalid, code: code}
+}
+
+// processStat reads name and state of a child, also when it is a zombie.
+func processStat(pid int) (comm string, state byte, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0, err
+	}
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < 0 || end+2 >= len(b) {
+		return "", 0, fmt.Errorf("process %d: unexpected stat %q", pid, b)
+	}
+	return string(b[open+1 : end]), b[end+2], nil
+}
+
+// undo takes back what was made. The mounts go with this process's namespace.
+func (l *launching) undo() {
+	if l.cont == nil {
+		return
+	}
+	_ = l.cont.Signal(unix.SIGKILL)
+	if l.initPID > 0 {
+		unix.Wait4(l.initPID, nil, 0, nil)
+	}
+	_ = l.cont.Destroy() // what resists, the agent's clearRun takes
+}
+
+// becomeMonitor turns this process into the monitor of monitor.c. Everything that is not handed over closes with exec.
+func (l *launching) becomeMonitor() error {
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0) // refused without CAP_SYS_RESOURCE
+	seq, err := lastLogNumber(filepath.Join(l.job.Dir, dirLog))
+	if err != nil {
+		return err
+	}
+	logDir, err := unix.Open(filepath.Join(l.job.Dir, dirLog), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	out, errOut := l.stdio.handOver()
+	limits := logLimits(l.job.Record.Spec.Log)
+	fds := []int{l.dir, logDir, l.exit, l.lock, out, errOut, openOOMCounter(l.cont)}
+	args := []string{
+		roleMonitor, string(l.job.ID), strconv.Itoa(l.job.Start), strconv.Itoa(l.initPID),
+		strconv.FormatInt(limits.MaxBytes, 10), strconv.Itoa(limits.MaxFiles), strconv.FormatInt(max(seq, 1), 10),
+	}
+	for _, fd := range append(fds, l.stdio.keep()...) {
+		if fd >= 0 {
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+				return fmt.Errorf("hand over descriptor %d: %w", fd, err)
+			}
+		}
+	}
+	for _, fd := range fds {
+		args = append(args, strconv.Itoa(fd))
+	}
+	return fmt.Errorf("become the monitor: %w", unix.Exec(selfExe, args, nil))
+}
+
+func logLimits(l runtime.LogLimits) runtime.LogLimits {
+	if l.MaxBytes <= 0 {
+		l.MaxBytes = defaultLogBytes
+	}
+	if l.MaxFiles <= 0 {
+		l.MaxFiles = defaultLogFiles
+	}
+	return l
+}
+
+// openOOMCounter opens the file in which the kernel counts out-of-memory kills; -1 if there is none.
+func openOOMCounter(c *libcontainer.Container) int {
+	path := oomCounterPath(c)
+	if path == "" {
+		return -1
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+func oomCounterPath(c *libcontainer.Container) string {
+	s, err := c.State()
+	if err != nil {
+		return ""
+	}
+	if p := s.CgroupPaths[""]; p != "" {
+		return filepath.Join(p, "memory.events")
+	}
+	if p := s.CgroupPaths["memory"]; p != "" {
+		return filepath.Join(p, "memory.oom_control")
+	}
+	return ""
+}
+
+// codeOf is the exit code that goes with an error, 0 if none.
+func codeOf(err error) int {
+	var le *launchError
+	if errors.As(err, &le) {
+		return le.code
+	}
+	return 0
+}
+
+// stdio are the ends of the container's streams in the launcher.
+type stdio struct {
+	stdin            *os.File
+	stdout, stdoutW  *os.File
+	stderr, stderrW  *os.File
+	console          *os.File // receives the terminal
+	consoleChild     *os.File
+	terminal         *os.File
+	keptStdin, ptyFD int
+}
+
+func (s *stdio) open(job launch) (err error) {
+	s.keptStdin, s.ptyFD = -1, -1
+	if job.Record.Spec.TTY {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.console, s.consoleChild = os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console-child")
+		return nil
+	}
+	s.stdin, err = os.Open(os.DevNull)
+	if job.Record.Spec.Stdin {
+		// Both ends in one descriptor: no writer is ever missing, so the container never reads an end of file.
+		path := filepath.Join(job.Dir, fileStdin)
+		if err := unix.Mkfifo(path, 0o600); err != nil && err != unix.EEXIST {
+			return fmt.Errorf("make stdin: %w", err)
+		}
+		s.stdin, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	}
+	if err != nil {
+		return err
+	}
+	if s.stdout, s.stdoutW, err = os.Pipe(); err != nil {
+		return err
+	}
+	s.stderr, s.stderrW, err = os.Pipe()
+	return err
+}
+
+// started closes what now belongs to the container and takes its terminal.
+func (s *stdio) started() error {
+	if s.console == nil {
+		return errors.Join(s.stdoutW.Close(), s.stderrW.Close())
+	}
+	s.consoleChild.Close()
+	defer s.console.Close()
+	var err error
+	s.terminal, err = receiveFile(s.console)
+	return err
+}
+
+// receiveFile takes one descriptor that comes over a socket.
+func receiveFile(sock *os.File) (*os.File, error) {
+	name, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := unix.Recvmsg(int(sock.Fd()), name, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("receive the terminal: %w", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("receive the terminal: %d control messages, want 1: %w", len(msgs), errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil {
+		return nil, fmt.Errorf("receive the terminal: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), string(name[:n])), nil
+}
+
+// handOver gives the descriptors that the monitor reads; -1 for none.
+func (s *stdio) handOver() (out, errOut int) {
+	if s.terminal != nil {
+		return int(s.terminal.Fd()), -1
+	}
+	return int(s.stdout.Fd()), int(s.stderr.Fd())
+}
+
+// keep gives the descriptors that the monitor only holds open.
+func (s *stdio) keep() []int { return nil }
+
+// lastWords reads what is in stderr now, or in the terminal, as one line.
+func (s *stdio) lastWords() string {
+	f := s.stderr
+	if s.terminal != nil {
+		f = s.terminal
+	}
+	fd := int(f.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return ""
+	}
+	buf := make([]byte, 4096)
+	n, err := syscall.Read(fd, buf)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(buf[:n])), " ")
+}

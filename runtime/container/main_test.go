@@ -1,0 +1,259 @@
+package container_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"shoal/runtime"
+	"shoal/runtime/container"
+	"shoal/runtime/image"
+	"shoal/runtime/network"
+	"shoal/runtime/volume"
+)
+
+const (
+	busyboxPath = "/bin/busybox"
+	testImage   = "docker.io/library/busybox:test"
+	patience    = 60 * time.Second // of a test: no promise is about being faster
+)
+
+// TestMain lets the test binary be its own launcher, and runs the tests in a network namespace of their own.
+func TestMain(m *testing.M) {
+	container.ReexecMain()
+	os.Exit(runTests(m))
+}
+
+const envInside = "SHOAL_TEST_NETNS"
+
+func runTests(m *testing.M) int {
+	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
+		return m.Run()
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), envInside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		if cmd.ProcessState == nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return cmd.ProcessState.ExitCode()
+	}
+	return 0
+}
+
+// needRoot skips without what the tests need.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	if _, err := os.Stat(busyboxPath); err != nil {
+		t.Skipf("needs a static busybox (Debian: busybox-static): %v", err)
+	}
+}
+
+// rig is a runtime with all its parts over one directory. It can be closed and opened again.
+type rig struct {
+	testing.TB
+	dir    string
+	cgroup string
+	self   string
+	img    *image.Store
+	net    *network.Network
+	vol    *volume.Store
+	rt     *container.Runtime
+	stop   context.CancelFunc
+	done   chan error
+}
+
+type rigOption func(*rig)
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	needRoot(t)
+	r := &rig{TB: t, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
+	// The runtime's users pass through every directory above a container's root.
+	for d := r.dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+		os.Chmod(d, 0o755)
+	}
+	r.open()
+	r.load(testImage, image.RunConfig{
+		Cmd: []string{"sh"}, Env: []string{"PATH=/bin", "FROM_IMAGE=yes"},
+	}, busyboxTree(t))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		infos, _ := r.rt.List(ctx)
+		for _, in := range infos {
+			if err := r.rt.Remove(ctx, in.ID); err != nil {
+				t.Errorf("clean up: %v", err)
+			}
+		}
+		r.close()
+		r.checkNothingLeft()
+	})
+	return r
+}
+
+func (r *rig) open() {
+	r.Helper()
+	var err error
+	if r.img, err = image.Open(image.Config{Dir: filepath.Join(r.dir, "images")}); err != nil {
+		r.Fatal(err)
+	}
+	if r.vol, err = volume.Open(filepath.Join(r.dir, "volumes")); err != nil {
+		r.Fatal(err)
+	}
+	r.net, err = network.New(network.Config{
+		Dir: filepath.Join(r.dir, "network"), Subnet: netip.MustParsePrefix("10.231.0.0/24"),
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := r.net.Setup(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	r.rt, err = container.New(container.Config{
+		Dir: filepath.Join(r.dir, "containers"), Images: r.img, Network: r.net, Volumes: r.vol, CgroupParent: r.cgroup, Self: r.self,
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop, r.done = cancel, make(chan error, 1)
+	go func(rt *container.Runtime, done chan error) { done <- rt.Run(ctx) }(r.rt, r.done)
+}
+
+// close ends the runtime as the end of the agent would, but for the zombies.
+func (r *rig) close() {
+	r.Helper()
+	r.stop()
+	if err := <-r.done; err != nil {
+		r.Errorf("run: %v", err)
+	}
+	r.net.Close()
+	r.img.Close()
+}
+
+// reopen is a restart of the agent.
+func (r *rig) reopen() {
+	r.Helper()
+	r.close()
+	r.open()
+}
+
+func (r *rig) load(name string, cfg image.RunConfig, layers ...image.Tree) {
+	r.Helper()
+	var b bytes.Buffer
+	if err := image.WriteArchive(&b, name, cfg, layers...); err != nil {
+		r.Fatal(err)
+	}
+	if _, err := r.img.Load(r.Context(), &b, image.LoadOptions{}); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func busyboxTree(t testing.TB) image.Tree {
+	tree := image.Program("/bin/busybox", busyboxPath)
+	out, err := exec.Command(busyboxPath, "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields(string(out)) {
+		if name != "busybox" {
+			tree = append(tree, image.File{Path: "/bin/" + name, Link: "/bin/busybox", Mode: fs.ModeSymlink | 0o777})
+		}
+	}
+	return append(tree,
+		image.File{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0::/root:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")},
+		image.File{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nweb:x:1001:\nextra:x:1005:web\n")},
+		image.File{Path: "/tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
+	)
+}
+
+// checkNothingLeft looks for what a runtime without containers must not leave.
+func (r *rig) checkNothingLeft() {
+	r.Helper()
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + r.cgroup)
+	v2, _ := filepath.Glob("/sys/fs/cgroup/" + r.cgroup)
+	for _, p := range append(left, v2...) {
+		r.Errorf("cgroup %s is left", p)
+	}
+	for _, d := range []string{"containers", "run"} {
+		entries, _ := os.ReadDir(filepath.Join(r.dir, d))
+		for _, e := range entries {
+			r.Errorf("%s/%s is left", d, e.Name())
+		}
+	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	if bytes.Contains(mounts, []byte(r.dir)) {
+		r.Error("a mount is left on the host")
+	}
+}
+
+func (r *rig) create(s runtime.Spec) runtime.Info {
+	r.Helper()
+	if s.Image == "" {
+		s.Image = testImage
+	}
+	if s.Name == "" {
+		s.Name = string(s.ID)
+	}
+	in, err := r.rt.Create(r.Context(), s)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return in
+}
+
+func (r *rig) run(s runtime.Spec) runtime.Info {
+	r.Helper()
+	r.create(s)
+	in, err := r.rt.Start(r.Context(), s.ID)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return in
+}
+
+func (r *rig) shell(id runtime.ID, script string) runtime.Info {
+	r.Helper()
+	return r.run(runtime.Spec{ID: id, Command: []string{"sh", "-c", script}})
+}
+
+func (r *rig) inspect(id runtime.ID) runtime.Info {
+	r.Helper()
+	in, err := r.rt.Inspect(r.Context(), id)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return in
+}
+
+func (r *rig) eventually(what string, ok func() bool) {
+	r.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.Fatalf("still not %s after %v", what, patience)
+		}
+	}
+}
+
+func (r *rig) stopped(id runtime.ID) runtime.Info {
+	r.Helper()
+	var in runtime.Info
+	r.eventually("stopped", func() bool { in = r.inspect(id); return in.State == runtime.Stopped })
+	return in
+}

@@ -1,0 +1,371 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"shoal/runtime"
+	"shoal/runtime/network"
+	"shoal/runtime/volume"
+)
+
+// startLimit bounds a start as a whole: a launcher that hangs (a dead network file system under a bind mount) must not
+// hold the container's op for ever.
+const startLimit = 2 * time.Minute
+
+// launch is what the launcher is told. It knows nothing else.
+type launch struct {
+	ID         runtime.ID    `json:"id"`
+	Start      int           `json:"start"`
+	Dir        string        `json:"dir"`
+	StateDir   string        `json:"stateDir"`
+	Cgroup     string        `json:"cgroup"`
+	Parent     string        `json:"parent"` // cgroup parent
+	Record     record        `json:"record"`
+	Layers     []string      `json:"layers"`  // lowest first
+	Volumes    []volumeMount `json:"volumes"` // named and anonymous
+	SelfPath   string        `json:"selfPath"`
+	HasNetwork bool          `json:"hasNetwork"`
+}
+
+// volumeMount is a directory of the host that may have to be filled from the image before it covers it.
+type volumeMount struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	Fill     bool   `json:"fill,omitempty"`
+}
+
+// launchReply is what the launcher says: first that the process is parked (Pid), then that its command runs (Started).
+type launchReply struct {
+	PID     int        `json:"pid,omitempty"`
+	Started *time.Time `json:"started,omitempty"`
+	Err     string     `json:"err,omitempty"`
+	Kind    string     `json:"kind,omitempty"`
+	Code    int        `json:"code,omitempty"` // 126 or 127: the command cannot be executed
+}
+
+// launchError is the launcher's refusal.
+type launchError struct {
+	text string
+	kind error // of the contract, or nil
+	code int   // 0, or the exit code that a shell would give
+}
+
+func (e *launchError) Error() string { return e.text }
+func (e *launchError) Unwrap() error { return e.kind }
+
+// Start runs a created or stopped container.
+func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error) {
+	c, err := r.hold(ctx, id)
+	if err != nil {
+		return runtime.Info{}, err
+	}
+	defer c.release()
+	r.refresh(c)
+	c.mu.Lock()
+	state, number := c.state, max(c.start.Start, c.exit.Start)+1
+	c.mu.Unlock()
+	if state == runtime.Running {
+		return c.info(), conflictf("start container %s: it is running", id)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := r.startOnce(ctx, c, number); err != nil {
+		err = kindOf(fmt.Errorf("start container %s: %w", id, err))
+		var le *launchError
+		if errors.As(err, &le) && le.code != 0 {
+			r.recordFailedStart(c, number, le)
+		}
+		return c.info(), err
+	}
+	return c.info(), nil
+}
+
+func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err error) {
+	if err := r.clearRun(c.id, c.dir); err != nil {
+		return fmt.Errorf("clear what the last run left: %w", err)
+	}
+	job, err := r.launchJob(ctx, c, number)
+	if err != nil {
+		return err
+	}
+	if err := r.writeEtc(c); err != nil {
+		return err
+	}
+	l, err := r.spawnLauncher()
+	if err != nil {
+		return err
+	}
+	defer l.sock.Close()
+	// Until the launcher said that the command runs, an end of ours is an end of its: it sees the socket close.
+	stop := context.AfterFunc(ctx, func() { l.sock.SetDeadline(time.Now()) })
+	defer stop()
+	defer func() {
+		if err != nil {
+			l.abandon()
+			if cerr := r.clearRun(c.id, c.dir); cerr != nil {
+				r.log.Warn("a failed start left something behind", "container", c.id, "err", cerr)
+			}
+			if cause := context.Cause(ctx); cause != nil {
+				err = fmt.Errorf("%w: %w", runtime.ErrBusy, cause)
+			}
+		}
+	}()
+	if err := l.send(job); err != nil {
+		return err
+	}
+	parked, err := l.receive()
+	if err != nil {
+		return err
+	}
+	ports, err := r.attach(ctx, c, parked.PID)
+	if err != nil {
+		return err
+	}
+	if err := l.send(struct{}{}); err != nil { // go
+		return err
+	}
+	running, err := l.receive()
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(l.pid, 0)
+	if err != nil {
+		return fmt.Errorf("open the monitor: %w", err)
+	}
+	r.setRunning(c, startRecord{Start: number, PID: parked.PID, At: *running.Started}, pidfd, l.pid, ports)
+	r.log.Info("container started", "container", c.id, "pid", parked.PID, "start", number)
+	r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: *running.Started})
+	return nil
+}
+
+// setRunning notes a run whose monitor is behind pidfd, and begins to watch it.
+func (r *Runtime) setRunning(c *container, start startRecord, pidfd, monitor int, ports []runtime.Port) {
+	c.mu.Lock()
+	c.state, c.start, c.pidfd, c.monitor = runtime.Running, start, pidfd, monitor
+	c.ended, c.killed, c.oomSeen = make(chan struct{}), false, 0
+	if ports != nil {
+		c.ports = ports
+	}
+	c.mu.Unlock()
+	if err := r.watch.add(pidfd, func() { r.finish(c) }); err != nil {
+		r.log.Warn("exits of a container are noticed only when it is asked for", "container", c.id, "err", err)
+	}
+	r.watchOOM(c)
+}
+
+// launchJob gathers what the launcher must know.
+func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (launch, error) {
+	img, err := r.cfg.Images.Get(c.rec.Image)
+	if err != nil {
+		return launch{}, err
+	}
+	layers, err := r.cfg.Images.Layers(ctx, img)
+	if err != nil {
+		return launch{}, err
+	}
+	job := launch{
+		ID: c.id, Start: number, Dir: c.dir, StateDir: r.cfg.StateDir, Cgroup: r.cgroupPath(c.id), Parent: r.cfg.CgroupParent,
+		Record: c.rec, Layers: layers, HasNetwork: r.cfg.Network != nil,
+	}
+	if job.SelfPath, err = os.Readlink(r.self); err != nil {
+		return launch{}, err
+	}
+	for _, m := range c.rec.Spec.Mounts {
+		switch m.Type {
+		case runtime.MountVolume:
+			if r.cfg.Volumes == nil {
+				return launch{}, invalidf("volume %s: this node has no volumes", m.Source)
+			}
+			dir, err := r.cfg.Volumes.Use(m.Source, string(c.id))
+			if err != nil {
+				return launch{}, err
+			}
+			job.Volumes = append(job.Volumes, volumeMount{Source: dir, Target: m.Target, ReadOnly: m.ReadOnly, Fill: !m.NoCopy})
+		case runtime.MountBind:
+			if _, err := volume.Resolve(volume.Bind{Source: m.Source, CreateHostPath: m.CreateHostPath}); err != nil {
+				return launch{}, err
+			}
+		}
+	}
+	for i, target := range anonymousVolumes(c.rec) {
+		job.Volumes = append(job.Volumes, volumeMount{Source: filepath.Join(c.dir, dirVolumes, fmt.Sprint(i)), Target: target, Fill: number == 1})
+	}
+	return job, nil
+}
+
+// attach joins the parked process's network namespace to the network. Ports that an earlier run got are asked for again.
+func (r *Runtime) attach(ctx context.Context, c *container, pid int) ([]runtime.Port, error) {
+	if r.cfg.Network == nil {
+		return nil, nil
+	}
+	c.mu.Lock()
+	want := slices.Clone(c.ports)
+	c.mu.Unlock()
+	a := network.Attachment{ID: string(c.id), PID: pid, Hostname: hostname(c.rec.Spec)}
+	for _, p := range want {
+		a.Ports = append(a.Ports, network.Port{HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
+	}
+	ep, err := r.cfg.Network.Attach(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return boundPorts(ep), nil
+}
+
+func boundPorts(ep network.Endpoint) []runtime.Port {
+	ports := make([]runtime.Port, len(ep.Ports))
+	for i, p := range ep.Ports {
+		host := p.HostIP
+		if host.IsUnspecified() {
+			host = netip.Addr{}
+		}
+		ports[i] = runtime.Port{HostIP: host, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: p.Protocol}
+	}
+	return ports
+}
+
+// recordFailedStart puts down that the command could not be executed: the container is Stopped, as the contract says.
+func (r *Runtime) recordFailedStart(c *container, number int, le *launchError) {
+	now := time.Now().UTC()
+	start := startRecord{Start: number, At: now}
+	exit := exitRecord{Start: number, Code: le.code, At: now, Error: le.text}
+	if err := errors.Join(writeJSON(c.dir, fileExit, exit), writeJSON(c.dir, fileStart, start)); err != nil {
+		r.log.Warn("the note of a failed start is not on disk", "container", c.id, "err", err)
+	}
+	c.mu.Lock()
+	c.start, c.exit, c.state = start, exit, runtime.Stopped
+	c.mu.Unlock()
+	r.events.publish(runtime.Event{Kind: runtime.EventExited, ID: c.id, At: now})
+}
+
+// launcher is the agent's end of a launcher process.
+type launcher struct {
+	pid  int
+	sock *os.File
+	enc  *json.Encoder
+	dec  *json.Decoder
+}
+
+// spawnLauncher starts a launcher in a session and a mount namespace of its own. It is not waited for here: when its time
+// comes it is a monitor, and the watcher reaps it.
+func (r *Runtime) spawnLauncher() (*launcher, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := &exec.Cmd{
+		Path: r.self, Args: []string{roleLauncher}, Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+		ExtraFiles:  []*os.File{theirs},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
+	}
+	if err := cmd.Start(); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start the launcher: %w", err)
+	}
+	l := &launcher{pid: cmd.Process.Pid, sock: ours, enc: json.NewEncoder(ours), dec: json.NewDecoder(ours)}
+	return l, cmd.Process.Release()
+}
+
+// socketPair gives two connected ends; the first can be waited for with deadlines.
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "agent"), nil
+}
+
+func (l *launcher) send(v any) error {
+	if err := l.enc.Encode(v); err != nil {
+		return fmt.Errorf("talk to the launcher: %w", err)
+	}
+	return nil
+}
+
+func (l *launcher) receive() (launchReply, error) {
+	var reply launchReply
+	if err := l.dec.Decode(&reply); err != nil {
+		return reply, fmt.Errorf("the launcher ended without an answer: %w", err)
+	}
+	if reply.Err != "" {
+		return reply, &launchError{text: reply.Err, kind: kindNames[reply.Kind], code: reply.Code}
+	}
+	return reply, nil
+}
+
+// launcherPatience is what an abandoned launcher gets for clearing up before it is killed; what it then leaves, clearRun
+// takes away.
+const launcherPatience = 5 * time.Second
+
+// abandon ends a launcher whose container is not to run, and reaps it.
+func (l *launcher) abandon() {
+	l.sock.Close()
+	pidfd, err := unix.PidfdOpen(l.pid, 0)
+	if err == nil {
+		waitReadable(pidfd, launcherPatience)
+		unix.Close(pidfd)
+	}
+	_ = unix.Kill(l.pid, unix.SIGKILL) // our child and not yet waited for: the pid is still its own
+	unix.Wait4(l.pid, nil, 0, nil)
+}
+
+// waitReadable waits until fd has something to tell, at most so long.
+func waitReadable(fd int, limit time.Duration) bool {
+	deadline := time.Now().Add(limit)
+	for {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, int(max(0, time.Until(deadline).Milliseconds())))
+		if n > 0 {
+			return true
+		}
+		if err != unix.EINTR || time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+// clearRun removes what a run leaves: processes, cgroup, libcontainer's state. The network's lease stays: the next run
+// has the same address.
+func (r *Runtime) clearRun(id runtime.ID, dir string) error {
+	if err := r.killMonitor(dir); err != nil {
+		return err
+	}
+	if err := r.removeCgroup(id); err != nil {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(r.cfg.StateDir, string(id)))
+}
+
+// killMonitor ends the launcher or monitor of a directory, if there is one.
+func (r *Runtime) killMonitor(dir string) error {
+	pidfd, pid, err := openMonitor(dir)
+	if err != nil || pid == 0 {
+		return err
+	}
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill monitor %d: %w", pid, err)
+	}
+	if !waitReadable(pidfd, killPatience) {
+		return fmt.Errorf("monitor %d is still there %v after it was killed", pid, killPatience)
+	}
+	unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	return nil
+}

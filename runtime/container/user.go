@@ -1,0 +1,87 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+)
+
+// maxAccountFile bounds what is read of an image's /etc/passwd and /etc/group.
+const maxAccountFile = 1 << 20
+
+// identity is who a process runs as, in numbers.
+type identity struct {
+	UID, GID int
+	Groups   []int
+	Home     string
+}
+
+func resolveUser(root string, rec record) (identity, error) {
+	name := rec.Spec.User
+	if name == "" {
+		name = rec.Config.User
+	}
+	return lookUser(root, name)
+}
+
+// lookUser resolves "user[:group]", names or numbers, against the account files below root, which an image wrote: no
+// link in there leads outside.
+func lookUser(root, name string) (identity, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return identity{}, fmt.Errorf("open root file system %s: %w", root, err)
+	}
+	defer unix.Close(dir)
+	passwd, err := openAccounts(dir, "etc/passwd")
+	if err != nil {
+		return identity{}, err
+	}
+	defer passwd.Close()
+	group, err := openAccounts(dir, "etc/group")
+	if err != nil {
+		return identity{}, err
+	}
+	defer group.Close()
+	who, err := user.GetExecUser(name, &user.ExecUser{Home: "/"}, passwd, group)
+	if err != nil {
+		return identity{}, invalidf("user %q: %v", name, err)
+	}
+	return identity{UID: who.Uid, GID: who.Gid, Groups: who.Sgids, Home: who.Home}, nil
+}
+
+type accountFile struct {
+	io.Reader
+	io.Closer
+}
+
+// openAccounts opens a file of accounts; a missing one is empty.
+func openAccounts(root int, name string) (accountFile, error) {
+	f, err := openInRoot(root, name, unix.O_RDONLY|unix.O_NONBLOCK) // a FIFO must not hold us
+	if isAbsent(err) || errors.Is(err, unix.ENOTDIR) {
+		return accountFile{strings.NewReader(""), io.NopCloser(nil)}, nil
+	}
+	if err != nil {
+		return accountFile{}, fmt.Errorf("open the image's /%s: %w", name, err)
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return accountFile{}, invalidf("the image's /%s is not a file", name)
+	}
+	return accountFile{io.LimitReader(f, maxAccountFile), f}, nil
+}
+
+// openInRoot opens a path as if root were the root directory: links that lead outside do not.
+func openInRoot(root int, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat2(root, strings.TrimLeft(name, "/"), &unix.OpenHow{
+		Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
