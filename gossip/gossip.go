@@ -17,6 +17,11 @@ import (
 // KeySize is the length in bytes of a gossip key (AES-256).
 const KeySize = 32
 
+// retransmitMult times log10 of the member count, rounded up, is how often each member passes a piece of news on. With
+// memberlist's 4, one of five members missed a join in 3 of 1,500 formations without any loss, until the next full
+// exchange; with 8, in none (measured in fake time). The price is twice the news packets, of which there are few.
+const retransmitMult = 8
+
 // Timing sets how fast the pool notices things. The zero value of a field means its default.
 //
 // Measured with five members (median/p99 until a dead one is noticed): the defaults take 1.15/1.56 s, memberlist's own
@@ -35,7 +40,8 @@ type Timing struct {
 	// SuspicionMult times ProbeInterval (times log10 of the member count, when above ten) is how long a suspect has to
 	// refute. Default 4. Higher means fewer false deaths and slower true ones.
 	SuspicionMult int
-	// PushPullInterval is the time between full state exchanges with a random member, over a stream. Default 30 s.
+	// PushPullInterval is the time between full state exchanges with a random member, over a stream. It is how long news
+	// may be late that gossip did not bring (see retransmitMult). Default 10 s; memberlist stretches it above 32 members.
 	PushPullInterval time.Duration
 	// StreamTimeout bounds dialing and each exchange over a stream. Default 5 s.
 	StreamTimeout time.Duration
@@ -55,7 +61,7 @@ func DefaultTiming() Timing {
 		ProbeTimeout:     100 * time.Millisecond,
 		GossipInterval:   50 * time.Millisecond,
 		SuspicionMult:    4,
-		PushPullInterval: 30 * time.Second,
+		PushPullInterval: 10 * time.Second,
 		StreamTimeout:    5 * time.Second,
 		RejoinInterval:   5 * time.Second,
 		ReclaimAfter:     5 * time.Second,
@@ -150,6 +156,7 @@ func (c *Config) memberlist(ring *memberlist.Keyring) *memberlist.Config {
 	m.ProbeTimeout = c.Timing.ProbeTimeout
 	m.GossipInterval = c.Timing.GossipInterval
 	m.SuspicionMult = c.Timing.SuspicionMult
+	m.RetransmitMult = retransmitMult
 	m.PushPullInterval = c.Timing.PushPullInterval
 	m.TCPTimeout = c.Timing.StreamTimeout
 	m.DeadNodeReclaimTime = c.Timing.ReclaimAfter

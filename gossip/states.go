@@ -5,17 +5,26 @@ import (
 	"time"
 )
 
+// lookAtOnce is how many members are looked at in each gossip interval; a larger pool is looked at less often. Suspicion
+// lasts longer there, too.
+const lookAtOnce = 1000
+
 // watchStates keeps the table of members equal to memberlist's and tells the watchers. It looks at once when a callback
 // has marked a member, and at every gossip interval at those that are here, because nothing else tells of suspicion.
 func (p *Pool) watchStates(ctx context.Context) {
 	tick := time.NewTicker(p.cfg.Timing.GossipInterval)
 	defer tick.Stop()
+	skip := 0
 	for {
 		select {
 		case <-p.dirty:
 			p.refresh(onlyStale)
 		case <-tick.C:
-			p.refresh(allHere)
+			if skip > 0 {
+				skip--
+				continue
+			}
+			skip = p.refresh(allHere) / lookAtOnce
 		case <-ctx.Done():
 			return
 		}
@@ -29,9 +38,10 @@ const (
 	allHere   refreshScope = true
 )
 
-// refresh asks memberlist for the state of members and publishes what changed.
-func (p *Pool) refresh(scope refreshScope) {
-	for _, id := range p.toRefresh(scope) {
+// refresh asks memberlist for the state of members, publishes what changed, and returns how many it asked about.
+func (p *Pool) refresh(scope refreshScope) int {
+	ids := p.toRefresh(scope)
+	for _, id := range ids {
 		// Outside mu: memberlist takes its node lock here, and callbacks come with it held.
 		state, since, ok := stateOf(p.list, id)
 		if !ok {
@@ -40,6 +50,7 @@ func (p *Pool) refresh(scope refreshScope) {
 		}
 		p.settle(id, state, since)
 	}
+	return len(ids)
 }
 
 // toRefresh lists the members to look at and unmarks them, before the looking, so that a mark set meanwhile stays.
