@@ -1,0 +1,531 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// shakyStore is raft's in-memory store with a bad disk under it.
+type shakyStore struct {
+	*raft.InmemStore
+	mu   sync.Mutex
+	hang chan struct{} // writes wait until it is closed
+	err  error         // writes fail
+	full bool          // writes find no space
+}
+
+func (s *shakyStore) weather() error {
+	s.mu.Lock()
+	hang, err, full := s.hang, s.err, s.full
+	s.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
+	if full {
+		return &fs.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC}
+	}
+	return err
+}
+
+func (s *shakyStore) set(f func(*shakyStore)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+func (s *shakyStore) StoreLogs(logs []*raft.Log) error {
+	if err := s.weather(); err != nil {
+		return err
+	}
+	return s.InmemStore.StoreLogs(logs)
+}
+
+func (s *shakyStore) Set(k, v []byte) error {
+	if err := s.weather(); err != nil {
+		return err
+	}
+	return s.InmemStore.Set(k, v)
+}
+
+func (s *shakyStore) SetUint64(k []byte, v uint64) error {
+	if err := s.weather(); err != nil {
+		return err
+	}
+	return s.InmemStore.SetUint64(k, v)
+}
+
+// member is one node of a test cluster.
+type member struct {
+	*Log
+	addr  string
+	store *state.Store
+	disk  *shakyStore // hides Log.disk
+	snaps raft.SnapshotStore
+	stop  context.CancelFunc
+	done  chan error
+}
+
+type cluster struct {
+	t       *testing.T
+	net     *memNet
+	members []*member
+}
+
+func quiet() *slog.Logger {
+	return slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1}))
+}
+
+// newCluster forms a cluster of n voters in memory, led by the first.
+func newCluster(t *testing.T, n int) *cluster {
+	c := &cluster{t: t, net: newMemNet()}
+	for i := range n {
+		c.add(fmt.Sprintf("n%d", i))
+	}
+	first := c.members[0]
+	if err := first.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	c.leader()
+	for _, m := range c.members[1:] {
+		c.must(first.AddStandby(c.ctx(), m.ID(), m.addr))
+		c.must(first.Promote(c.ctx(), m.ID()))
+	}
+	return c
+}
+
+func (c *cluster) add(name string) *member {
+	m := &member{addr: name, disk: &shakyStore{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
+	c.start(m)
+	c.members = append(c.members, m)
+	return m
+}
+
+// start starts a member, with what its disk holds.
+func (c *cluster) start(m *member) {
+	c.t.Helper()
+	m.store = state.New()
+	l, err := Open(Config{
+		ID: job.NodeID(m.addr + "-id"), Advertise: m.addr, Streams: c.net.listen(m.addr), Dial: c.net.dialer(m.addr),
+		Logger: quiet(), Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
+	}, m.store)
+	c.must(err)
+	ctx, stop := context.WithCancel(context.Background())
+	m.Log, m.stop, m.done = l, stop, make(chan error, 1)
+	go func() { m.done <- l.Run(ctx) }()
+}
+
+// close stops all and checks that each was asked to.
+func (c *cluster) close() {
+	for _, m := range c.members {
+		if m.stop == nil {
+			continue
+		}
+		m.stop()
+		if err := <-m.done; err != nil {
+			c.t.Errorf("%s: %v", m.addr, err)
+		}
+	}
+}
+
+// crash ends a member at once, without handing over.
+func (c *cluster) crash(m *member) {
+	c.net.cut(m.addr, true)
+	c.must(m.Close())
+	m.stop()
+	<-m.done
+	m.stop = nil
+}
+
+func (c *cluster) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	context.AfterFunc(c.t.Context(), cancel)
+	return ctx
+}
+
+// leader waits for a leader other than those given.
+func (c *cluster) leader(not ...*member) *member {
+	c.t.Helper()
+	for range 6000 {
+	members:
+		for _, m := range c.members {
+			for _, n := range not {
+				if m == n {
+					continue members
+				}
+			}
+			if m.stop != nil && m.IsLeader() && m.VerifyLeader(c.ctx()) == nil {
+				return m
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	c.t.Fatal("no leader in a minute")
+	return nil
+}
+
+func event(text string) state.Command {
+	return state.Event{Event: job.Event{Kind: job.EventVoters, Message: text}, At: time.Unix(1, 0)}
+}
+
+func (c *cluster) propose(m *member, text string) uint64 {
+	c.t.Helper()
+	r, err := m.Propose(c.ctx(), event(text))
+	c.must(err)
+	c.must(r.Err)
+	return r.Index
+}
+
+// agree waits until every running member has applied index, and checks that their states are the same.
+func (c *cluster) agree(index uint64) {
+	c.t.Helper()
+	var want [32]byte
+	for i, m := range c.members {
+		if m.stop == nil {
+			continue
+		}
+		c.must(m.store.WaitIndex(c.ctx(), index))
+		got := m.store.View().Hash()
+		if want == ([32]byte{}) {
+			want = got
+		}
+		if got != want {
+			c.t.Errorf("member %d has another state at index %d", i, index)
+		}
+	}
+}
+
+func TestClusterFormsAndAgrees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		leader := c.leader()
+		var last uint64
+		for i := range 20 {
+			last = c.propose(leader, fmt.Sprint(i))
+		}
+		c.agree(last)
+
+		holders, err := c.members[1].Holders()
+		c.must(err)
+		if len(holders) != 3 || !holders[0].Voter || !holders[0].Leader || holders[0].ID != leader.ID() {
+			t.Errorf("holders as a follower sees them: %+v", holders)
+		}
+		if !c.members[2].IsHolder() || !c.members[2].Bootstrapped() {
+			t.Error("a voter does not know that it holds the log")
+		}
+		if err := leader.Bootstrap(); !errors.Is(err, job.Conflict) {
+			t.Errorf("second bootstrap: %v", err)
+		}
+		var notLeader *NotLeaderError
+		_, err = c.members[1].Propose(c.ctx(), event("x"))
+		if !errors.As(err, &notLeader) || notLeader.Addr != leader.addr || !errors.Is(err, job.Unavailable) || job.KindOf(err) != job.Unavailable {
+			t.Errorf("a follower's refusal: %v", err)
+		}
+		if _, err = leader.Propose(c.ctx(), event(string(make([]byte, MaxCommandBytes)))); !errors.Is(err, job.Invalid) {
+			t.Errorf("a command over the limit: %v", err)
+		}
+		c.must(leader.Demote(c.ctx(), c.members[2].ID()))
+		c.must(leader.Remove(c.ctx(), c.members[2].ID()))
+		if holders, _ = leader.Holders(); len(holders) != 2 {
+			t.Errorf("holders after a removal: %+v", holders)
+		}
+	})
+}
+
+func TestLeaderLossEndsItsWorkAndStartsTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		type period struct {
+			m    *member
+			term uint64
+		}
+		began, ended := make(chan period, 10), make(chan period, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		for _, m := range c.members {
+			work.Go(func() {
+				err := m.Lead(ctx, func(ctx context.Context, term uint64) error {
+					began <- period{m, term}
+					<-ctx.Done()
+					time.Sleep(time.Second) // the next term waits for this
+					ended <- period{m, term}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("%s: Lead: %v", m.addr, err)
+				}
+			})
+		}
+		defer work.Wait()
+		defer cancel()
+
+		first := <-began
+		index := c.propose(first.m, "before")
+		lost := time.Now()
+		c.net.cut(first.m.addr, true)
+		second := <-began
+		if second.m == first.m || second.term <= first.term {
+			t.Errorf("work went on at %s in term %d", second.m.addr, second.term)
+		}
+		if d := time.Since(lost); d > 3*time.Second {
+			t.Errorf("failover took %v", d)
+		}
+		if got := <-ended; got != first {
+			t.Errorf("ended: %v, want the work of the first leader", got)
+		}
+		if second.m.store.View().Index() < index {
+			t.Error("work began before what was committed was applied")
+		}
+		if _, err := first.m.Propose(c.ctx(), event("lost")); !errors.Is(err, job.Unavailable) {
+			t.Errorf("propose on a leader that was cut off: %v", err)
+		}
+		index = c.propose(second.m, "after")
+		c.net.cut(first.m.addr, false)
+		c.agree(index)
+	})
+}
+
+func TestLeadReturnsTheErrorOfItsWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		defer c.close()
+		want := errors.New("broken")
+		if err := c.leader().Lead(t.Context(), func(context.Context, uint64) error { return want }); err != want {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestHandOverOnStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		leader := c.leader()
+		index := c.propose(leader, "x")
+		c.agree(index)
+		stopped := time.Now()
+		leader.stop()
+		c.must(<-leader.done)
+		leader.stop = nil
+		c.leader(leader)
+		if d := time.Since(stopped); d > c.members[0].cfg.Timing.Heartbeat {
+			t.Errorf("a leader that stops on purpose left the others without one for %v", d)
+		}
+	})
+}
+
+func TestCrashedMembersComeBackWithTheirState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		index := c.propose(c.leader(), "kept")
+		c.agree(index)
+		for _, m := range c.members {
+			c.crash(m)
+		}
+		for _, m := range c.members {
+			c.net.cut(m.addr, false)
+			c.start(m)
+		}
+		index = c.propose(c.leader(), "more")
+		c.agree(index)
+		if got := len(c.members[2].store.View().Events(state.EventFilter{})); got != 2 {
+			t.Errorf("%d events after the restart, want 2", got)
+		}
+	})
+}
+
+func TestWriteErrorEndsTheLog(t *testing.T) {
+	for role, leads := range map[string]bool{"leader": true, "follower": false} {
+		t.Run(role, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 3)
+				defer c.close()
+				leader := c.leader()
+				bad := leader
+				if !leads {
+					bad = c.members[1]
+				}
+				bad.disk.set(func(s *shakyStore) { s.err = syscall.EIO })
+				r, err := leader.Propose(c.ctx(), event("while the disk fails"))
+				if leads && !errors.Is(err, ErrUnknownOutcome) {
+					t.Errorf("propose on a failing disk was answered with %v, %v", r, err)
+				}
+				err = <-bad.done
+				bad.stop = nil
+				var failed *DiskError
+				if !errors.As(err, &failed) || failed.Full || failed.Stalled || !errors.Is(err, syscall.EIO) {
+					t.Errorf("Run returned %v", err)
+				}
+				// One good write proves nothing after a bad one: it stays ended.
+				bad.disk.set(func(s *shakyStore) { s.err = nil })
+				if _, err := bad.Propose(c.ctx(), event("later")); !errors.Is(err, job.Unavailable) {
+					t.Errorf("propose after the failure: %v", err)
+				}
+				c.agree(c.propose(c.leader(bad), "the others go on"))
+			})
+		})
+	}
+}
+
+func TestTermThatCannotBeStoredEndsTheLogWithoutAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		leader := c.leader()
+		for _, m := range c.members {
+			if m != leader {
+				m.disk.set(func(s *shakyStore) { s.err = syscall.EIO })
+			}
+		}
+		c.crash(leader) // an election makes them write a term
+		failures := 0
+		time.Sleep(10 * time.Second)
+		for _, m := range c.members {
+			select {
+			case err := <-m.done:
+				m.stop = nil
+				failures++
+				if !errors.Is(err, syscall.EIO) {
+					t.Errorf("%s: %v", m.addr, err)
+				}
+			default:
+			}
+		}
+		if failures == 0 {
+			t.Error("nobody noticed")
+		}
+	})
+}
+
+func TestStalledLeaderIsReplacedAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		bad := c.leader()
+		hang := make(chan struct{})
+		bad.disk.set(func(s *shakyStore) { s.hang = hang })
+		stalled := time.Now()
+		_, err := bad.Propose(c.ctx(), event("hangs"))
+		if !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("the proposal that hung: %v", err)
+		}
+		if d := time.Since(stalled); d > 5*time.Second {
+			t.Errorf("it hung for %v", d)
+		}
+		good := c.leader(bad)
+		if d := time.Since(stalled); d > 7*time.Second {
+			t.Errorf("another leader after %v", d)
+		}
+		_, err = bad.Propose(c.ctx(), event("refused"))
+		var disk *DiskError
+		if !errors.As(err, &disk) || !disk.Stalled {
+			t.Errorf("propose while stalled: %v", err)
+		}
+		if id, _ := bad.Leader(); bad.IsLeader() || id != "" {
+			t.Errorf("it still says that %q leads", id)
+		}
+		index := c.propose(good, "meanwhile")
+
+		bad.disk.set(func(s *shakyStore) { s.hang = nil })
+		close(hang)
+		c.agree(index)
+		time.Sleep(3 * time.Second)
+		if bad.Describe().State != "follower" {
+			t.Errorf("after the stall: %+v", bad.Describe())
+		}
+	})
+}
+
+func TestFullDiskRefusesAndRecovers(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprint(n, " voters"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, n)
+				defer c.close()
+				bad := c.leader()
+				c.propose(bad, "before")
+				bad.disk.set(func(s *shakyStore) { s.full = true })
+				_, err := bad.Propose(c.ctx(), event("no space"))
+				if !errors.Is(err, ErrUnknownOutcome) {
+					t.Errorf("the proposal that found the disk full: %v", err)
+				}
+				time.Sleep(time.Minute)
+				_, err = bad.Propose(c.ctx(), event("refused"))
+				var disk *DiskError
+				if !errors.As(err, &disk) || !disk.Full || !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("propose while full: %v", err)
+				}
+				select {
+				case err := <-bad.done:
+					t.Fatalf("a full disk ended the log: %v", err)
+				default:
+				}
+				if n > 1 {
+					c.propose(c.leader(bad), "the others go on")
+				}
+				bad.disk.set(func(s *shakyStore) { s.full = false })
+				time.Sleep(5 * time.Second)
+				c.agree(c.propose(c.leader(), "after"))
+			})
+		})
+	}
+}
+
+func TestFullDiskDoesNotDelayClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		m := c.leader()
+		m.disk.set(func(s *shakyStore) { s.full = true })
+		_, _ = m.Propose(c.ctx(), event("x"))
+		began := time.Now()
+		c.close()
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("closing took %v", d)
+		}
+	})
+}
+
+func TestPromoteWaitsForAStandbyThatLags(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		defer c.close()
+		leader := c.leader()
+		m := c.add("late")
+		c.net.cut(m.addr, true)
+		c.must(leader.AddStandby(c.ctx(), m.ID(), m.addr))
+		short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := leader.Promote(short, m.ID()); !errors.Is(err, job.Unavailable) {
+			t.Errorf("promote a standby out of reach: %v", err)
+		}
+		if h, _ := leader.holder(m.ID()); h.Voter {
+			t.Error("it has a vote all the same")
+		}
+		c.net.cut(m.addr, false)
+		c.must(leader.Promote(c.ctx(), m.ID()))
+		c.agree(c.propose(leader, "with two"))
+	})
+}
