@@ -1,0 +1,225 @@
+package reconciler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/runtime"
+)
+
+// result is what a worker brings back.
+type result struct {
+	task  *task
+	op    op
+	image runtime.Image
+	info  runtime.Info // after a failed start too, if it could be asked
+	err   error
+}
+
+// listed is what the list worker brings back; began tells what it may not have seen.
+type listed struct {
+	infos []runtime.Info
+	err   error
+	began uint64
+}
+
+// act starts a worker for each task that needs one and may have it.
+func (r *Reconciler) act(ctx context.Context, now time.Time) {
+	if r.resort {
+		r.order = slices.SortedFunc(maps.Values(r.tasks), func(a, b *task) int {
+			return cmp.Or(cmp.Compare(a.Task.Index, b.Task.Index), cmp.Compare(a.Task.ID, b.Task.ID))
+		})
+		r.resort = false
+	}
+	var leaving []*task
+	for _, t := range r.order {
+		t.settle(now, r.complete)
+		if t.leaving(r.complete) {
+			leaving = append(leaving, t)
+		}
+	}
+	for _, t := range r.order {
+		r.watchHealth(ctx, t)
+		switch o := t.next(now, r.complete); o {
+		case opNone:
+			if t.forgettable(r.complete) {
+				delete(r.tasks, t.Task.ID)
+				r.resort = true
+			}
+		case opPull:
+			if r.pulls < r.cfg.Parallel {
+				r.pulls++
+				t.to(now, job.Pulling)
+				r.begin(ctx, t, o)
+			}
+		case opCreate, opStart:
+			if r.starts < r.cfg.Parallel && !t.mustWait(leaving) {
+				r.starts++
+				r.begin(ctx, t, o)
+			}
+		default:
+			r.begin(ctx, t, o)
+		}
+	}
+}
+
+// begin starts a worker. It has the task's words by value: the record stays with Run's goroutine.
+func (r *Reconciler) begin(ctx context.Context, t *task, o op) {
+	r.started++
+	t.busy, t.touched = o, r.started
+	if o == opInspect {
+		t.stale = false // an event from now on makes it stale again
+	}
+	ctx, t.cancel = context.WithCancel(ctx)
+	cancel := t.cancel
+	call := r.call(t, o)
+	r.workers.Go(func() {
+		defer cancel()
+		res := call(ctx)
+		select {
+		case r.resultCh <- res:
+		case <-ctx.Done():
+			// A cancelled pull must be told too, unless all ends.
+			select {
+			case r.resultCh <- res:
+			case <-r.endCh:
+			}
+		}
+	})
+}
+
+// call prepares what a worker does.
+func (r *Reconciler) call(t *task, o op) func(context.Context) result {
+	rt, id := r.cfg.Runtime, runtime.ID(t.Task.ID)
+	res := result{task: t, op: o}
+	inspect := func(ctx context.Context, err error) result {
+		in, inspectErr := rt.Inspect(ctx, id)
+		res.info, res.err = in, err
+		if err == nil {
+			res.err = inspectErr
+		}
+		return res
+	}
+	switch o {
+	case opPull:
+		ref := t.Service.Image
+		return func(ctx context.Context) result {
+			res.image, res.err = rt.Pull(ctx, ref, nil)
+			return res
+		}
+	case opCreate:
+		var env []string
+		if r.cfg.Env != nil {
+			env = r.cfg.Env(t.Assignment)
+		}
+		spec := Spec(t.Assignment, r.cfg.Node, env, t.image.Health)
+		return func(ctx context.Context) result {
+			res.info, res.err = rt.Create(ctx, spec)
+			return res
+		}
+	case opStart:
+		return func(ctx context.Context) result {
+			if res.info, res.err = rt.Start(ctx, id); res.err != nil {
+				return inspect(ctx, res.err)
+			}
+			return res
+		}
+	case opStop:
+		return func(ctx context.Context) result { return inspect(ctx, rt.Stop(ctx, id, -1)) }
+	case opRemove:
+		return func(ctx context.Context) result {
+			res.err = rt.Remove(ctx, id)
+			return res
+		}
+	default:
+		return func(ctx context.Context) result { return inspect(ctx, nil) }
+	}
+}
+
+// finish takes a worker's result.
+func (r *Reconciler) finish(res result) {
+	t := res.task
+	r.started++
+	t.busy, t.cancel, t.touched = opNone, nil, r.started
+	switch res.op {
+	case opPull:
+		r.pulls--
+	case opCreate, opStart:
+		r.starts--
+	}
+	now := time.Now()
+	before := t.status.State
+	t.done(now, res, r.complete)
+	if res.err != nil && res.op == opInspect {
+		r.listAt = now.Add(time.Second)
+	}
+	if res.err != nil && !errors.Is(res.err, context.Canceled) {
+		r.log.Warn(string(res.op)+" failed", "task", t.Task.ID, "name", t.Task.Name(), "try", t.tries, "error", res.err)
+	}
+	r.logState(t, before)
+}
+
+func (r *Reconciler) logState(t *task, before job.State) {
+	if s := &t.status; s.State != before {
+		r.log.Info("task is "+string(s.State), "task", s.Task, "job", t.Task.Job, "name", t.Task.Name(), "message", s.Message)
+	}
+}
+
+// list asks for all containers.
+func (r *Reconciler) list(ctx context.Context) {
+	r.listing = true
+	began := r.started
+	r.workers.Go(func() {
+		infos, err := r.cfg.Runtime.List(ctx)
+		select {
+		case r.listCh <- listed{infos, err, began}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// listed compares all containers with all tasks. What a worker touched since the list began is newer than the list.
+func (r *Reconciler) listed(l listed) {
+	now := time.Now()
+	r.listing = false
+	if l.err != nil {
+		r.log.Warn("cannot list containers", "error", l.err)
+		r.listAt = now.Add(backoff(firstRetry, r.listTries, maxRetry))
+		r.listTries++
+		return
+	}
+	r.listAt, r.listTries = now.Add(resyncEvery), 0
+	seen := seenLive
+	switch {
+	case !r.adopted && r.rebooted:
+		seen = seenReboot
+	case !r.adopted:
+		seen = seenAtBoot
+	}
+	there := map[job.TaskID]bool{}
+	for _, in := range l.infos {
+		id := job.TaskID(in.Labels[labelTask])
+		if id == "" || runtime.ID(id) != in.ID {
+			continue // not ours
+		}
+		there[id] = true
+		if t := r.task(id); t.busy == opNone && t.touched <= l.began {
+			before := t.status.State
+			t.observe(now, in, seen)
+			r.logState(t, before)
+		}
+	}
+	for id, t := range r.tasks {
+		if !there[id] && t.busy == opNone && t.touched <= l.began && (t.have || !r.adopted) {
+			before := t.status.State
+			t.noteGone(now, seen)
+			r.logState(t, before)
+		}
+	}
+	r.adopted = true
+}
