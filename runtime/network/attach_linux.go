@@ -120,7 +120,7 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 	}
 	n.bindPorts(a, ports, holds)
 	if len(ports) > 0 || len(ls.Ports) > 0 {
-		if err := n.applyRules(); err != nil {
+		if err := n.applySets(); err != nil {
 			return ep, err
 		}
 		n.flushFlows(ports, ls.Addr)
@@ -194,7 +194,7 @@ func (n *Network) abandon(id string, forget, hadPorts bool, holds []hold) {
 	}
 	n.mu.Unlock()
 	if hadPorts {
-		if err := n.applyRules(); err != nil {
+		if err := n.applySets(); err != nil {
 			n.cfg.Logger.Warn("undo attach", "container", id, "err", err)
 		}
 	}
@@ -307,7 +307,7 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 	n.mu.Unlock()
 	// First nothing leads to the container, then it goes, then its address is free.
 	if len(ports) > 0 && active {
-		errs = append(errs, n.applyRules())
+		errs = append(errs, n.applySets())
 		n.flushFlows(ports, addr)
 	}
 	closeHolds(n.takeHolds(id))
@@ -371,7 +371,7 @@ func (n *Network) Adopt(ids []string) error {
 	}
 	errs := []error{n.sweep(links)}
 	if active {
-		errs = append(errs, n.applyRules())
+		errs = append(errs, n.applySets())
 	}
 	return errors.Join(append(errs, n.persist())...)
 }

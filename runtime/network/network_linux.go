@@ -34,6 +34,8 @@ type Network struct {
 	// applyMu orders the writers of nftables and saveMu those of the lease file: each writes a picture taken after it
 	// got its turn, so the last writer writes the newest. They are held across the write on purpose.
 	applyMu, saveMu sync.Mutex
+	// written is what our sets in nftables hold; nil if that is not known. Guarded by applyMu.
+	written []contents
 
 	// mu guards what follows and is never held while calling the kernel or the disk.
 	mu     sync.Mutex

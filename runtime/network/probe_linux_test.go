@@ -81,7 +81,7 @@ func BenchmarkDetach(b *testing.B) {
 	}
 }
 
-func BenchmarkReplaceTable(b *testing.B) {
+func BenchmarkRules(b *testing.B) {
 	for _, ports := range []int{0, 100, 2000} {
 		b.Run(fmt.Sprintf("ports=%d", ports), func(b *testing.B) {
 			host, n := node(b, 1)
@@ -92,7 +92,7 @@ func BenchmarkReplaceTable(b *testing.B) {
 				ls.Ports = append(ls.Ports, p)
 			}
 			for b.Loop() {
-				host.must(n.applyRules())
+				host.must(n.applySets())
 			}
 		})
 	}

@@ -43,7 +43,7 @@ func (n *Network) SetPeers(peers []Peer) error {
 	active := n.active
 	n.mu.Unlock()
 	if active && changed {
-		errs = append(errs, n.applyRules(), n.syncRoutes())
+		errs = append(errs, n.applySets(), n.syncRoutes())
 	}
 	return errors.Join(errs...)
 }

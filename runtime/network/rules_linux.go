@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -42,15 +43,13 @@ type ruleSet struct {
 	bindings     []binding
 }
 
-// rules takes a picture of what the table should say. n.mu must be held.
-func (n *Network) rulesLocked() ruleSet {
+// rules takes a picture of what the table should say.
+func (n *Network) rules() ruleSet {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	rs := ruleSet{bridge: n.cfg.Bridge, subnet: n.subnet, pool: n.pool(n.subnet)}
-	seen := map[netip.Addr]bool{}
 	for _, p := range n.peers {
-		if !seen[p.Address] {
-			seen[p.Address] = true
-			rs.peers = append(rs.peers, p.Address)
-		}
+		rs.peers = append(rs.peers, p.Address)
 	}
 	for _, ls := range n.leases.byID {
 		for _, p := range ls.Ports {
@@ -64,16 +63,45 @@ func (n *Network) rulesLocked() ruleSet {
 func (n *Network) applyRules() error {
 	n.applyMu.Lock()
 	defer n.applyMu.Unlock()
-	n.mu.Lock()
-	rs := n.rulesLocked()
-	n.mu.Unlock()
-	return n.home.replaceTable(rs)
+	return n.replaceTableLocked(n.rules())
+}
+
+// replaceTableLocked needs applyMu.
+func (n *Network) replaceTableLocked(rs ruleSet) error {
+	n.written = nil
+	if err := n.home.replaceTable(rs); err != nil {
+		return err
+	}
+	n.written = rs.contents()
+	return nil
+}
+
+// applySets brings only the contents of sets and maps up to date, also in one transaction. That is all that attaching,
+// detaching and new peers change, and adding alone takes 0.1 ms: whenever something is taken out of nftables, the kernel
+// lets all processors pass by, before the next change at the latest (13 ms on 2 cores, kernel 6.18). If the table is not
+// what we left, it is replaced.
+func (n *Network) applySets() error {
+	n.applyMu.Lock()
+	defer n.applyMu.Unlock()
+	rs := n.rules()
+	if n.written == nil {
+		return n.replaceTableLocked(rs)
+	}
+	err := n.home.changeSets(rs, n.written)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
+		return n.replaceTableLocked(rs)
+	}
+	if err == nil {
+		n.written = rs.contents()
+	}
+	return err
 }
 
 // removeRules deletes the table if it is there.
 func (n *Network) removeRules() error {
 	n.applyMu.Lock()
 	defer n.applyMu.Unlock()
+	n.written = nil
 	conn, err := n.home.nft()
 	if err != nil {
 		return err
@@ -127,11 +155,14 @@ func (h home) replaceTable(rs ruleSet) error {
 	}
 	nftMu.Lock()
 	defer nftMu.Unlock()
-	b := &tableBuilder{conn: conn, rs: rs}
-	b.table = conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName})
+	b := newTableBuilder(conn, rs)
+	conn.AddTable(b.table)
 	conn.DelTable(b.table)
 	conn.AddTable(b.table)
-	b.sets()
+	for i, c := range rs.contents() {
+		b.err = errors.Join(b.err, conn.AddSet(b.sets()[i], nil))
+		b.add(b.sets()[i], c.without(nil))
+	}
 	b.chains()
 	if b.err != nil {
 		return fmt.Errorf("build nftables table %s: %w", tableName, b.err)
@@ -140,6 +171,59 @@ func (h home) replaceTable(rs ruleSet) error {
 		return fmt.Errorf("replace nftables table %s: %w", tableName, err)
 	}
 	return nil
+}
+
+// changeSets makes the sets of the table that is there hold what rs says, knowing that they hold old.
+func (h home) changeSets(rs ruleSet, old []contents) error {
+	conn, err := h.nft()
+	if err != nil {
+		return err
+	}
+	b := newTableBuilder(conn, rs)
+	for i, want := range rs.contents() {
+		b.remove(b.sets()[i], old[i].without(want))
+		b.add(b.sets()[i], want.without(old[i]))
+	}
+	if b.err != nil {
+		return fmt.Errorf("build sets of nftables table %s: %w", tableName, b.err)
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("change sets of nftables table %s: %w", tableName, err)
+	}
+	return nil
+}
+
+// contents is what one set holds: keys with their values, which are empty in a set that is no map.
+type contents map[string]string
+
+// without lists what c holds and other does not, or not with the same value.
+func (c contents) without(other contents) []nftables.SetElement {
+	var elements []nftables.SetElement
+	for k, v := range c {
+		if w, ok := other[k]; !ok || v != w {
+			elements = append(elements, nftables.SetElement{Key: []byte(k), Val: []byte(v)})
+		}
+	}
+	return elements
+}
+
+// contents returns what the sets of a tableBuilder hold, in the order of its sets.
+func (rs ruleSet) contents() []contents {
+	all, one, peers := contents{}, contents{}, contents{}
+	for _, p := range rs.bindings {
+		val := concat(p.to.AsSlice(), binaryutil.BigEndian.PutUint16(p.ContainerPort))
+		proto := []byte{protocolNumber(p.Protocol)}
+		port := binaryutil.BigEndian.PutUint16(p.HostPort)
+		if p.wildcard() {
+			all[string(concat(proto, port))] = string(val)
+		} else {
+			one[string(concat(p.HostIP.AsSlice(), proto, port))] = string(val)
+		}
+	}
+	for _, a := range rs.peers {
+		peers[string(a.AsSlice())] = ""
+	}
+	return []contents{all, one, peers}
 }
 
 // tableBuilder writes one table into a batch. The first error stays in err.
@@ -152,38 +236,31 @@ type tableBuilder struct {
 	err                     error
 }
 
-func (b *tableBuilder) sets() {
+func newTableBuilder(conn *nftables.Conn, rs ruleSet) *tableBuilder {
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName}
 	target := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
-	var any, one, peers []nftables.SetElement
-	for _, p := range b.rs.bindings {
-		val := concat(p.to.AsSlice(), binaryutil.BigEndian.PutUint16(p.ContainerPort))
-		proto := []byte{protocolNumber(p.Protocol)}
-		port := binaryutil.BigEndian.PutUint16(p.HostPort)
-		if p.wildcard() {
-			any = append(any, nftables.SetElement{Key: concat(proto, port), Val: val})
-		} else {
-			one = append(one, nftables.SetElement{Key: concat(p.HostIP.AsSlice(), proto, port), Val: val})
-		}
+	return &tableBuilder{
+		conn: conn, rs: rs, table: table,
+		anyAddr: &nftables.Set{Table: table, Name: "published", IsMap: true, Concatenation: true, DataType: target,
+			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)},
+		oneAddr: &nftables.Set{Table: table, Name: "published_at", IsMap: true, Concatenation: true, DataType: target,
+			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)},
+		peers: &nftables.Set{Table: table, Name: "peers", KeyType: nftables.TypeIPAddr},
 	}
-	for _, a := range b.rs.peers {
-		peers = append(peers, nftables.SetElement{Key: a.AsSlice()})
-	}
-	b.anyAddr = b.set(&nftables.Set{Name: "published", IsMap: true, Concatenation: true, DataType: target,
-		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}, any)
-	b.oneAddr = b.set(&nftables.Set{Name: "published_at", IsMap: true, Concatenation: true, DataType: target,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)}, one)
-	b.peers = b.set(&nftables.Set{Name: "peers", KeyType: nftables.TypeIPAddr}, peers)
 }
 
-func (b *tableBuilder) set(s *nftables.Set, elements []nftables.SetElement) *nftables.Set {
-	s.Table = b.table
-	b.err = errors.Join(b.err, b.conn.AddSet(s, nil))
-	for len(elements) > 0 {
-		k := min(len(elements), elementsPerMessage)
-		b.err = errors.Join(b.err, b.conn.SetAddElements(s, elements[:k]))
-		elements = elements[k:]
+func (b *tableBuilder) sets() []*nftables.Set { return []*nftables.Set{b.anyAddr, b.oneAddr, b.peers} }
+
+func (b *tableBuilder) add(s *nftables.Set, elements []nftables.SetElement) {
+	for chunk := range slices.Chunk(elements, elementsPerMessage) {
+		b.err = errors.Join(b.err, b.conn.SetAddElements(s, chunk))
 	}
-	return s
+}
+
+func (b *tableBuilder) remove(s *nftables.Set, elements []nftables.SetElement) {
+	for chunk := range slices.Chunk(elements, elementsPerMessage) {
+		b.err = errors.Join(b.err, b.conn.SetDeleteElements(s, chunk))
+	}
 }
 
 // chains writes what DESIGN.md shows in nft's own words.
