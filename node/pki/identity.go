@@ -26,6 +26,7 @@ type Identity struct {
 	roots   *x509.CertPool
 	current atomic.Pointer[credential]
 	pinned  atomic.Pointer[func(nodeID string, key Pin) bool]
+	revoked atomic.Pointer[func(Peer) bool]
 }
 
 // credential is a certificate and its key. It never changes.
@@ -107,6 +108,11 @@ func (id *Identity) Renew(key Key, certPEM []byte) error {
 // Without it, a cluster that was switched off for longer than its certificates last could not even elect a leader to
 // renew them. Everything else about such a certificate is still verified. pinned must not block.
 func (id *Identity) TrustPinned(pinned func(nodeID string, key Pin) bool) { id.pinned.Store(&pinned) }
+
+// Distrust refuses, from the next handshake on, every peer of which revoked says so: nodes that were removed and people
+// whose access ended, whose certificates are good for months yet. Connections that stand are the caller's to close.
+// revoked must not block. A second call replaces the first.
+func (id *Identity) Distrust(revoked func(Peer) bool) { id.revoked.Store(&revoked) }
 
 // NodeID returns the id in the certificate.
 func (id *Identity) NodeID() string { return id.node }

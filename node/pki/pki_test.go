@@ -244,6 +244,26 @@ func TestExpiredCertificatesAreRefusedUnlessPinned(t *testing.T) {
 	}
 }
 
+func TestTheRemovedAreRefused(t *testing.T) {
+	clock := &testClock{}
+	ca := newTestCA(t, "c1")
+	a, b := newTestNode(t, ca, "a", clock), newTestNode(t, ca, "b", clock)
+	server, client := a.ServerTLS(allALPN...), b.ClientTLS(ALPNRaft, "a")
+	removed := "z"
+	a.Distrust(func(p Peer) bool { return p.Kind == Node && p.ID == removed })
+	b.Distrust(func(p Peer) bool { return p.Kind == Node && p.ID == removed })
+	for _, step := range []struct {
+		removed string
+		refused bool
+	}{{"z", false}, {"b", true}, {"a", true}} {
+		removed = step.removed
+		_, _, err1, err2 := shake(t, server, client)
+		if (err1 != nil && err2 != nil) != step.refused {
+			t.Errorf("%s removed: server %v, client %v", removed, err1, err2)
+		}
+	}
+}
+
 func TestACertificateFromTheFutureIsRefused(t *testing.T) {
 	clock := &testClock{}
 	ca := newTestCA(t, "c1")

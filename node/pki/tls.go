@@ -159,6 +159,9 @@ func (id *Identity) verifyPeer(leaf *x509.Certificate, usage x509.ExtKeyUsage) (
 	if p.Cluster != id.cluster {
 		return Peer{}, fmt.Errorf("tls: peer is of cluster %s, this is %s", p.Cluster, id.cluster)
 	}
+	if revoked := id.revoked.Load(); revoked != nil && (*revoked)(p) {
+		return Peer{}, fmt.Errorf("tls: %s %s was removed from cluster %s", p.Kind, p.ID, id.cluster)
+	}
 	if expired {
 		if pinned := id.pinned.Load(); p.Kind == Node && pinned != nil && (*pinned)(p.ID, p.Pin) {
 			return p, nil
