@@ -4,11 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
+	"log"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -313,5 +313,6 @@ func mustNotExist(t *testing.T, path string) {
 	}
 }
 
-var _ = context.Background
-var _ = io.EOF
+func zstdWriter(w io.Writer) (*zstd.Encoder, error) { return zstd.NewWriter(w) }
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }

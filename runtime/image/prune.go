@@ -164,7 +164,11 @@ func (s *Store) retireUnneeded(path, trash string, d digest.Digest, tree bool, w
 	if s.pins[d] > 0 {
 		return false, nil
 	}
-	return true, os.Rename(path, trash)
+	err := os.Rename(path, trash)
+	if errors.Is(err, fs.ErrNotExist) { // another sweep was here
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // needs tells whether work in progress or an image needs blob or tree d.

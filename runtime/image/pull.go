@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -46,6 +47,10 @@ func (s *Store) Pull(ctx context.Context, n Name, opts PullOptions) (Image, erro
 	return Image{}, fmt.Errorf("pull image %s: %w", n.Familiar(), err)
 }
 
+// pullBackoff is for one request that fails in a way that may pass: about a second in all. Whoever wants the image tries
+// the whole pull again, with a longer backoff and perhaps from a peer.
+var pullBackoff = remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Jitter: 0.1, Steps: 3}
+
 // registrySource is a repository of a registry as a Source.
 type registrySource struct {
 	repo   name.Repository
@@ -67,7 +72,10 @@ func newRegistrySource(n Name, opts PullOptions) (*registrySource, error) {
 	if opts.Keychain == nil {
 		opts.Keychain = authn.DefaultKeychain
 	}
-	ropts := []remote.Option{remote.WithAuthFromKeychain(opts.Keychain), remote.WithUserAgent("shoal"), remote.WithJobs(max(opts.Jobs, defaultPullJobs) + 1)}
+	ropts := []remote.Option{
+		remote.WithAuthFromKeychain(opts.Keychain), remote.WithUserAgent("shoal"), remote.WithJobs(max(opts.Jobs, defaultPullJobs) + 1),
+		remote.WithRetryBackoff(pullBackoff),
+	}
 	if opts.Transport != nil {
 		ropts = append(ropts, remote.WithTransport(opts.Transport))
 	}

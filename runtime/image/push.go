@@ -87,7 +87,7 @@ func (up *upload) end() {
 }
 
 // startUpload answers POST: with a digest all of the blob is in the request, with mount it may be here already.
-func (g *registry) startUpload(w http.ResponseWriter, r *http.Request, repo string) {
+func (g *endpoint) startUpload(w http.ResponseWriter, r *http.Request, repo string) {
 	if g.s.closed.Load() {
 		refuse(w, http.StatusServiceUnavailable, "UNAVAILABLE", ErrClosed.Error())
 		return
@@ -119,7 +119,7 @@ func (g *registry) startUpload(w http.ResponseWriter, r *http.Request, repo stri
 }
 
 // upload answers PATCH (more bytes), PUT (the last bytes and the digest), GET (how far) and DELETE.
-func (g *registry) upload(w http.ResponseWriter, r *http.Request, repo, id string) {
+func (g *endpoint) upload(w http.ResponseWriter, r *http.Request, repo, id string) {
 	up := g.s.uploads.get(id)
 	if up == nil {
 		refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "no such upload: start again")
@@ -191,7 +191,7 @@ func created(w http.ResponseWriter, location string, d digest.Digest) {
 }
 
 // putManifest ends a push: what it names must be here, then the image is.
-func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo Name, ref string) {
+func (g *endpoint) putManifest(w http.ResponseWriter, r *http.Request, repo Name, ref string) {
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxManifestSize))
 	if err != nil {
 		refuse(w, http.StatusRequestEntityTooLarge, "MANIFEST_INVALID", err.Error())
@@ -217,7 +217,7 @@ func (g *registry) putManifest(w http.ResponseWriter, r *http.Request, repo Name
 
 // acceptManifest stores a pushed manifest. An index makes an image of this node's platform; a manifest pushed by digest
 // only is part of an index that comes later, and may be of another platform or no image at all.
-func (g *registry) acceptManifest(r *http.Request, raw []byte, name Name) error {
+func (g *endpoint) acceptManifest(r *http.Request, raw []byte, name Name) error {
 	ctx := r.Context()
 	kind, _, err := classify(raw, r.Header.Get("Content-Type"))
 	if err != nil {

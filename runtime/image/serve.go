@@ -16,18 +16,19 @@ import (
 // tags. Peers, crane, skopeo, docker and podman pull from it. A repository is a name as ParseName reads it:
 // /v2/nginx/… and /v2/docker.io/library/nginx/… are the same. Every byte is verified before the last one is sent; a
 // damaged blob breaks the connection and is gone afterwards. Who may ask is the caller's business.
-func (s *Store) Handler() http.Handler { return &registry{s: s} }
+func (s *Store) Handler() http.Handler { return &endpoint{s: s} }
 
 // PushHandler is Handler that takes pushes, too.
-func (s *Store) PushHandler() http.Handler { return &registry{s: s, push: true} }
+func (s *Store) PushHandler() http.Handler { return &endpoint{s: s, push: true} }
 
-type registry struct {
+// endpoint answers the distribution protocol.
+type endpoint struct {
 	s    *Store
 	push bool
 }
 
 // ServeHTTP implements http.Handler.
-func (g *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (g *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	if r.URL.Path == "/v2" || r.URL.Path == "/v2/" {
 		writeJSON(w, http.StatusOK, struct{}{})
@@ -88,7 +89,7 @@ func splitPath(p string) (repo, kind, ref string) {
 	return "", "", ""
 }
 
-func (g *registry) manifest(w http.ResponseWriter, r *http.Request, repo Name, ref string) {
+func (g *endpoint) manifest(w http.ResponseWriter, r *http.Request, repo Name, ref string) {
 	c := g.s.snapshot()
 	d := digest.Digest(ref)
 	if checkDigest(d) != nil {
@@ -126,7 +127,7 @@ func (g *registry) manifest(w http.ResponseWriter, r *http.Request, repo Name, r
 	_, _ = w.Write(raw) // the client's going away is its own affair
 }
 
-func (g *registry) blob(w http.ResponseWriter, r *http.Request, ref string) {
+func (g *endpoint) blob(w http.ResponseWriter, r *http.Request, ref string) {
 	d := digest.Digest(ref)
 	if err := checkDigest(d); err != nil {
 		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", err.Error())
@@ -158,7 +159,7 @@ func (g *registry) blob(w http.ResponseWriter, r *http.Request, ref string) {
 	}
 }
 
-func (g *registry) tags(w http.ResponseWriter, repo Name) {
+func (g *endpoint) tags(w http.ResponseWriter, repo Name) {
 	tags := []string{}
 	for full := range g.s.snapshot().names {
 		if n, err := ParseName(full); err == nil && n.repository == repo.repository && n.tag != "" && n.digest == "" {
@@ -174,7 +175,7 @@ func (g *registry) tags(w http.ResponseWriter, repo Name) {
 }
 
 // refuse answers with the status of an error's kind.
-func (g *registry) refuse(w http.ResponseWriter, err error, unknown string) {
+func (g *endpoint) refuse(w http.ResponseWriter, err error, unknown string) {
 	switch {
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrCorrupt):
 		refuse(w, http.StatusNotFound, unknown, err.Error())

@@ -186,6 +186,10 @@ type dirAttr struct {
 
 // isMachineError tells errors of this machine from errors of the archive.
 func isMachineError(err error) bool {
+	var link *os.LinkError
+	if errors.As(err, &link) && errors.Is(link.Err, syscall.EPERM) { // a hard link to a directory, which the tar asked for
+		return false
+	}
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
 		syscall.EPERM, syscall.EACCES, context.Canceled, context.DeadlineExceeded, errChild} {
 		if errors.Is(err, e) {
