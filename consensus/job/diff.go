@@ -43,9 +43,10 @@ type ServiceChange struct {
 	Fields []FieldChange `json:"fields,omitempty"`
 }
 
-// FieldChange is one value that differs, as text for people. Old or New is nil where the field is not set.
+// FieldChange is one value that differs, as text for people. Old or New is nil where the field is not set; it is empty for
+// a port or a constraint, whose path says all.
 type FieldChange struct {
-	Path string  `json:"path"` // as in the spec's JSON; variables, labels, mounts by name: "env.PORT", "mounts./data.readOnly"
+	Path string  `json:"path"` // as in the spec's JSON, elements by name: "env.PORT", "mounts./data.readOnly", "ports.80:8080/tcp"
 	Old  *string `json:"old"`
 	New  *string `json:"new"`
 }
@@ -194,6 +195,10 @@ func flattenList(out map[string]string, at, key string, list []any) {
 			if name == "" {
 				name = strconv.Itoa(i)
 			}
+			if len(e) == 0 { // the name says it all
+				out[join(at, name)] = ""
+				continue
+			}
 			flattenInto(out, join(at, name), "", e)
 		}
 	}
@@ -219,12 +224,9 @@ func elementName(list string, e map[string]any) string {
 		if ip := take("hostIP"); ip != "" {
 			name = ip + ":" + name
 		}
-		e["published"] = "yes" // keep one field, so that the port shows
 		return name
 	case "constraints":
-		name := take("key") + take("op") + take("value")
-		e["asked"] = "yes"
-		return name
+		return take("key") + take("op") + take("value")
 	}
 	return ""
 }
@@ -304,14 +306,21 @@ func (s ServiceChange) write(b *strings.Builder) {
 		for _, f := range s.Fields {
 			switch {
 			case f.Old == nil:
-				fmt.Fprintf(b, "    + %s: %s\n", f.Path, oneLine(*f.New))
+				fmt.Fprintf(b, "    + %s%s\n", f.Path, value(*f.New))
 			case f.New == nil:
-				fmt.Fprintf(b, "    - %s: %s\n", f.Path, oneLine(*f.Old))
+				fmt.Fprintf(b, "    - %s%s\n", f.Path, value(*f.Old))
 			default:
 				fmt.Fprintf(b, "    ~ %s: %s -> %s\n", f.Path, oneLine(*f.Old), oneLine(*f.New))
 			}
 		}
 	}
+}
+
+func value(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + oneLine(s)
 }
 
 func size(replicas int, global bool) string {
