@@ -24,8 +24,8 @@ func (s *Server) atLeader(route Route, w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 	case self:
 		route.handle(s, w, r)
-	case r.Header.Get(headerForwarded) != "":
-		writeError(w, job.Errorf(job.Unavailable, "the leader moved to %s while the request was on its way; try again", addr))
+	case r.Header.Get(headerForwarded) != "" || route.Access == NodeOnly: // a node speaks for itself, never through another
+		writeError(w, job.Errorf(job.Unavailable, "the leader is at %s, not here; try again there", addr))
 	default:
 		s.forward(addr, w, r)
 	}

@@ -255,22 +255,20 @@ type JoinRequest struct {
 
 // JoinResponse makes it a member.
 type JoinResponse struct {
-	Cluster    string   `json:"cluster"`
-	CA         []byte   `json:"ca"`   // PEM
-	Cert       []byte   `json:"cert"` // PEM
-	GossipKeys [][]byte `json:"gossipKeys"`
-	SealKey    []byte   `json:"sealKey"`
-	Peers      []string `json:"peers"` // addresses of all nodes
-	Index      uint64   `json:"index"`
+	Cluster    string       `json:"cluster"`
+	CA         []byte       `json:"ca"`   // PEM
+	Cert       []byte       `json:"cert"` // PEM
+	GossipKeys [][]byte     `json:"gossipKeys"`
+	SealKey    []byte       `json:"sealKey"`
+	Peers      []string     `json:"peers"` // addresses of all nodes
+	Pool       netip.Prefix `json:"pool"`  // of all containers' addresses
+	Index      uint64       `json:"index"`
 }
 
-// RenewRequest asks for a new certificate for the node that the connection's certificate names, or, when that has
-// expired, for the node that the pinned key behind Proof names.
+// RenewRequest asks for a new certificate for the node that the connection's certificate names. That one may have
+// expired: the cluster knows the node by its pinned key.
 type RenewRequest struct {
-	Node  job.NodeID `json:"node"`
-	CSR   []byte     `json:"csr"`
-	Time  time.Time  `json:"time"`
-	Proof []byte     `json:"proof,omitempty"`
+	CSR []byte `json:"csr"` // PEM, of the pinned key
 }
 
 // RenewResponse is the new certificate.
@@ -291,15 +289,19 @@ type RegisterRequest struct {
 
 // ProbeResult says whether the asked node reached an address by TCP.
 type ProbeResult struct {
-	OK    bool   `json:"ok"`
-	Error string `json:"error,omitempty"`
+	OK bool `json:"ok"`
+	// Refused: the machine answered that nothing listens there, so it is up though its agent is not.
+	Refused bool   `json:"refused,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // FeedFrame is one line of a node's feed: the whole of what it needs to know, sent again when any of it changes. A
-// frame without Full is a heartbeat.
+// frame without Full is a heartbeat. Leader is empty when the sender knows of none.
 type FeedFrame struct {
-	Index uint64    `json:"index"`
-	Full  *FeedFull `json:"full,omitempty"`
+	Index      uint64     `json:"index"`
+	Leader     job.NodeID `json:"leader,omitempty"`
+	LeaderAddr string     `json:"leaderAddr,omitempty"`
+	Full       *FeedFull  `json:"full,omitempty"`
 }
 
 // FeedFull is what one node needs to know.
@@ -327,6 +329,7 @@ type FeedNode struct {
 	Addr   netip.AddrPort `json:"addr"`
 	Subnet netip.Prefix   `json:"subnet"`
 	State  job.NodeState  `json:"state"`
+	KeyPin string         `json:"keyPin,omitempty"`
 }
 
 // FeedService is the endpoints of a service.

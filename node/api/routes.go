@@ -66,7 +66,7 @@ var Routes = []Route{
 	{"GET", "/v1/debug", Admin, Here, (*Server).debug},
 
 	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
-	{"POST", "/v1/renew", Anyone, AtLeader, (*Server).renew},
+	{"POST", "/v1/renew", NodeOnly, AtLeader, (*Server).renew},
 	{"POST", "/v1/register", NodeOnly, AtLeader, (*Server).register},
 	{"POST", "/v1/report", NodeOnly, AtLeader, (*Server).report},
 	{"GET", "/v1/feed", NodeOnly, Here, (*Server).feed},

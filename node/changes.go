@@ -1,0 +1,121 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+	"shoal/node/api"
+)
+
+// Submit makes a job be as its spec says.
+func (n *Node) Submit(ctx context.Context, key string, r api.SubmitRequest) (api.SubmitResult, error) {
+	r.Spec.Normalize()
+	if err := r.Spec.Validate(); err != nil {
+		return api.SubmitResult{}, err
+	}
+	res, err := n.raft.Propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, At: time.Now()})
+	return submitResult(res, err)
+}
+
+// Scale sets replicas of some services.
+func (n *Node) Scale(ctx context.Context, key, name string, r api.ScaleRequest) (api.SubmitResult, error) {
+	for svc, k := range r.Replicas {
+		if k < 0 || k > job.MaxReplicas {
+			return api.SubmitResult{}, job.Errorf(job.Invalid, "scale %s/%s=%d: it takes 0 to %d", name, svc, k, job.MaxReplicas)
+		}
+	}
+	res, err := n.raft.Propose(ctx, state.ScaleJob{Job: name, Replicas: r.Replicas, Key: key, At: time.Now()})
+	return submitResult(res, err)
+}
+
+func submitResult(res state.Result, err error) (api.SubmitResult, error) {
+	if err != nil {
+		return api.SubmitResult{}, err
+	}
+	j, ok := res.Value.(*job.Job)
+	if !ok {
+		return api.SubmitResult{}, job.Errorf(job.Internal, "the log answered a submit with %T", res.Value)
+	}
+	return api.SubmitResult{Job: *j, Unchanged: res.Unchanged, Index: res.Index}, nil
+}
+
+// StopJob stops a job's tasks and keeps the job.
+func (n *Node) StopJob(ctx context.Context, name string) error {
+	_, err := n.raft.Propose(ctx, state.StopJob{Job: name, At: time.Now()})
+	return err
+}
+
+// RemoveJob stops a job's tasks and forgets the job.
+func (n *Node) RemoveJob(ctx context.Context, name string) error {
+	_, err := n.raft.Propose(ctx, state.RemoveJob{Job: name, At: time.Now()})
+	return err
+}
+
+// SetDrain closes a node for tasks or opens it.
+func (n *Node) SetDrain(ctx context.Context, ref string, drained bool) error {
+	node, err := findNode(n.state.View(), ref)
+	if err != nil {
+		return err
+	}
+	_, err = n.raft.Propose(ctx, state.SetDrain{Node: node.ID, Drained: drained, At: time.Now()})
+	return err
+}
+
+// SetLabels sets and removes labels of a node.
+func (n *Node) SetLabels(ctx context.Context, ref string, r api.LabelsRequest) error {
+	node, err := findNode(n.state.View(), ref)
+	if err != nil {
+		return err
+	}
+	cmd := state.SetNodeLabels{Node: node.ID, Set: map[string]string{}, At: time.Now()}
+	for k, v := range r.Labels {
+		if v == "" {
+			cmd.Remove = append(cmd.Remove, k)
+		} else {
+			cmd.Set[k] = v
+		}
+	}
+	_, err = n.raft.Propose(ctx, cmd)
+	return err
+}
+
+// RemoveNode forgets a node.
+func (n *Node) RemoveNode(ctx context.Context, ref string, force bool) error {
+	node, err := findNode(n.state.View(), ref)
+	if err != nil {
+		return err
+	}
+	if node.ID == n.id {
+		return job.Errorf(job.Conflict, "node %s leads the cluster at the moment: stop its agent first, then ask another node", node.Name)
+	}
+	if _, err := n.raft.Propose(ctx, state.RemoveNode{Node: node.ID, Force: force, At: time.Now()}); err != nil {
+		return err
+	}
+	n.pool.Forget(string(node.ID))
+	return nil
+}
+
+// findNode takes a name, an id or a unique prefix of one (of at least four characters).
+func findNode(view *state.View, ref string) (*job.Node, error) {
+	if node := view.NodeByName(ref); node != nil {
+		return node, nil
+	}
+	var found *job.Node
+	for _, node := range view.Nodes() {
+		switch {
+		case string(node.ID) == ref:
+			return node, nil
+		case len(ref) >= 4 && len(ref) < len(node.ID) && string(node.ID[:len(ref)]) == ref:
+			if found != nil {
+				return nil, job.Errorf(job.Conflict, "node %q: both %s and %s begin so; give more of the id", ref, found.ID, node.ID)
+			}
+			found = node
+		}
+	}
+	if found == nil {
+		return nil, job.Errorf(job.NotFound, "node %q: there is none of that name or id; `shoal node ls` lists them", ref)
+	}
+	return found, nil
+}

@@ -1,0 +1,225 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/node/api"
+	"shoal/node/reconciler"
+	"shoal/runtime/network"
+)
+
+// fed is the last that this node was told, and through which frame it came.
+type fed struct {
+	full *api.FeedFull
+}
+
+// leaderHint is who leads, as the feed says; a node that does not hold the log knows it only from there.
+type leaderHint struct {
+	id   job.NodeID
+	addr string
+	at   time.Time
+}
+
+const feedFile = "feed.json"
+
+// follow keeps this node fed for as long as it runs: from its own copy of the log if it holds one, else from any node
+// that does.
+func (n *Node) follow(ctx context.Context) error {
+	n.recall()
+	for ctx.Err() == nil {
+		err := n.followOnce(ctx)
+		if ctx.Err() == nil {
+			n.log.Debug("feed ended", "error", err)
+			sleep(ctx, 100*time.Millisecond+rand.N(200*time.Millisecond))
+		}
+	}
+	return nil
+}
+
+func (n *Node) followOnce(ctx context.Context) error {
+	if n.HasState() {
+		return n.Feed(ctx, n.id, func(f api.FeedFrame) error {
+			if !n.HasState() {
+				return errors.New("this node no longer holds the log")
+			}
+			n.take(ctx, f)
+			return nil
+		})
+	}
+	holders := n.holderAddrs()
+	if len(holders) == 0 {
+		return errors.New("no log-holder known")
+	}
+	rand.Shuffle(len(holders), func(i, j int) { holders[i], holders[j] = holders[j], holders[i] })
+	var errs []error
+	for _, addr := range holders {
+		if err := n.followAt(ctx, addr); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+		}
+		if ctx.Err() != nil || n.HasState() {
+			return nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// followAt follows one log-holder until its feed breaks or falls silent.
+func (n *Node) followAt(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(feedPatience, func() { cancel(fmt.Errorf("silent for %v", feedPatience)) })
+	defer silence.Stop()
+	err := api.NewClient(addr, n.peers.transport).Feed(ctx, n.id, func(f api.FeedFrame) error {
+		silence.Reset(feedPatience)
+		if n.HasState() {
+			return errors.New("this node now holds the log itself")
+		}
+		n.take(ctx, f)
+		return nil
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// holderAddrs are the addresses at which a feed may be had: the log-holders as last told, else everybody known.
+func (n *Node) holderAddrs() []string {
+	if f := n.fed.Load(); f != nil && len(f.full.Holders) > 0 {
+		out := slices.Clone(f.full.Holders)
+		for _, p := range n.knownPeers() { // after a long absence the holders may be others
+			if !slices.Contains(out, p) && rand.N(4) == 0 {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	return n.knownPeers()
+}
+
+// take acts on a frame.
+func (n *Node) take(ctx context.Context, f api.FeedFrame) {
+	n.leaderHint.Store(&leaderHint{id: f.Leader, addr: f.LeaderAddr, at: time.Now()})
+	if f.Full == nil {
+		return
+	}
+	if err := n.obey(ctx, f.Full, f.Index); err != nil {
+		n.log.Error("cannot do all that the cluster asks", "error", err)
+		return
+	}
+	n.remember(f.Full)
+}
+
+// obey pushes down what the feed says, in the order in which the parts need each other.
+func (n *Node) obey(ctx context.Context, full *api.FeedFull, index uint64) error {
+	if err := n.machine.Network.Configure(ctx, full.Self.Subnet); err != nil {
+		return fmt.Errorf("set up the network %v: %w", full.Self.Subnet, err)
+	}
+	n.fed.Store(&fed{full: full})
+	n.savePeers(full)
+	n.route()
+	assignments := make([]reconciler.Assignment, 0, len(full.Assignments))
+	for _, a := range full.Assignments {
+		assignments = append(assignments, reconciler.Assignment{Task: a.Task, Service: a.Service})
+	}
+	n.rec.Set(assignments, index, true)
+	return nil
+}
+
+// remember keeps the feed for a start without the cluster: routes, names and peers are as they were.
+func (n *Node) remember(full *api.FeedFull) {
+	b, err := json.Marshal(full)
+	if err == nil {
+		err = writeFileAtomic(n.path(feedFile), b)
+	}
+	if err != nil {
+		n.log.Warn("cannot remember what the cluster said", "error", err)
+	}
+}
+
+// recall acts on what was remembered; the tasks are the reconciler's to remember.
+func (n *Node) recall() {
+	b, err := os.ReadFile(n.path(feedFile))
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			n.log.Warn("cannot recall what the cluster said", "error", err)
+		}
+		return
+	}
+	var full api.FeedFull
+	if err := json.Unmarshal(b, &full); err != nil {
+		n.log.Warn("what the cluster said was not remembered well", "error", err)
+		return
+	}
+	if err := n.machine.Network.Configure(context.Background(), full.Self.Subnet); err != nil {
+		n.log.Warn("cannot set up the network as it was", "error", err)
+		return
+	}
+	n.fed.CompareAndSwap(nil, &fed{full: &full})
+	n.route()
+}
+
+// router pushes routes and names down, from what the feed says and what runs here.
+type router struct {
+	mu    sync.Mutex
+	local []reconciler.Local
+}
+
+// localChanged is the reconciler's word about what runs here.
+func (n *Node) localChanged(local []reconciler.Local) {
+	n.router.mu.Lock()
+	n.router.local = slices.Clone(local)
+	n.router.mu.Unlock()
+	n.route()
+}
+
+// route recomputes the whole sets and pushes them down.
+func (n *Node) route() {
+	f := n.fed.Load()
+	if f == nil {
+		return
+	}
+	n.router.mu.Lock()
+	defer n.router.mu.Unlock()
+	var peers []network.Peer
+	for _, p := range f.full.Nodes {
+		if p.Subnet.IsValid() {
+			peers = append(peers, network.Peer{Node: p.Name, Address: p.Addr.Addr(), Subnet: p.Subnet})
+		}
+	}
+	if err := n.machine.Network.SetPeers(peers); err != nil {
+		n.log.Warn("cannot set all routes to other nodes", "error", err)
+	}
+	n.machine.Network.SetRecords(recordsOf(f.full, n.router.local))
+}
+
+// recordsOf is what DNS answers: each local container may ask about its job, and each service and task of these jobs
+// has its healthy addresses.
+func recordsOf(full *api.FeedFull, local []reconciler.Local) network.Records {
+	r := network.Records{Scopes: map[netip.Addr]string{}}
+	for _, l := range local {
+		if l.Address.IsValid() {
+			r.Scopes[l.Address] = l.Job
+		}
+	}
+	for _, s := range full.Services {
+		all := network.Record{Job: s.Job, Name: s.Name}
+		for _, e := range s.Endpoints {
+			all.Addrs = append(all.Addrs, e.Addr)
+			r.Services = append(r.Services, network.Record{Job: s.Job, Name: e.Task, Addrs: []netip.Addr{e.Addr}})
+		}
+		r.Services = append(r.Services, all)
+	}
+	return r
+}

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"shoal/consensus"
+	"shoal/consensus/job"
+	"shoal/consensus/scheduler"
+	"shoal/consensus/state"
+	"shoal/gossip"
+)
+
+// lead is what a node does while it leads; ctx dies with the term. It returns the first fault of a duty.
+func (n *Node) lead(ctx context.Context, term uint64) error {
+	n.log.Info("leading", "term", term)
+	defer n.log.Info("no longer leading", "term", term)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for name, duty := range map[string]func(context.Context) error{
+		"record the term": func(ctx context.Context) error { return n.recordTerm(ctx, term) },
+		"plan tasks":      n.planTasks,
+		"judge nodes":     n.judgeNodes,
+		"keep holders":    n.keepHolders,
+	} {
+		wg.Go(func() {
+			if err := duty(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil && ctx.Err() != nil && err != ctx.Err() {
+		return err
+	}
+	return nil
+}
+
+func (n *Node) recordTerm(ctx context.Context, term uint64) error {
+	now := time.Now()
+	_, err := n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{
+		Time: now, Kind: job.EventLeader, Node: n.id, Message: fmt.Sprintf("%s leads in term %d", n.cfg.Name, term),
+	}})
+	return err
+}
+
+// Bounds of planning.
+const (
+	planLimit        = 5_000 // placements in one command
+	planBuffer       = 4_096 // batches that the planner may lag behind before it starts over
+	planRetry        = 500 * time.Millisecond
+	planProposeLimit = 10 * time.Second
+)
+
+// planTasks turns what users want and what happened into tasks, for as long as this node leads.
+func (n *Node) planTasks(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := n.planFromView(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("planning starts over", "error", err)
+			sleep(ctx, planRetry)
+		}
+	}
+	return nil
+}
+
+// planFromView plans on one subscription until it breaks.
+func (n *Node) planFromView(ctx context.Context) error {
+	view, sub := n.state.Subscribe(planBuffer)
+	defer sub.Close()
+	planner := scheduler.New(view)
+	seen := view.Index()
+	for {
+		plan, next := planner.Plan(time.Now(), planLimit)
+		if !plan.Empty() {
+			at, err := n.proposePlan(ctx, plan)
+			if err != nil {
+				return err
+			}
+			// What was decided must be seen before the next decision, or it would be decided again.
+			for seen < at {
+				if seen, err = take(ctx, sub, planner, nil); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		index, err := takeBy(ctx, sub, planner, next)
+		if err != nil {
+			return err
+		}
+		seen = max(seen, index)
+	}
+}
+
+func (n *Node) proposePlan(ctx context.Context, plan state.Plan) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, planProposeLimit)
+	defer cancel()
+	plan.At = time.Now()
+	res, err := n.raft.Propose(ctx, plan)
+	if err != nil {
+		return 0, err
+	}
+	if pr, ok := res.Value.(*state.PlanResult); ok {
+		for _, r := range pr.Refused {
+			n.log.Info("placement refused because its premise changed", "task", r.Task, "reason", r.Reason)
+		}
+	}
+	return res.Index, nil
+}
+
+// takeBy waits for changes, at most until the planner wants to plan again by itself.
+func takeBy(ctx context.Context, sub *state.Subscription, p *scheduler.Planner, next scheduler.Next) (uint64, error) {
+	if next.At.IsZero() {
+		return take(ctx, sub, p, nil)
+	}
+	t := time.NewTimer(max(time.Until(next.At), time.Millisecond))
+	defer t.Stop()
+	return take(ctx, sub, p, t.C)
+}
+
+// take waits for changes or for wake and gives all that is there to the planner; 0 when woken.
+func take(ctx context.Context, sub *state.Subscription, p *scheduler.Planner, wake <-chan time.Time) (uint64, error) {
+	var index uint64
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-wake:
+		return 0, nil
+	case b, ok := <-sub.C:
+		if !ok {
+			return 0, sub.Err()
+		}
+		p.Update(b)
+		index = b.Index
+	}
+	for {
+		select {
+		case b, ok := <-sub.C:
+			if !ok {
+				return 0, sub.Err()
+			}
+			p.Update(b)
+			index = b.Index
+		default:
+			return index, nil
+		}
+	}
+}
+
+// holdersInterval is how often the leader looks at who should hold the log.
+const holdersInterval = 500 * time.Millisecond
+
+// keepHolders brings the raft configuration to what the cluster's size asks for, one change at a time.
+func (n *Node) keepHolders(ctx context.Context) error {
+	for sleep(ctx, holdersInterval) {
+		current, err := n.raft.Holders()
+		if err != nil {
+			return err
+		}
+		for _, c := range consensus.PlanHolders(n.candidates(), current, time.Now()) {
+			if err := n.raft.Change(ctx, c); err != nil {
+				if ctx.Err() == nil {
+					n.log.Warn("cannot change who holds the log", "change", c.String(), "error", err)
+				}
+				sleep(ctx, time.Second)
+				break
+			}
+			n.log.Info("changed who holds the log", "change", c.String())
+			now := time.Now()
+			_, _ = n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: c.String()}}) // for people only
+		}
+	}
+	return nil
+}
+
+// candidates are the nodes as the log and gossip know them.
+func (n *Node) candidates() []consensus.Candidate {
+	nodes := n.state.View().Nodes()
+	out := make([]consensus.Candidate, 0, len(nodes))
+	for _, node := range nodes {
+		m, known := n.pool.Member(string(node.ID))
+		c := consensus.Candidate{
+			ID: node.ID, Addr: node.Addr.String(), Zone: node.Labels["zone"], Voter: node.Voter,
+			Alive: node.ID == n.id || node.State == job.NodeReady && known && m.State != gossip.Dead && m.State != gossip.Left,
+			Left:  node.State == job.NodeLeft,
+		}
+		if node.State == job.NodeDown {
+			c.DownSince = node.Since
+		}
+		out = append(out, c)
+	}
+	return out
+}

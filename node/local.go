@@ -1,0 +1,161 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"unicode/utf8"
+
+	"shoal/consensus/job"
+	"shoal/node/api"
+	"shoal/runtime"
+	"shoal/runtime/image"
+)
+
+// container finds the container of a task that runs (or ran) here. The task may be named as people do.
+func (n *Node) container(ctx context.Context, ref string) (job.TaskID, runtime.ID, error) {
+	id := job.TaskID(ref)
+	if c, ok := n.rec.Container(id); ok {
+		return id, c, nil
+	}
+	t, err := n.lookUp(ctx, ref)
+	if err != nil {
+		return "", "", err
+	}
+	if c, ok := n.rec.Container(t.ID); ok {
+		return t.ID, c, nil
+	}
+	return "", "", job.Errorf(job.NotFound, "task %s has no container on node %s: %s", t.Name, t.NodeName, whyNoContainer(&t))
+}
+
+func whyNoContainer(t *api.Task) string {
+	switch s := t.State(); {
+	case s == job.Placed || s == job.Pulling:
+		return "it is " + string(s) + ", try again in a moment"
+	case s.Terminal():
+		return "it is " + string(s) + " and was cleaned up"
+	}
+	return "see `shoal why " + string(t.ID) + "`"
+}
+
+// Logs emits a task's log.
+func (n *Node) Logs(ctx context.Context, ref string, q api.LogQuery, emit func(api.LogRecord) error) error {
+	task, c, err := n.container(ctx, ref)
+	if err != nil {
+		return err
+	}
+	rq := runtime.LogQuery{Tail: q.Tail, Since: q.Since, Follow: q.Follow}
+	return kindly(n.machine.Runtime.Logs(ctx, c, rq, func(l runtime.LogLine) error {
+		r := api.LogRecord{Task: task, Time: l.Time, Stream: string(l.Stream), Partial: l.Partial}
+		if utf8.Valid(l.Text) {
+			r.Text = string(l.Text)
+		} else {
+			r.Raw = l.Text
+		}
+		return emit(r)
+	}))
+}
+
+// Exec runs a command in a task's container.
+func (n *Node) Exec(ctx context.Context, ref string, s *api.ExecSession) (int, error) {
+	_, c, err := n.container(ctx, ref)
+	if err != nil {
+		return -1, err
+	}
+	resize := make(chan runtime.Size, 1)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for size := range s.Resize {
+			select {
+			case resize <- runtime.Size{Rows: size.Rows, Cols: size.Cols}:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	code, err := n.machine.Runtime.Exec(ctx, c, runtime.Exec{
+		Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, TTY: s.TTY,
+		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Resize: resize,
+	})
+	return code, kindly(err)
+}
+
+// Stats asks the runtime for a task's live figures.
+func (n *Node) Stats(ctx context.Context, ref string) (api.TaskStats, error) {
+	task, c, err := n.container(ctx, ref)
+	if err != nil {
+		return api.TaskStats{}, err
+	}
+	st, err := n.machine.Runtime.Stats(ctx, c)
+	if err != nil {
+		return api.TaskStats{}, kindly(err)
+	}
+	return api.TaskStats{Task: task, CPU: st.CPU, MemoryBytes: st.MemoryBytes, MemoryLimit: st.MemoryLimit, PIDs: st.PIDs}, nil
+}
+
+// runtimeKinds gives the runtime's and the image store's errors the kinds that travel.
+var runtimeKinds = []struct {
+	err  error
+	kind job.Kind
+}{
+	{runtime.ErrNotFound, job.NotFound}, {runtime.ErrConflict, job.Conflict}, {runtime.ErrInvalid, job.Invalid},
+	{runtime.ErrDenied, job.Denied}, {runtime.ErrBusy, job.Unavailable}, {runtime.ErrNoSpace, job.Unavailable},
+	{image.ErrNotFound, job.NotFound}, {image.ErrInvalid, job.Invalid},
+}
+
+func kindly(err error) error {
+	for _, k := range runtimeKinds {
+		if errors.Is(err, k.err) {
+			return job.Errorf(k.kind, "%w", err)
+		}
+	}
+	return err
+}
+
+// Images lists this node's images.
+func (n *Node) Images(context.Context) ([]api.Image, error) {
+	list, err := n.machine.Images.List()
+	if err != nil {
+		return nil, kindly(err)
+	}
+	return viewImages(list), nil
+}
+
+func viewImages(list []image.Image) []api.Image {
+	out := make([]api.Image, 0, len(list))
+	for _, i := range list {
+		out = append(out, viewImage(i))
+	}
+	return out
+}
+
+func viewImage(i image.Image) api.Image {
+	return api.Image{ID: string(i.ID), Names: i.Names, Digest: string(i.Manifest), SizeBytes: i.Size, Layers: len(i.Layers), Created: i.Created}
+}
+
+// LoadImage takes an archive into this node's store.
+func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) {
+	list, err := n.machine.Images.Load(ctx, r, image.LoadOptions{})
+	if err != nil {
+		return nil, kindly(err)
+	}
+	return viewImages(list), nil
+}
+
+// PullImage makes an image present here, from a peer or its registry.
+func (n *Node) PullImage(ctx context.Context, ref string, progress func(done, total int64)) (api.Image, error) {
+	if _, err := n.machine.Runtime.Pull(ctx, ref, progress); err != nil {
+		return api.Image{}, kindly(err)
+	}
+	i, err := n.machine.Images.Get(ref)
+	if err != nil {
+		return api.Image{}, kindly(err)
+	}
+	return viewImage(i), nil
+}
+
+// RemoveImage removes a name or an image from this node's store.
+func (n *Node) RemoveImage(_ context.Context, ref string) error {
+	return kindly(n.machine.Images.Remove(ref))
+}

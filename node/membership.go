@@ -1,0 +1,316 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"shoal/consensus"
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+	"shoal/gossip"
+	"shoal/node/api"
+	"shoal/node/pki"
+)
+
+// membership is what a node must know to take part, besides its identity (pki) and its id (the raft directory). It lies
+// in cluster.json, readable by root alone.
+type membership struct {
+	Cluster    string   `json:"cluster"`
+	SealKey    []byte   `json:"sealKey"`
+	GossipKeys [][]byte `json:"gossipKeys"`
+	// Peers are addresses of other nodes as last known, to find the cluster again after everybody was off.
+	Peers []string `json:"peers"`
+	// Pool is where all containers of the cluster have their addresses.
+	Pool netip.Prefix `json:"pool"`
+	// Founder has made the cluster but may not have written it to the log yet.
+	Founder bool `json:"founder,omitempty"`
+}
+
+const (
+	membershipFile = "cluster.json"
+	raftDir        = "raft"
+	identityDir    = "identity"
+	joinTimeout    = 30 * time.Second
+)
+
+func (n *Node) path(elem ...string) string {
+	return filepath.Join(append([]string{n.cfg.DataDir}, elem...)...)
+}
+
+// establish makes sure that this machine is a node of a cluster: of the one in its data directory, of the one that it
+// is told to join, or else of one that it founds.
+func (n *Node) establish(ctx context.Context) error {
+	id, fresh, err := consensus.LoadOrCreateID(n.path(raftDir))
+	if err != nil {
+		return err
+	}
+	n.id = id
+	m, err := loadMembership(n.path(membershipFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(n.cfg.Join) > 0:
+		return n.join(ctx)
+	case errors.Is(err, fs.ErrNotExist):
+		return n.found()
+	case err != nil:
+		return err
+	}
+	ident, err := pki.LoadIdentity(n.path(identityDir), nil)
+	if err != nil {
+		return fmt.Errorf("this node's identity cannot be read: %w; if it is lost, empty %s and join anew", err, n.cfg.DataDir)
+	}
+	if fresh || ident.NodeID() != string(id) {
+		return job.Errorf(job.Conflict, "the log in %s is gone, but this machine was node %s (%s): a node that forgot what it acknowledged must not come back under its old id. "+
+			"Empty %s, run `shoal node rm %s` on another node, and join anew with a token", n.path(raftDir), ident.Name(), ident.NodeID(), n.cfg.DataDir, ident.Name())
+	}
+	if len(n.cfg.Join) > 0 {
+		n.log.Info("already a member of a cluster: --join and --token are not needed any more", "cluster", m.Cluster)
+	}
+	n.ident, n.member = ident, m
+	return nil
+}
+
+// found makes a new cluster with this node alone. What it makes is written to the log once this node leads (record).
+func (n *Node) found() error {
+	cluster := randomHex(8)
+	ca, err := pki.NewCA(cluster, time.Now())
+	if err != nil {
+		return err
+	}
+	key, err := pki.NewKey()
+	if err != nil {
+		return err
+	}
+	csr, err := key.CSR(string(n.id))
+	if err != nil {
+		return err
+	}
+	cert, err := ca.SignNode(csr, string(n.id), n.cfg.Name, nil, time.Now(), 0)
+	if err != nil {
+		return err
+	}
+	if n.ident, err = pki.NewIdentity(key, cert, ca.CertPEM(), nil); err != nil {
+		return err
+	}
+	sealKey, err := pki.NewSealKey()
+	if err != nil {
+		return err
+	}
+	gossipKey := make([]byte, gossip.KeySize)
+	if _, err := rand.Read(gossipKey); err != nil {
+		return err
+	}
+	n.member = membership{Cluster: cluster, SealKey: sealKey, GossipKeys: [][]byte{gossipKey}, Pool: n.cfg.Pool, Founder: true}
+	if err := n.ident.Save(n.path(identityDir)); err != nil {
+		return err
+	}
+	// The CA's key must survive a crash between here and its place in the log.
+	sealed, err := pki.Seal(sealKey, ca.KeyPEM(), caKeyContext(cluster))
+	if err != nil {
+		return err
+	}
+	if err := writeFileAtomic(n.path(foundingKeyFile), sealed); err != nil {
+		return err
+	}
+	n.log.Info("founding a new cluster", "cluster", cluster, "node", n.cfg.Name, "id", n.id)
+	return n.saveMembership()
+}
+
+// foundingKeyFile holds the founder's sealed CA key until it is in the log.
+const foundingKeyFile = "founding.key"
+
+func caKeyContext(cluster string) []byte     { return []byte("ca key of cluster " + cluster) }
+func gossipKeyContext(cluster string) []byte { return []byte("gossip key of cluster " + cluster) }
+
+// record writes the founded cluster and its first node to the log. It runs on the founder while it leads, until done.
+func (n *Node) record(ctx context.Context) error {
+	if !n.member.Founder {
+		return nil
+	}
+	if n.state.View().Cluster() == nil {
+		sealedCA, err := os.ReadFile(n.path(foundingKeyFile))
+		if err != nil {
+			return fmt.Errorf("read the new cluster's CA key: %w", err)
+		}
+		var keys [][]byte
+		for _, k := range n.member.GossipKeys {
+			sealed, err := pki.Seal(n.member.SealKey, k, gossipKeyContext(n.member.Cluster))
+			if err != nil {
+				return err
+			}
+			keys = append(keys, sealed)
+		}
+		now := time.Now()
+		c := job.Cluster{ID: n.member.Cluster, Created: now, Pool: n.member.Pool, SubnetBits: subnetBits, CACert: n.ident.CAPEM(), CAKey: sealedCA, GossipKeys: keys}
+		if _, err := n.raft.Propose(ctx, state.InitCluster{Cluster: c, At: now}); err != nil {
+			return err
+		}
+	}
+	if n.state.View().Node(n.id) == nil {
+		if _, err := n.raft.Propose(ctx, state.PutNode{Node: n.self(), At: time.Now()}); err != nil {
+			return err
+		}
+	}
+	n.member.Founder = false
+	if err := n.saveMembership(); err != nil {
+		return err
+	}
+	return os.Remove(n.path(foundingKeyFile))
+}
+
+// self describes this node to the cluster.
+func (n *Node) self() job.Node {
+	info := n.machine.Info
+	return job.Node{
+		ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version,
+		Capacity: info.Capacity, OS: info.OS, Arch: info.Arch, Kernel: info.Kernel, KeyPin: n.ident.Key().Pin().String(),
+	}
+}
+
+// join asks the named nodes, one after the other, to take this machine in.
+func (n *Node) join(ctx context.Context) error {
+	token, err := pki.ParseToken(n.cfg.Token)
+	if err != nil {
+		return job.Errorf(job.Invalid, "--token: %w", err)
+	}
+	key, err := pki.NewKey()
+	if err != nil {
+		return err
+	}
+	csr, err := key.CSR(string(n.id))
+	if err != nil {
+		return err
+	}
+	self := job.Node{ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version, KeyPin: key.Pin().String()}
+	req := api.JoinRequest{TokenID: token.ID, Secret: token.Secret, CSR: csr, Node: self}
+	resp, err := n.askToJoin(ctx, token, req)
+	if err != nil {
+		return err
+	}
+	if err := pki.CheckFingerprint(resp.CA, token.CAFingerprint); err != nil {
+		return job.Errorf(job.Denied, "join: the cluster that answered is not the token's: %w", err)
+	}
+	if n.ident, err = pki.NewIdentity(key, resp.Cert, resp.CA, nil); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if err := n.ident.Save(n.path(identityDir)); err != nil {
+		return err
+	}
+	n.member = membership{Cluster: resp.Cluster, SealKey: resp.SealKey, GossipKeys: resp.GossipKeys, Peers: resp.Peers, Pool: resp.Pool}
+	n.log.Info("joined", "cluster", resp.Cluster, "node", n.cfg.Name, "id", n.id)
+	return n.saveMembership()
+}
+
+// askToJoin tries the addresses until one decides; a refusal is final, silence is not.
+func (n *Node) askToJoin(ctx context.Context, token pki.Token, req api.JoinRequest) (api.JoinResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	for {
+		var last error
+		for _, addr := range n.cfg.Join {
+			resp, err := joinThrough(ctx, addr, token, req)
+			if err == nil {
+				return resp, nil
+			}
+			if k := job.KindOf(err); k != job.Unavailable && k != job.Internal {
+				return resp, job.Errorf(k, "join %s: %w", addr, err)
+			}
+			last = fmt.Errorf("join %s: %w", addr, err)
+			n.log.Warn("cannot join yet", "via", addr, "error", err)
+		}
+		if !sleep(ctx, time.Second) {
+			return api.JoinResponse{}, job.Errorf(job.Unavailable, "%w (tried for %v; is the agent there running, and is its port open?)", last, joinTimeout)
+		}
+	}
+}
+
+func joinThrough(ctx context.Context, addr string, token pki.Token, req api.JoinRequest) (api.JoinResponse, error) {
+	conf := pki.BootstrapTLS(token.CAFingerprint, pki.ALPNHTTP1, nil)
+	// A handshake of its own first: a server of another cluster is a refusal, not something to try again.
+	conn, err := (&tls.Dialer{Config: conf, NetDialer: &net.Dialer{Timeout: handshakeTimeout}}).DialContext(ctx, "tcp", addr)
+	var netErr net.Error
+	switch {
+	case err == nil:
+		_ = conn.Close()
+	case errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
+		return api.JoinResponse{}, job.Errorf(job.Unavailable, "%w", err)
+	default:
+		return api.JoinResponse{}, job.Errorf(job.Denied, "%w", err)
+	}
+	c := api.DialTLS(addr, conf)
+	defer c.Close()
+	return c.Join(ctx, req)
+}
+
+func loadMembership(path string) (membership, error) {
+	var m membership
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("read %s: %w", path, err)
+	}
+	return m, nil
+}
+
+func (n *Node) saveMembership() error {
+	b, err := json.MarshalIndent(n.member, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFileAtomic(n.path(membershipFile), b)
+}
+
+// writeFileAtomic leaves the old content or the new one, whatever happens, with mode 0600.
+func writeFileAtomic(path string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*") // 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(b)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}

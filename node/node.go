@@ -1,0 +1,290 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"shoal/consensus"
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+	"shoal/gossip"
+	"shoal/node/api"
+	"shoal/node/pki"
+	"shoal/node/reconciler"
+)
+
+// Node is one machine's part in the cluster. Its exported methods but Run answer the API.
+type Node struct {
+	cfg Config
+	log *slog.Logger
+
+	id    job.NodeID
+	ident *pki.Identity
+
+	memberMu sync.Mutex // guards member.Peers after the start; the rest never changes then
+	member   membership
+
+	state   *state.Store
+	raft    *consensus.Log
+	pool    *gossip.Pool
+	peers   *peers
+	machine *Machine
+	rec     *reconciler.Reconciler
+	router  router
+
+	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
+	leaderHint atomic.Pointer[leaderHint] // from the feed
+	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
+	joinMu     sync.Mutex                 // joins are taken one at a time
+}
+
+var _ api.Backend = (*Node)(nil)
+
+// New checks the configuration. It starts nothing and touches nothing.
+func New(cfg Config) (*Node, error) {
+	cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, log: cfg.Logger, state: state.New()}, nil
+}
+
+// part is something that runs until ctx ends; nil means that it was asked to stop.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Run takes part in the cluster until ctx ends or a part fails. Containers run on when it returns.
+func (n *Node) Run(ctx context.Context) error {
+	unlock, err := lockDataDir(n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// The port comes before the membership: who cannot be reached should not join.
+	port, err := n.cfg.Underlay.Listen(n.cfg.Bind)
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+	if err := n.establish(ctx); err != nil {
+		return err
+	}
+	n.ident.TrustPinned(n.pinned)
+	n.peers = newPeers(n.cfg.Underlay, n.ident)
+	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.log)
+
+	if n.raft, err = n.openLog(m); err != nil {
+		return err
+	}
+	if n.pool, err = n.openGossip(m); err != nil {
+		return err
+	}
+	if n.machine, err = n.cfg.Machine(MachineConfig{Dir: n.cfg.DataDir, Pool: n.member.Pool, PullFromPeers: n.pullFromPeers, Logger: n.log}); err != nil {
+		return fmt.Errorf("start the container runtime: %w", err)
+	}
+	if n.rec, err = n.openReconciler(); err != nil {
+		return err
+	}
+	socket, err := listenSocket(n.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	// In start order; they are stopped all at once, because none of them loses anything by it.
+	return n.runParts(ctx, []part{
+		{"connections", m.run},
+		{"log", n.raft.Run},
+		{"gossip", n.runGossip},
+		{"containers", n.machine.run},
+		{"tasks", n.rec.Run},
+		{"feed", n.follow},
+		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.leadOnce) }},
+		{"registration", n.register},
+		{"certificate", n.keepCertificate},
+		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
+	})
+}
+
+func (n *Node) openLog(m *mux) (*consensus.Log, error) {
+	l, err := consensus.Open(consensus.Config{
+		Dir: n.path(raftDir), Advertise: n.cfg.Advertise.String(), Streams: m.raft, Dial: n.peers.dialer(alpnRaft), Timing: n.cfg.Raft, Logger: n.log.With("part", "raft"),
+	}, n.state)
+	if err != nil {
+		return nil, err
+	}
+	if n.member.Founder && !l.Bootstrapped() {
+		if err := l.Bootstrap(); err != nil {
+			return nil, fmt.Errorf("found the cluster's log: %w", err)
+		}
+	}
+	return l, nil
+}
+
+func (n *Node) openGossip(m *mux) (*gossip.Pool, error) {
+	packets, err := n.cfg.Underlay.ListenPacket(n.cfg.Bind)
+	if err != nil {
+		return nil, err
+	}
+	return gossip.New(gossip.Config{
+		ID: string(n.id), Name: n.cfg.Name, Advertise: n.cfg.Advertise, Packets: packets, Streams: m.gossip, Dial: n.peers.dialer(alpnGossip),
+		Keys: n.member.GossipKeys, Label: n.member.Cluster, Timing: n.cfg.Gossip, Logger: n.log.With("part", "gossip"),
+		Meta: gossip.Meta{Name: n.cfg.Name, Voter: string(n.cfg.Voter), Zone: n.cfg.Labels["zone"], API: 1},
+	})
+}
+
+func (n *Node) openReconciler() (*reconciler.Reconciler, error) {
+	return reconciler.New(reconciler.Config{
+		Runtime: n.machine.Runtime, Node: n.id, Report: n.report, Dir: n.path("tasks"), Env: n.taskEnv, OnChange: n.localChanged, Logger: n.log.With("part", "tasks"),
+	})
+}
+
+// taskEnv is what every container is told about itself.
+func (n *Node) taskEnv(a reconciler.Assignment) []string {
+	return []string{
+		"SHOAL_JOB=" + a.Task.Job, "SHOAL_SERVICE=" + a.Task.Service, "SHOAL_TASK=" + string(a.Task.ID),
+		fmt.Sprintf("SHOAL_SLOT=%d", a.Task.Slot), "SHOAL_NODE=" + n.cfg.Name,
+		fmt.Sprintf("SHOAL_FENCING_TOKEN=%d", a.Task.Index),
+	}
+}
+
+// report carries statuses to the leader.
+func (n *Node) report(ctx context.Context, statuses []job.Status) error {
+	r := api.ReportRequest{Node: n.id, Statuses: statuses}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Report(ctx, r) },
+		func() (struct{}, error) { return struct{}{}, n.Report(ctx, api.Caller{Node: n.id}, r) })
+	return err
+}
+
+// runGossip finds the others again and notes when the opinion of anybody changes.
+func (n *Node) runGossip(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() {
+		_, events := n.pool.Watch(ctx)
+		for e := range events {
+			n.suspicion.Add(1)
+			n.log.Debug("gossip", "event", e.Kind.String(), "node", e.Member.Name)
+		}
+	})
+	n.pool.Rejoin(n.knownPeers)
+	return n.pool.Run(ctx)
+}
+
+func (n *Node) leadOnce(ctx context.Context, term uint64) error {
+	if err := n.record(ctx); err != nil {
+		return fmt.Errorf("record the new cluster: %w", err)
+	}
+	return n.lead(ctx, term)
+}
+
+// register tells the cluster, once after each start, what this node is now.
+func (n *Node) register(ctx context.Context) error {
+	for {
+		r := api.RegisterRequest{Node: n.self()}
+		_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Register(ctx, r) },
+			func() (struct{}, error) { return struct{}{}, n.Register(ctx, api.Caller{Node: n.id}, r) })
+		switch k := job.KindOf(err); {
+		case err == nil:
+			return waitFor(ctx)
+		case k == job.Conflict || k == job.Invalid:
+			n.log.Error("the cluster does not take this node's new description", "error", err)
+		case ctx.Err() == nil:
+			n.log.Debug("cannot register yet", "error", err)
+		}
+		if !sleep(ctx, 300*time.Millisecond) {
+			return nil
+		}
+	}
+}
+
+func waitFor(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// runParts starts the parts and stops all when ctx ends or one fails; the failed one is named.
+func (n *Node) runParts(ctx context.Context, parts []part) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, p := range parts {
+		wg.Go(func() {
+			err := p.run(ctx)
+			switch {
+			case ctx.Err() != nil:
+			case err != nil:
+				cancel(fmt.Errorf("%s: %w", p.name, err))
+			default:
+				cancel(fmt.Errorf("%s: it ended by itself", p.name))
+			}
+		})
+	}
+	<-ctx.Done()
+	stopped := make(chan struct{})
+	go func() { wg.Wait(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(stopTimeout):
+		n.log.Warn("some parts do not stop; leaving without them", "after", stopTimeout)
+	}
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// stopTimeout bounds an agent's end: a disk that hangs must not keep it.
+const stopTimeout = 10 * time.Second
+
+// run keeps the machine's parts going.
+func (m *Machine) run(ctx context.Context) error {
+	if m.Run == nil {
+		return waitFor(ctx)
+	}
+	return m.Run(ctx)
+}
+
+// lockDataDir makes the data directory and keeps a second agent out of it.
+func lockDataDir(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	f, err := os.OpenFile(dir+"/lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, job.Errorf(job.Conflict, "another agent works in %s (%w): stop it, or give this one another --data-dir", dir, err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// Debug collects what the parts say of themselves.
+func (n *Node) Debug(context.Context) (any, error) {
+	var mem goruntime.MemStats
+	goruntime.ReadMemStats(&mem)
+	return map[string]any{
+		"node":       n.id,
+		"raft":       n.raft.Describe(),
+		"gossip":     n.pool.Describe(),
+		"tasks":      n.rec.Local(),
+		"index":      n.state.View().Index(),
+		"stateHash":  fmt.Sprintf("%x", n.state.View().Hash()),
+		"goroutines": goruntime.NumGoroutine(),
+		"heapBytes":  mem.HeapAlloc,
+	}, nil
+}

@@ -1,0 +1,197 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/node/api"
+	"shoal/node/pki"
+)
+
+// peers is how this node reaches the others, always as itself.
+type peers struct {
+	underlay  Underlay
+	ident     *pki.Identity
+	transport http.RoundTripper
+}
+
+func newPeers(u Underlay, ident *pki.Identity) *peers {
+	p := &peers{underlay: u, ident: ident}
+	p.transport = &http.Transport{
+		DialTLSContext:        func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dial(ctx, addr, pki.ALPNHTTP1) },
+		MaxIdleConnsPerHost:   4,
+		IdleConnTimeout:       90 * time.Second,
+		ResponseHeaderTimeout: 75 * time.Second, // longer than a read may wait for a change
+	}
+	return p
+}
+
+// dial opens an authenticated stream of one protocol; the handshake is done when it returns.
+func (p *peers) dial(ctx context.Context, addr, alpn string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	raw, err := p.underlay.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, p.ident.ClientTLS(alpn, ""))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (p *peers) dialer(alpn string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) { return p.dial(ctx, addr, alpn) }
+}
+
+// knownPeers are the addresses of all other nodes as last known, to find the cluster by.
+func (n *Node) knownPeers() []string {
+	n.memberMu.Lock()
+	defer n.memberMu.Unlock()
+	return slices.Clone(n.member.Peers)
+}
+
+func (n *Node) savePeers(full *api.FeedFull) {
+	addrs := make([]string, 0, len(full.Nodes))
+	for _, p := range full.Nodes {
+		addrs = append(addrs, p.Addr.String())
+	}
+	n.memberMu.Lock()
+	defer n.memberMu.Unlock()
+	if slices.Equal(addrs, n.member.Peers) {
+		return
+	}
+	n.member.Peers = addrs
+	if err := n.saveMembership(); err != nil {
+		n.log.Warn("cannot remember the other nodes' addresses", "error", err)
+	}
+}
+
+// knowsAddr tells whether an address is that of a node, so that nobody can make this one dial about.
+func (n *Node) knowsAddr(addr string) bool {
+	if addr == n.cfg.Advertise.String() || slices.Contains(n.knownPeers(), addr) {
+		return true
+	}
+	return slices.ContainsFunc(n.state.View().Nodes(), func(o *job.Node) bool { return o.Addr.String() == addr })
+}
+
+// pinned tells whether a node is known by this key, so that it may renew a certificate that has expired.
+func (n *Node) pinned(id string, key pki.Pin) bool {
+	if node := n.state.View().Node(job.NodeID(id)); node != nil {
+		return node.KeyPin == key.String()
+	}
+	if f := n.fed.Load(); f != nil {
+		return slices.ContainsFunc(f.full.Nodes, func(o api.FeedNode) bool { return string(o.ID) == id && o.KeyPin == key.String() })
+	}
+	return false
+}
+
+// HasState tells whether this node's copy of the log is one to answer and to feed from.
+func (n *Node) HasState() bool { return n.raft.IsHolder() && n.state.View().Node(n.id) != nil }
+
+// Holder is some log-holder's address.
+func (n *Node) Holder() string {
+	if a := n.holderAddrs(); len(a) > 0 {
+		return a[0]
+	}
+	return ""
+}
+
+// Transport reaches other nodes with this node's certificate.
+func (n *Node) Transport() http.RoundTripper { return n.peers.transport }
+
+// Confirm makes sure that this node still leads.
+func (n *Node) Confirm(ctx context.Context) error { return n.raft.VerifyLeader(ctx) }
+
+// Leader tells who leads.
+func (n *Node) Leader() (addr string, id job.NodeID, self, ok bool) {
+	addr, id = n.knownLeader()
+	return addr, id, id == n.id, addr != ""
+}
+
+// hintLife is how long the feed's word about the leader counts; it is renewed with every heartbeat.
+const hintLife = 3 * time.Second
+
+// knownLeader asks raft if this node holds the log, else the last frame of its feed.
+func (n *Node) knownLeader() (addr string, id job.NodeID) {
+	if n.raft.IsHolder() {
+		if id, addr := n.raft.Leader(); addr != "" {
+			return addr, id
+		}
+		return "", ""
+	}
+	if h := n.leaderHint.Load(); h != nil && time.Since(h.at) < hintLife {
+		return h.addr, h.id
+	}
+	return "", ""
+}
+
+// Owner finds the node that runs a task.
+func (n *Node) Owner(ctx context.Context, ref string) (addr string, id job.NodeID, self bool, err error) {
+	if _, ok := n.rec.Container(job.TaskID(ref)); ok {
+		return n.cfg.Advertise.String(), n.id, true, nil
+	}
+	t, err := n.lookUp(ctx, ref)
+	if err != nil {
+		return "", "", false, err
+	}
+	if t.Node == n.id {
+		return n.cfg.Advertise.String(), n.id, true, nil
+	}
+	addr, err = n.addrOf(ctx, t.Node)
+	return addr, t.Node, false, err
+}
+
+func (n *Node) addrOf(ctx context.Context, id job.NodeID) (string, error) {
+	if node := n.state.View().Node(id); node != nil && n.HasState() {
+		return node.Addr.String(), nil
+	}
+	if f := n.fed.Load(); f != nil {
+		for _, p := range f.full.Nodes {
+			if p.ID == id {
+				return p.Addr.String(), nil
+			}
+		}
+	}
+	return "", job.Errorf(job.NotFound, "node %s is not known here", id)
+}
+
+// lookUp finds a task in the freshest state to be had: a task that was just placed may not have reached this node yet.
+func (n *Node) lookUp(ctx context.Context, ref string) (api.Task, error) {
+	addr, _, self, ok := n.Leader()
+	if ok && !self {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		t, err := api.NewClient(addr, n.peers.transport).Task(ctx, ref)
+		if job.KindOf(err) != job.Unavailable && job.KindOf(err) != job.Internal {
+			return t, err
+		}
+	}
+	if n.HasState() {
+		return n.Task(ctx, ref)
+	}
+	if h := n.Holder(); h != "" && h != addr {
+		return api.NewClient(h, n.peers.transport).Task(ctx, ref)
+	}
+	return api.Task{}, job.Errorf(job.Unavailable, "task %s: no node that holds the log can be reached from here", ref)
+}
+
+// atLeader calls remote with a client of the leader, or local if this node leads.
+func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, error), local func() (T, error)) (T, error) {
+	addr, _, self, ok := n.Leader()
+	switch {
+	case !ok:
+		var zero T
+		return zero, job.Errorf(job.Unavailable, "no leader is known")
+	case self:
+		return local()
+	}
+	return remote(api.NewClient(addr, n.peers.transport))
+}
