@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,7 +38,11 @@ const envInside = "SHOAL_TEST_NETNS"
 
 func runTests(m *testing.M) int {
 	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
-		return m.Run()
+		code := m.Run()
+		if selfDir != "" {
+			os.RemoveAll(selfDir)
+		}
+		return code
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -64,6 +69,24 @@ func needRoot(t testing.TB) {
 	}
 }
 
+// staticSelf builds a static launcher, as the test binary is linked dynamically. Only containers with an init need that,
+// but all tests take it, because it is what is shipped.
+var staticSelf = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "shoal-self-")
+	if err != nil {
+		return "", err
+	}
+	selfDir = dir
+	out, err := exec.Command("go", "build", "-tags", "netgo osusergo seccomp", "-ldflags", "-s -w -extldflags -static",
+		"-o", dir+"/shoal", "./testdata/self").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the launcher: %w: %s", err, out)
+	}
+	return dir + "/shoal", nil
+})
+
+var selfDir string // removed in the end
+
 // rig is a runtime with all its parts over one directory. It can be closed and opened again.
 type rig struct {
 	testing.TB
@@ -83,7 +106,11 @@ type rigOption func(*rig)
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	needRoot(t)
-	r := &rig{TB: t, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
+	self, err := staticSelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{TB: t, self: self, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
 	// The runtime's users pass through every directory above a container's root.
 	for d := r.dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
 		os.Chmod(d, 0o755)

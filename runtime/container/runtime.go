@@ -215,6 +215,7 @@ func (r *Runtime) finish(c *container) {
 	}
 	r.watch.remove(pidfd)
 	unix.Close(pidfd)
+	r.unwatchOOM(c)
 	// The monitor is our child only if we started it; if not, this says ECHILD.
 	unix.Wait4(monitor, nil, unix.WNOHANG, nil)
 

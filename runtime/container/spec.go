@@ -130,6 +130,12 @@ func capabilitySets(caps []string, uid int) *specs.LinuxCapabilities {
 	return sets
 }
 
+// processCapabilities is the same for a process that libcontainer starts later.
+func processCapabilities(caps []string, uid int) *configs.Capabilities {
+	s := capabilitySets(caps, uid)
+	return &configs.Capabilities{Bounding: s.Bounding, Permitted: s.Permitted, Effective: s.Effective}
+}
+
 func namespaces() []specs.LinuxNamespace {
 	ns := []specs.LinuxNamespace{
 		{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace},
