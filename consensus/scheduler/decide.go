@@ -1,0 +1,404 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// service decides on one service whose slots are classified.
+func (w *work) service(s *service) {
+	p := w.p
+	delete(p.wakes, s)
+	delete(p.starved, s)
+	s.cut = 0
+	w.stopExcess(s)
+	w.stopDoubles(s)
+	w.giveUpEnding(s)
+	why, placed := w.fill(s)
+	if s.spec != nil && w.left > 0 {
+		if held := w.roll(s, placed); why.slots == 0 {
+			why = held
+		}
+		w.drain(s, placed)
+	}
+	if why.slots == 0 {
+		why = w.slowEnding(s)
+	}
+	w.explain(s, why)
+	if w.left <= 0 {
+		s.cut = -1
+		w.next.Dirty = true
+		p.mark(s)
+	}
+}
+
+// stop wants a task ended; false when the plan is full.
+func (w *work) stop(t *task, d job.Desired, cause string) bool {
+	if w.left <= 0 {
+		return false
+	}
+	w.left--
+	w.plan.Stop = append(w.plan.Stop, state.TaskStop{ID: t.ID, Desired: d, Cause: cause})
+	w.p.mark(t.svc) // look again, in case that the plan is refused or lost
+	return true
+}
+
+// stopExcess ends what is not wanted, the highest slots first.
+func (w *work) stopExcess(s *service) {
+	sls := s.in(excess)
+	for i := len(sls) - 1; i >= 0; i-- {
+		for _, t := range sls[i].tasks {
+			if t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, w.excessCause(s, t)) {
+				return
+			}
+		}
+	}
+}
+
+func (w *work) excessCause(s *service, t *task) string {
+	j := s.job.job
+	switch {
+	case j == nil:
+		return "the job was removed"
+	case j.Stopped:
+		return "the job was stopped"
+	case s.spec == nil:
+		return "the job has no such service any more"
+	case s.spec.Mode == job.Global:
+		return w.misplacedCause(s, t)
+	}
+	return fmt.Sprintf("scaled to %d", s.spec.Replicas)
+}
+
+// misplacedCause says why a task cannot stay on its node.
+func (w *work) misplacedCause(s *service, t *task) string {
+	n := w.p.nodes[t.Node]
+	switch {
+	case n == nil:
+		return "its node was removed"
+	case n.n.State == job.NodeLeft:
+		return "node " + n.n.Name + " left"
+	case n.n.Drained:
+		return "node " + n.n.Name + " is draining"
+	}
+	if c := s.class.broken(n.n); c != nil {
+		return fmt.Sprintf("node %s no longer satisfies %s", n.n.Name, c)
+	}
+	return "the service changed its mode"
+}
+
+// stopDoubles leaves one task in each slot: one that is ready, then the oldest.
+func (w *work) stopDoubles(s *service) {
+	for _, sl := range s.in(double) {
+		var keep *task
+		for _, t := range sl.tasks { // oldest first
+			if t.Desired == job.DesiredRun && !t.ended() && (keep == nil || (t.st.Ready() && !keep.st.Ready())) {
+				keep = t
+			}
+		}
+		for _, t := range sl.tasks {
+			if t != keep && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, fmt.Sprintf("its slot is kept by task %s", keep.ID)) {
+				return
+			}
+		}
+	}
+}
+
+// giveUpEnding loses tasks whose end nobody will report, so that their slots become free.
+func (w *work) giveUpEnding(s *service) {
+	for _, sl := range s.in(ending) {
+		for _, t := range sl.tasks {
+			n := w.p.nodes[t.Node]
+			if t.ended() || (n != nil && n.n.State == job.NodeReady) || t.Desired == job.DesiredLost {
+				continue
+			}
+			if !w.stop(t, job.DesiredLost, w.nodeCause(t)) {
+				return
+			}
+		}
+	}
+}
+
+// nodeCause says what became of a task's node.
+func (w *work) nodeCause(t *task) string {
+	n := w.p.nodes[t.Node]
+	switch {
+	case n == nil:
+		return "its node was removed"
+	case n.n.State == job.NodeLeft:
+		return "node " + n.n.Name + " left"
+	}
+	return "node " + n.n.Name + " is down"
+}
+
+// fill places tasks into the slots that need one; it says why slots stay empty and how many tasks it placed.
+func (w *work) fill(s *service) (why reason, placed int) {
+	if s.spec == nil {
+		return reason{}, 0
+	}
+	todo := s.in(deserted)
+	failed, wait := w.due(s)
+	todo = append(todo, failed...)
+	gate := w.gate(s)
+	if gate == "" {
+		todo = append(todo, s.in(missing)...)
+	}
+	sortSlots(todo)
+	pk := newPicker(w.p, s, len(todo))
+	defer pk.done()
+	for i, sl := range todo {
+		if w.left <= 0 {
+			return why, placed
+		}
+		n, no := pk.pick(sl)
+		if n == nil {
+			w.p.starved[s] = struct{}{}
+			why.no.add(no)
+			why.slots++
+			if s.spec.Mode == job.Global {
+				continue
+			}
+			why.slots += len(todo) - i - 1 // they ask for the same
+			why.no = w.p.whyNone(s)
+			break
+		}
+		w.place(s, sl, n)
+		placed++
+	}
+	if why.slots > 0 {
+		why.text = why.no.String(s.info)
+	} else if gate != "" && len(s.sets[missing]) > 0 {
+		why = reason{slots: len(s.sets[missing]), text: gate}
+	} else if wait.slots > 0 {
+		why = wait
+	}
+	return why, placed
+}
+
+// place writes the placement into the plan and claims its room for the rest of the plan.
+func (w *work) place(s *service, sl *slot, n *node) {
+	w.left--
+	t := job.Task{
+		ID: w.p.NewID(), Job: s.job.name, Service: s.name, Digest: s.digest, Slot: sl.id.n, Node: n.n.ID,
+		Desired: job.DesiredRun, Placed: w.now,
+	}
+	old := sl.newest()
+	if c := sl.current(); c != nil {
+		old = c
+	}
+	if old != nil {
+		t.Replaces = old.ID
+	}
+	switch {
+	case sl.phase == deserted:
+		t.Cause, t.Attempt = w.nodeCause(old), old.Attempt
+		w.plan.Stop = append(w.plan.Stop, state.TaskStop{ID: old.ID, Desired: job.DesiredLost, Cause: t.Cause})
+	case sl.phase == failing:
+		t.Cause, t.Attempt = failCause(old, w.p.nodes[old.Node]), attempts(old)
+	case old == nil:
+		t.Cause = s.cause
+	case old.Digest != s.digest:
+		t.Cause = fmt.Sprintf("updated to version %d", s.job.job.Version)
+	default:
+		t.Cause = s.cause
+		if n := w.p.nodes[old.Node]; old.Desired == job.DesiredLost || n == nil || !n.n.Eligible() {
+			t.Cause = old.StopCause
+		}
+	}
+	w.plan.Place = append(w.plan.Place, t)
+	w.p.claim(n, s, s.info, n.n.ID)
+	w.p.claims = append(w.p.claims, claim{n, s, s.info})
+	w.p.mark(s)
+}
+
+func failCause(t *task, n *node) string {
+	where := ""
+	if n != nil {
+		where = " on node " + n.n.Name
+	}
+	switch {
+	case t.state() == job.Lost:
+		return "its task was lost" + where
+	case t.st.OOM:
+		return "its task ran out of memory" + where
+	case t.st.ExitCode != nil:
+		return fmt.Sprintf("its task ended%s with exit code %d", where, *t.st.ExitCode)
+	}
+	return "its task failed" + where
+}
+
+// attempts counts the tasks in a row that failed in the slot, the ended task t included. Both times are of t's node's
+// clock.
+func attempts(t *task) int {
+	if up, end := t.st.At[job.Running], t.st.At[t.st.State]; !up.IsZero() && end.Sub(up) >= steadyAfter {
+		return 1
+	}
+	return t.Attempt + 1
+}
+
+// backoff is how long to wait after n failures in a row.
+func backoff(n int) time.Duration {
+	d := minBackoff
+	for ; n > 1 && d < maxBackoff; n-- {
+		d *= 2
+	}
+	return min(d, maxBackoff)
+}
+
+// due lists the failing slots whose wait is over, and says what the others wait for. The wait is counted from when this
+// planner first saw the failure, by the leader's clock.
+func (w *work) due(s *service) (ready []*slot, wait reason) {
+	for _, sl := range s.in(failing) {
+		t := sl.current()
+		n := attempts(t)
+		if at := sl.since.Add(backoff(n)); at.After(w.now) {
+			w.wakeAt(s, at)
+			if wait.slots++; n > 1 {
+				wait.text = fmt.Sprintf("%s failed %d times in a row, the last one with: %s; tries again up to every %v",
+					t.Name(), n, failCause(t, w.p.nodes[t.Node]), backoff(n))
+			}
+			continue
+		}
+		ready = append(ready, sl)
+	}
+	if wait.text == "" {
+		wait = reason{} // the first wait is too short to speak of
+	}
+	return ready, wait
+}
+
+func (w *work) wakeAt(s *service, at time.Time) {
+	if old, ok := w.p.wakes[s]; !ok || at.Before(old) {
+		w.p.wakes[s] = at
+	}
+}
+
+// gate says which dependency holds back first placements, "" if none does. What takes a failed or lost task's place is
+// never held back.
+func (w *work) gate(s *service) string {
+	for _, d := range s.spec.DependsOn {
+		o := s.job.services[d.Service]
+		if o == nil || o.spec == nil {
+			return fmt.Sprintf("waits for %s, which the job does not have", d.Service)
+		}
+		switch {
+		case d.Condition == job.DependHealthy && o.ready < o.wanted:
+			return fmt.Sprintf("waits for %s to be healthy", d.Service)
+		case d.Condition == job.DependCompleted && o.completed < o.wanted:
+			return fmt.Sprintf("waits for %s to complete", d.Service)
+		case o.started < o.wanted:
+			return fmt.Sprintf("waits for %s to start", d.Service)
+		}
+	}
+	return ""
+}
+
+// roll replaces what runs a former content: at once where it serves nobody, else one slot at a time, the next one when
+// all is well. It says what holds it up when that lasts.
+func (w *work) roll(s *service, placed int) reason {
+	old := s.in(outdated)
+	if len(old) == 0 {
+		return reason{}
+	}
+	cause := fmt.Sprintf("updated to version %d", s.job.job.Version)
+	var serving []*slot
+	stopped := 0
+	for _, sl := range old {
+		t := sl.current()
+		if t.st.Ready() {
+			serving = append(serving, sl)
+			continue
+		}
+		if !w.stop(t, job.DesiredStop, cause) {
+			return reason{}
+		}
+		stopped++
+	}
+	if len(serving) == 0 {
+		return reason{}
+	}
+	var open []*slot
+	for _, ph := range []phase{missing, ending, failing, deserted, unready, misplaced, double} {
+		open = append(open, s.in(ph)...)
+	}
+	if len(open) == 0 && placed == 0 && stopped == 0 {
+		w.stop(serving[0].current(), job.DesiredStop, cause)
+		return reason{}
+	}
+	for _, sl := range open {
+		t := sl.current()
+		if t == nil {
+			continue
+		}
+		if late := sl.since.Add(patience); late.After(w.now) {
+			w.wakeAt(s, late)
+			continue
+		}
+		text := fmt.Sprintf("the update to version %d waits for %s (task %s, %s) to be ready", s.job.job.Version, t.Name(), t.ID, t.state())
+		if t.st != nil && t.st.Message != "" {
+			text += ": " + t.st.Message
+		}
+		return reason{slots: len(serving), text: text}
+	}
+	return reason{}
+}
+
+// drain moves tasks away from nodes where they may not stay: at once where they serve nobody, else one at a time, the
+// next one when the last one is ready, or has taken too long for that, or fits nowhere: a drain empties the node.
+func (w *work) drain(s *service, placed int) {
+	var serving []*slot
+	stopped := 0
+	for _, sl := range s.in(misplaced) {
+		t := sl.current()
+		if t.st.Ready() {
+			serving = append(serving, sl)
+			continue
+		}
+		if !w.stop(t, job.DesiredStop, w.misplacedCause(s, t)) {
+			return
+		}
+		stopped++
+	}
+	if len(serving) == 0 || placed > 0 || stopped > 0 {
+		return
+	}
+	for _, ph := range []phase{ending, unready} {
+		for sl := range s.sets[ph] {
+			if late := sl.since.Add(drainPatience); late.After(w.now) {
+				w.wakeAt(s, late)
+				return
+			}
+		}
+	}
+	t := serving[0].current()
+	w.stop(t, job.DesiredStop, w.misplacedCause(s, t))
+}
+
+// slowEnding tells of slots that wait for a task to end for longer than it should take.
+func (w *work) slowEnding(s *service) (why reason) {
+	for _, sl := range s.in(ending) {
+		for _, t := range sl.tasks {
+			if t.ended() || t.Desired == job.DesiredRun {
+				continue
+			}
+			grace := patience
+			if t.info != nil {
+				grace += t.info.spec.StopGrace
+			}
+			if late := sl.since.Add(grace); late.After(w.now) {
+				w.wakeAt(s, late)
+				continue
+			}
+			where := string(t.Node)
+			if n := w.p.nodes[t.Node]; n != nil {
+				where = n.n.Name
+			}
+			why.slots++
+			why.text = fmt.Sprintf("waits for task %s of %s to stop on node %s", t.ID, t.Name(), where)
+		}
+	}
+	return why
+}

@@ -1,0 +1,357 @@
+package scheduler
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// info is what placing a service asks, by its digest.
+type info struct {
+	spec   *job.Service
+	demand job.Resources
+	ports  []job.Port
+	// local: it keeps data in a named volume, so its slots had better stay where they are.
+	local bool
+}
+
+func newInfo(s *job.Service) *info {
+	i := &info{spec: s, demand: s.Demand(), ports: state.PublishedPorts(s)}
+	for _, m := range s.Mounts {
+		if m.Type == job.MountVolume && m.Source != "" {
+			i.local = true
+		}
+	}
+	return i
+}
+
+// jobState is a job with all services that it has or that still have tasks.
+type jobState struct {
+	name     string
+	job      *job.Job // nil: removed
+	services map[string]*service
+}
+
+// service is one service with its slots.
+type service struct {
+	job    *jobState
+	name   string
+	spec   *job.Service // nil: nothing of it is meant to run
+	digest job.Digest
+	info   *info
+	class  *class
+	cause  string // of first placements: submitted, scaled
+
+	slots map[slotID]*slot
+	count map[job.NodeID]int // tasks that have not ended, by node
+	sets  [phases]map[*slot]struct{}
+	dirty map[*slot]struct{}
+	all   bool // all slots are dirty
+
+	// Sums over wanted slots, for those that depend on it.
+	wanted, started, ready, completed int
+
+	blocked *job.Blocked // as the state has it
+	queued  bool
+	cut     int
+}
+
+// slotID is a number, or for a global service a node.
+type slotID struct {
+	n    int
+	node job.NodeID
+}
+
+// slot is the place for one task.
+type slot struct {
+	id    slotID
+	tasks []*task // by age, all that the state has
+	phase phase
+	since time.Time // when the phase was first seen; zero: not looked at yet
+	sum   sum       // what it adds to the service's sums
+}
+
+type sum struct{ wanted, started, ready, completed bool }
+
+// task is a task with its status and what it asks.
+type task struct {
+	*job.Task
+	st   *job.Status
+	info *info // nil if the state did not have the service
+	slot *slot
+	svc  *service
+}
+
+func (t *task) ended() bool { return t.st != nil && t.st.State.Terminal() }
+func (t *task) state() job.State {
+	if t.st == nil {
+		return job.Placed
+	}
+	return t.st.State
+}
+
+// Update takes in what one command changed. Batches up to the planner's index are ignored.
+func (p *Planner) Update(b state.Batch) {
+	if b.Index <= p.index {
+		return
+	}
+	p.index = b.Index
+	for _, c := range b.Changes {
+		p.change(c)
+	}
+}
+
+func (p *Planner) change(c state.Change) {
+	switch c.Table {
+	case state.TableNodes:
+		was, _ := c.Before.(*job.Node)
+		is, _ := c.After.(*job.Node)
+		p.putNode(was, is)
+	case state.TableJobs:
+		if is, ok := c.After.(*job.Job); ok && is != nil {
+			p.putJob(is.Name, is)
+		} else if was, ok := c.Before.(*job.Job); ok {
+			p.putJob(was.Name, nil)
+		}
+	case state.TableServices:
+		if is, ok := c.After.(*job.Service); ok && is != nil {
+			if d := is.Digest(); p.infos[d] == nil {
+				p.infos[d] = newInfo(is)
+			}
+		} else if was, ok := c.Before.(*job.Service); ok {
+			delete(p.infos, was.Digest())
+		}
+	case state.TableTasks:
+		if is, ok := c.After.(*job.Task); ok && is != nil {
+			var st *job.Status
+			if t := p.tasks[is.ID]; t != nil {
+				st = t.st
+			}
+			p.putTask(is, st)
+		} else if was, ok := c.Before.(*job.Task); ok {
+			p.dropTask(was.ID)
+		}
+	case state.TableStatuses:
+		if is, ok := c.After.(*job.Status); ok && is != nil {
+			if t := p.tasks[is.Task]; t != nil {
+				p.putTask(t.Task, is)
+			}
+		}
+	case state.TableBlocked:
+		if is, ok := c.After.(*job.Blocked); ok && is != nil {
+			p.service(is.Job, is.Service).blocked = is
+		} else if was, ok := c.Before.(*job.Blocked); ok {
+			s := p.service(was.Job, was.Service)
+			s.blocked = nil
+			p.forget(s)
+		}
+	}
+}
+
+// service finds a service's index, making it when it is new.
+func (p *Planner) service(jobName, name string) *service {
+	j := p.jobs[jobName]
+	if j == nil {
+		j = &jobState{name: jobName, services: map[string]*service{}}
+		p.jobs[jobName] = j
+	}
+	s := j.services[name]
+	if s == nil {
+		s = &service{job: j, name: name, slots: map[slotID]*slot{}, count: map[job.NodeID]int{}, dirty: map[*slot]struct{}{}}
+		j.services[name] = s
+	}
+	return s
+}
+
+// forget drops the index of a service of which nothing is left.
+func (p *Planner) forget(s *service) {
+	if s.spec != nil || len(s.slots) > 0 || s.blocked != nil || s.queued {
+		return
+	}
+	if s.job.job != nil && s.job.job.Spec.Service(s.name) != nil {
+		return // stopped
+	}
+	delete(p.wakes, s)
+	delete(p.starved, s)
+	delete(s.job.services, s.name)
+	if len(s.job.services) == 0 && s.job.job == nil {
+		delete(p.jobs, s.job.name)
+	}
+}
+
+// putJob takes in a job's new content, nil when it was removed. Only services that changed are looked at again.
+func (p *Planner) putJob(name string, j *job.Job) {
+	js := p.jobs[name]
+	if js == nil {
+		js = &jobState{name: name, services: map[string]*service{}}
+		p.jobs[name] = js
+	}
+	js.job = j
+	seen := map[string]bool{}
+	if j != nil {
+		for i := range j.Spec.Services {
+			spec := &j.Spec.Services[i]
+			seen[spec.Name] = true
+			if j.Stopped {
+				p.setSpec(p.service(name, spec.Name), nil)
+			} else {
+				p.setSpec(p.service(name, spec.Name), spec)
+			}
+		}
+	}
+	for _, sn := range slices.Sorted(maps.Keys(js.services)) {
+		if !seen[sn] {
+			p.setSpec(js.services[sn], nil)
+		}
+	}
+	if j == nil && len(js.services) == 0 {
+		delete(p.jobs, name)
+	}
+}
+
+func (p *Planner) setSpec(s *service, spec *job.Service) {
+	if spec == nil {
+		if s.spec != nil {
+			p.dropClass(s)
+			s.spec, s.info, s.digest = nil, nil, ""
+			delete(p.globals, s)
+		}
+		s.all = true
+		p.mark(s)
+		return
+	}
+	d := spec.Digest()
+	s.cause = "submitted"
+	if s.spec != nil && s.digest == d {
+		if s.spec.Replicas == spec.Replicas {
+			s.spec = spec
+			return
+		}
+		s.cause = "scaled"
+	}
+	if s.digest != d {
+		p.dropClass(s)
+		if p.infos[d] == nil {
+			p.infos[d] = newInfo(spec)
+		}
+		s.digest, s.info = d, p.infos[d]
+		s.class = p.useClass(spec.Constraints)
+	}
+	s.spec = spec
+	delete(p.globals, s)
+	if spec.Mode == job.Global {
+		p.globals[s] = struct{}{}
+	}
+	s.all = true
+	p.mark(s)
+	p.markDependents(s)
+}
+
+// markDependents has the services that wait for s looked at.
+func (p *Planner) markDependents(s *service) {
+	for _, o := range s.job.services {
+		if o.spec == nil || len(o.sets[missing]) == 0 {
+			continue
+		}
+		for _, d := range o.spec.DependsOn {
+			if d.Service == s.name {
+				p.mark(o)
+			}
+		}
+	}
+}
+
+// putTask takes in a new task, or a task's or its status' change.
+func (p *Planner) putTask(k *job.Task, st *job.Status) {
+	t := p.tasks[k.ID]
+	if t == nil {
+		s := p.service(k.Job, k.Service)
+		t = &task{Task: k, st: st, info: p.infos[k.Digest], svc: s, slot: s.slot(slotIDOf(k))}
+		p.tasks[k.ID] = t
+		t.slot.tasks = append(t.slot.tasks, t)
+		slices.SortFunc(t.slot.tasks, func(a, b *task) int {
+			return cmp.Or(cmp.Compare(a.Index, b.Index), strings.Compare(string(a.ID), string(b.ID)))
+		})
+		if n := p.nodes[k.Node]; n != nil {
+			n.tasks[t] = struct{}{}
+		}
+		if !t.ended() {
+			p.claim(p.nodes[k.Node], s, t.info, k.Node)
+		}
+		p.touch(s, t.slot)
+		return
+	}
+	was := t.ended()
+	t.Task, t.st = k, st
+	if !was && t.ended() {
+		p.unclaim(t)
+	}
+	p.touch(t.svc, t.slot)
+}
+
+func slotIDOf(k *job.Task) slotID {
+	if k.Slot == 0 {
+		return slotID{node: k.Node}
+	}
+	return slotID{n: k.Slot}
+}
+
+func (p *Planner) dropTask(id job.TaskID) {
+	t := p.tasks[id]
+	if t == nil {
+		return
+	}
+	if !t.ended() {
+		p.unclaim(t)
+	}
+	delete(p.tasks, id)
+	if n := p.nodes[t.Node]; n != nil {
+		delete(n.tasks, t)
+	}
+	t.slot.tasks = slices.DeleteFunc(t.slot.tasks, func(o *task) bool { return o == t })
+	p.touch(t.svc, t.slot)
+}
+
+// touch has one slot looked at by the next plan.
+func (p *Planner) touch(s *service, sl *slot) {
+	s.dirty[sl] = struct{}{}
+	p.mark(s)
+}
+
+func (s *service) slot(id slotID) *slot {
+	sl := s.slots[id]
+	if sl == nil {
+		sl = &slot{id: id}
+		s.slots[id] = sl
+	}
+	return sl
+}
+
+func (p *Planner) unclaim(t *task) {
+	n := p.nodes[t.Node]
+	if n == nil {
+		n = &node{n: &job.Node{ID: t.Node}} // removed: only the service's count is left to correct
+	}
+	p.release(n, t.svc, t.info)
+	p.freed = true
+}
+
+// claim and release keep what is used on a node and by whom.
+func (p *Planner) claim(n *node, s *service, i *info, id job.NodeID) {
+	s.count[id]++
+	if n != nil {
+		n.add(i, 1)
+	}
+}
+
+func (p *Planner) release(n *node, s *service, i *info) {
+	if s.count[n.n.ID]--; s.count[n.n.ID] <= 0 {
+		delete(s.count, n.n.ID)
+	}
+	n.add(i, -1)
+}
