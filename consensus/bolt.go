@@ -23,7 +23,7 @@ import (
 var keyNodeID = []byte("ShoalNodeID")
 
 // lockTimeout is how long to wait for another process to let go of the log.
-const lockTimeout = 2 * time.Second
+const lockTimeout = time.Second
 
 // openFiles opens the log and the snapshots in dir, and creates them for a node that never had any.
 func openFiles(dir string, id job.NodeID, log *bridge) (Stores, io.Closer, error) {
@@ -50,8 +50,10 @@ func openFiles(dir string, id job.NodeID, log *bridge) (Stores, io.Closer, error
 // under its old id without what it promised under it.
 func openBolt(dir string, id job.NodeID) (*raftboltdb.BoltStore, error) {
 	path, started := filepath.Join(dir, logFile), filepath.Join(dir, startedFile)
-	_, err := os.Stat(path)
+	info, err := os.Stat(path)
 	switch {
+	case err == nil && info.Size() == 0:
+		return nil, openError(path, fmt.Errorf("%w: it is empty", errDamaged))
 	case err == nil:
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("open raft log: %w", err)
@@ -62,6 +64,9 @@ func openBolt(dir string, id job.NodeID) (*raftboltdb.BoltStore, error) {
 		if err := createBolt(path); err != nil {
 			return nil, fmt.Errorf("create raft log %s: %w", path, err)
 		}
+	}
+	if err := verify(path); err != nil {
+		return nil, openError(path, err)
 	}
 	bolt, err := open(path)
 	if err != nil {
@@ -127,17 +132,41 @@ func open(path string) (store *raftboltdb.BoltStore, err error) {
 		})
 		return err
 	})
-	switch {
-	case err == nil:
-		return store, nil
-	case errors.Is(err, bbolterrors.ErrTimeout):
-		return nil, fmt.Errorf("open raft log %s: another process has it open: is an agent running already?", path)
-	case errors.Is(err, bbolterrors.ErrInvalid), errors.Is(err, bbolterrors.ErrChecksum), errors.Is(err, bbolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("open raft log %s: the file is damaged: %w; move the raft directory away to come in as a new node", path, err)
-	case isFull(err):
-		return nil, fmt.Errorf("open raft log %s: disk full: %w; free some space there", path, err)
+	if err != nil {
+		return nil, openError(path, err)
 	}
-	return nil, fmt.Errorf("open raft log %s: %w", path, err)
+	return store, nil
+}
+
+// verify reads every page that is in use. bbolt does the same when it looks for the free ones, but on a goroutine of
+// its own, where the panic over a damaged page cannot be caught and would end the agent without a word of advice.
+func verify(path string) error {
+	return guarded(func() error {
+		db, err := bbolt.Open(path, fileMode, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+				return b.ForEach(func(_, _ []byte) error { return nil })
+			})
+		})
+	})
+}
+
+// openError says what to do about a log that does not open.
+func openError(path string, err error) error {
+	switch {
+	case errors.Is(err, bbolterrors.ErrTimeout):
+		return fmt.Errorf("open raft log %s: another process has it open: is an agent running already?", path)
+	case errors.Is(err, errDamaged), errors.Is(err, bbolterrors.ErrInvalid), errors.Is(err, bbolterrors.ErrChecksum),
+		errors.Is(err, bbolterrors.ErrVersionMismatch):
+		return fmt.Errorf("open raft log %s: the file is damaged: %w; move the raft directory away to come in as a new node", path, err)
+	case isFull(err):
+		return fmt.Errorf("open raft log %s: disk full: %w; free some space there", path, err)
+	}
+	return fmt.Errorf("open raft log %s: %w", path, err)
 }
 
 // removeHalfSnapshots clears what a crash left of a snapshot that was being written; raft ignores but keeps it.

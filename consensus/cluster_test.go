@@ -357,6 +357,27 @@ func TestCrashedMembersComeBackWithTheirState(t *testing.T) {
 	})
 }
 
+func TestLeadBeginsWithWhatIsCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		defer c.close()
+		m := c.leader()
+		index := c.propose(m, "kept")
+		c.crash(m)
+		c.net.cut(m.addr, false)
+		c.start(m)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		c.must(m.Lead(ctx, func(context.Context, uint64) error {
+			if got := m.store.View().Index(); got < index {
+				t.Errorf("work began at index %d, %d was committed", got, index)
+			}
+			cancel()
+			return nil
+		}))
+	})
+}
+
 func TestWriteErrorEndsTheLog(t *testing.T) {
 	for role, leads := range map[string]bool{"leader": true, "follower": false} {
 		t.Run(role, func(t *testing.T) {

@@ -18,7 +18,8 @@ type disk struct {
 	dir     string
 	limit   time.Duration // a write that takes longer is a stall
 	closeCh chan struct{} // closed when the log closes
-	changed chan struct{} // cap 1: look at condition again
+	changed chan struct{} // cap 1: look at trouble again
+	spare   func() bool   // frees space set aside; false when there is none left
 
 	mu      sync.Mutex
 	pending map[uint64]pendingWrite
@@ -42,6 +43,7 @@ func newDisk(dir string, limit time.Duration) *disk {
 		limit:   limit,
 		closeCh: make(chan struct{}),
 		changed: make(chan struct{}, 1),
+		spare:   func() bool { return false },
 		pending: make(map[uint64]pendingWrite),
 	}
 }
@@ -63,6 +65,9 @@ func (d *disk) write(op string, fn func() error) error {
 			return d.refusal() // a failure elsewhere while we wrote: do not acknowledge this either
 		case !isFull(err):
 			return d.fail(op, err)
+		}
+		if d.spare() {
+			continue
 		}
 		full := &DiskError{Dir: d.dir, Op: op, Full: true, Err: err}
 		if !d.setFull(full) {
@@ -88,13 +93,16 @@ func (d *disk) read(op string, answer func(error) bool, fn func() error) error {
 	return d.fail(op, err)
 }
 
+// errDamaged says that a store's content makes no sense.
+var errDamaged = errors.New("damaged content")
+
 // guarded turns a panic of the store into an error: bbolt panics on pages that are not what they should be, and a read
 // error under its memory map arrives as a fault.
 func guarded(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the store is damaged: %v", p)
+			err = fmt.Errorf("%w: %v", errDamaged, p)
 		}
 	}()
 	return fn()

@@ -30,6 +30,7 @@ type Log struct {
 	gate    *gate
 	stores  Stores
 	files   io.Closer // nil when the stores were given
+	reserve *reserve  // likewise
 	trans   *raft.NetworkTransport
 	peers   *progress
 	raft    *raft.Raft
@@ -90,6 +91,8 @@ func (l *Log) open(store *state.Store) error {
 		if l.stores, l.files, err = openFiles(l.cfg.Dir, l.id, lines); err != nil {
 			return err
 		}
+		l.reserve = newReserve(l.cfg.Dir)
+		l.disk.spare = l.useReserve
 	}
 	l.stores = guardedStores(l.stores, l.disk)
 	l.gate = newGate(l.cfg.Streams, l.cfg.Dial, l.cfg.Advertise)
@@ -107,6 +110,16 @@ func (l *Log) open(store *state.Store) error {
 		err = trouble
 	}
 	return fmt.Errorf("open raft log: %w", err)
+}
+
+// useReserve gives up the space that was set aside for a full disk, once.
+func (l *Log) useReserve() bool {
+	if !l.reserve.release() {
+		return false
+	}
+	l.logger.Error("disk full: the log goes on in the space set aside for this; free some space now",
+		"node", l.id, "dir", l.cfg.Dir, "bytes", reserveBytes)
+	return true
 }
 
 // startRaft runs NewRaft on a goroutine of its own, which the guarded stores may end (see stop).
@@ -137,6 +150,9 @@ func (l *Log) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { l.watchLeader(watching) })
 	parts.Go(func() { l.watchDisk(watching) })
+	if l.reserve != nil {
+		go l.reserve.keep(watching, l.logger) // not waited for: the disk may hang
+	}
 
 	err := l.wait(ctx)
 	if err == nil {

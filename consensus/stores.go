@@ -68,18 +68,20 @@ func isKeyNotFound(err error) bool { return err.Error() == "not found" }
 
 // Set ends the calling goroutine when the store cannot be written: see stop.
 func (g guardedStable) Set(key, val []byte) error {
-	if err := g.disk.write("store the vote", func() error { return g.StableStore.Set(key, val) }); err != nil {
+	err := g.disk.write("store the vote", func() error { return g.StableStore.Set(key, val) })
+	if err != nil {
 		stop()
 	}
-	return nil
+	return err
 }
 
 // SetUint64 is like Set.
 func (g guardedStable) SetUint64(key []byte, val uint64) error {
-	if err := g.disk.write("store the term", func() error { return g.StableStore.SetUint64(key, val) }); err != nil {
+	err := g.disk.write("store the term", func() error { return g.StableStore.SetUint64(key, val) })
+	if err != nil {
 		stop()
 	}
-	return nil
+	return err
 }
 
 func (g guardedStable) Get(key []byte) (val []byte, err error) {

@@ -161,19 +161,35 @@ func (n *Node) keepHolders(ctx context.Context) error {
 			return err
 		}
 		for _, c := range consensus.PlanHolders(n.candidates(), current, time.Now()) {
-			if err := n.raft.Change(ctx, c); err != nil {
+			if err := n.changeHolders(ctx, c); err != nil {
 				if ctx.Err() == nil {
-					n.log.Warn("cannot change who holds the log", "change", c.String(), "error", err)
+					n.log.Warn("cannot change who holds the log", "change", c.Kind, "node", c.ID, "error", err)
 				}
 				sleep(ctx, time.Second)
 				break
 			}
-			n.log.Info("changed who holds the log", "change", c.String())
+			n.log.Info("changed who holds the log", "change", c.Kind, "node", c.ID, "reason", c.Reason)
 			now := time.Now()
-			_, _ = n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: c.String()}}) // for people only
+			_, _ = n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: string(c.Kind) + ": " + c.Reason}}) // for people only
 		}
 	}
 	return nil
+}
+
+func (n *Node) changeHolders(ctx context.Context, c consensus.Change) error {
+	switch c.Kind {
+	case consensus.ChangeAddStandby:
+		return n.raft.AddStandby(ctx, c.ID, c.Addr)
+	case consensus.ChangePromote:
+		return n.raft.Promote(ctx, c.ID)
+	case consensus.ChangeDemote:
+		return n.raft.Demote(ctx, c.ID)
+	case consensus.ChangeRemove:
+		return n.raft.Remove(ctx, c.ID)
+	case consensus.ChangeTransfer:
+		return n.raft.TransferLeadership(ctx, c.ID)
+	}
+	return fmt.Errorf("unknown change %q", c.Kind)
 }
 
 // candidates are the nodes as the log and gossip know them.

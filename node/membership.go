@@ -53,6 +53,9 @@ func (n *Node) path(elem ...string) string {
 // establish makes sure that this machine is a node of a cluster: of the one in its data directory, of the one that it
 // is told to join, or else of one that it founds.
 func (n *Node) establish(ctx context.Context) error {
+	if err := os.MkdirAll(n.path(identityDir), 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
 	id, fresh, err := consensus.LoadOrCreateID(n.path(raftDir))
 	if err != nil {
 		return err

@@ -705,7 +705,7 @@ func TestBombIsStopped(t *testing.T) {
 
 func TestStoreIsAnOCILayoutThatOthersRead(t *testing.T) {
 	s := open(t)
-	want := load(t, s, busyboxArchive(t, "web:1"))
+	want := load(t, s, ociArchive(t, "web:1", gzipped(tarOf(t, file("f", "x")))))
 	path, err := layout.FromPath(s.dir)
 	if err != nil {
 		t.Fatal(err)

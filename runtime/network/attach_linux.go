@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 
@@ -211,7 +212,7 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	attrs.Name = vethName(id)
 	attrs.MTU = bridge.Attrs().MTU
 	attrs.MasterIndex = bridge.Attrs().Index
-	attrs.Flags = 0
+	attrs.Flags = net.FlagUp
 	// One message makes both ends, each in its place: no end is ever seen in the wrong namespace or under a wrong name.
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: containerLink, PeerHardwareAddr: ep.MAC, PeerNamespace: netlink.NsFd(ns)}
 	err = n.nl.LinkAdd(veth)
@@ -225,21 +226,25 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("create link %s with %s in the container: %w", attrs.Name, containerLink, err)
 	}
-	host, err := n.nl.LinkByName(attrs.Name)
-	if err != nil {
-		return fmt.Errorf("look up link %s: %w", attrs.Name, err)
-	}
-	if err := n.nl.LinkSetUp(host); err != nil {
-		return fmt.Errorf("set link %s up: %w", attrs.Name, err)
-	}
 	if len(ep.Ports) > 0 {
-		// Where the kernel shows bridged packets to netfilter (bridge-nf-call-iptables), a container that asks for its own
-		// published port is answered within the bridge, out of the port that the question came in by.
-		if err := n.nl.LinkSetHairpin(host, true); err != nil {
-			return fmt.Errorf("set hairpin on link %s: %w", attrs.Name, err)
+		if err := n.setHairpin(attrs.Name); err != nil {
+			return err
 		}
 	}
 	return configure(ns, ep)
+}
+
+// setHairpin lets what comes in by a link go out by it again. Where the kernel shows bridged packets to netfilter
+// (bridge-nf-call-iptables), a container that asks for its own published port is answered within the bridge.
+func (n *Network) setHairpin(name string) error {
+	link, err := n.nl.LinkByName(name)
+	if err == nil {
+		err = n.nl.LinkSetHairpin(link, true)
+	}
+	if err != nil {
+		return fmt.Errorf("set hairpin on link %s: %w", name, err)
+	}
+	return nil
 }
 
 // configure works inside the container's namespace through a socket that was made there; no thread stays inside.
@@ -328,7 +333,7 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 }
 
 // Adopt tells, after a restart of the agent, which containers live. Their leases and ports are kept, those of all others
-// and links without a lease are removed. A port whose holder was lost in between is logged, and still served.
+// and links without a lease are removed. Call it before the first Attach. A port whose holder was lost in between is logged, and still served.
 func (n *Network) Adopt(ids []string) error {
 	live := map[string]bool{}
 	links := map[string]bool{}

@@ -18,6 +18,8 @@ const (
 	resolvCheck = 5 * time.Second
 	// forwardTimeout is for one try with one upstream.
 	forwardTimeout = 2 * time.Second
+	// forwardBuffer takes the longest answer over UDP: we ask for no more than maxMessage.
+	forwardBuffer = 4096
 	// maxForwards bounds the queries that wait for an upstream; more are refused at once, so that a container that asks
 	// without end costs the others nothing but the wait for a free place.
 	maxForwards = 256
@@ -88,6 +90,9 @@ func (f *forwarder) ask(ctx context.Context, q *dns.Msg, overTCP bool) *dns.Msg 
 	}
 	out := q.Copy()
 	out.Id = dns.Id()
+	if opt := out.IsEdns0(); opt != nil {
+		opt.SetUDPSize(maxMessage)
+	}
 	for _, up := range f.upstreams() {
 		m, err := f.exchange(ctx, out, up, overTCP)
 		if err != nil || m == nil || m.Rcode == dns.RcodeServerFailure || m.Rcode == dns.RcodeRefused {
@@ -123,7 +128,7 @@ func (f *forwarder) exchangeOver(ctx context.Context, network string, q *dns.Msg
 		return nil, err
 	}
 	defer conn.Close()
-	c := &dns.Client{Net: network, Timeout: forwardTimeout, UDPSize: dns.MaxMsgSize}
-	m, _, err := c.ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize})
+	c := &dns.Client{Net: network, Timeout: forwardTimeout, UDPSize: forwardBuffer}
+	m, _, err := c.ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: conn, UDPSize: forwardBuffer})
 	return m, err
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -142,7 +143,7 @@ func attach(t testing.TB, n *Network, id string, ports ...Port) (*space, Endpoin
 	return c, ep
 }
 
-// run runs n until the test ends.
+// run runs n until the test ends. When it returns, DNS answers.
 func run(t testing.TB, n *Network) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -154,6 +155,22 @@ func run(t testing.TB, n *Network) {
 			t.Error(err)
 		}
 	})
+	at := netip.AddrPortFrom(n.Gateway(), dnsPort).String()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		err := n.home.do(func() error {
+			c, err := net.Dial("tcp4", at)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("DNS does not answer: %v", err)
+		}
+	}
 }
 
 // serveTCP answers every connection to port with "<name> sees <client address>".
@@ -256,4 +273,13 @@ func (s *space) routes() map[string]string {
 		got[r.Dst.String()] = r.Gw.String()
 	}
 	return got
+}
+
+// removeTable deletes the nftables table behind the back of the machine's Network.
+func (s *space) removeTable() {
+	s.t.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(int(s.ns)))
+	s.must(err)
+	conn.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName})
+	s.must(conn.Flush())
 }

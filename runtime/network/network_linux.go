@@ -221,7 +221,7 @@ func (n *Network) Run(ctx context.Context) error {
 	for {
 		gw, active := n.state()
 		if active {
-			n.dns.serve(gw)
+			n.dns.serve(gw, n.pool(n.Subnet()))
 		} else {
 			n.dns.stop()
 		}

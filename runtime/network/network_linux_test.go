@@ -264,7 +264,7 @@ func TestContainerCannotReachHostLoopback(t *testing.T) {
 	c.refused("tcp", "127.0.0.1:80")
 
 	// The same attempt without our table succeeds, else this test proves nothing.
-	host.must(n.removeRules())
+	host.removeTable()
 	c.want("tcp", "127.0.0.1:80", "secret sees "+ep.Address.Addr().String())
 }
 
@@ -328,6 +328,27 @@ func TestContainerStartedAgainIsAttachedAgain(t *testing.T) {
 	}
 	host.want("tcp", "127.0.0.1:8080", "web sees 10.176.1.1")
 	host.refused("tcp", "127.0.0.1:8081")
+
+	// The same host port, another port inside: one entry changes its value.
+	attach(t, n, "web", Port{HostPort: 8080, ContainerPort: 81})
+	host.refused("tcp", "127.0.0.1:8080")
+	web, _ = attach(t, n, "web", Port{HostPort: 8080, ContainerPort: 82})
+	web.serveTCP("new", ":82")
+	host.want("tcp", "127.0.0.1:8080", "new sees 10.176.1.1")
+}
+
+func TestContainersTakeTheMTUOfTheWayOut(t *testing.T) {
+	host := newSpace(t)
+	cable(host, "wan", "192.0.2.1/24", newSpace(t), "wan", "192.0.2.2/24")
+	host.must(host.nl.LinkSetMTU(host.link("wan"), 1400))
+	_, all, _ := net.ParseCIDR("0.0.0.0/0")
+	host.must(host.nl.RouteAdd(&netlink.Route{Dst: all, Gw: net.ParseIP("192.0.2.2")}))
+	n := host.network(nodeConfig(1))
+	host.must(n.Setup(t.Context()))
+	c, _ := attach(t, n, "c")
+	if got := c.link("eth0").Attrs().MTU; got != 1400 {
+		t.Errorf("eth0 has MTU %d, want 1400", got)
+	}
 }
 
 func TestTeardownLeavesNothing(t *testing.T) {
@@ -368,9 +389,15 @@ func TestWhatOthersRemoveComesBack(t *testing.T) {
 	web, _ := attach(t, n, "web", Port{HostPort: 8080, ContainerPort: 80})
 	web.serveTCP("web", ":80")
 
-	host.must(n.removeRules()) // as a reload of the machine's firewall does
+	host.removeTable() // as a reload of the machine's firewall does
 	n.repair(t.Context())
 	host.want("tcp", "127.0.0.1:8080", "web sees 10.176.1.1")
+
+	host.removeTable()
+	next, _ := attach(t, n, "next", Port{HostPort: 8081, ContainerPort: 80}) // does not wait for a repair
+	next.serveTCP("next", ":80")
+	host.want("tcp", "127.0.0.1:8080", "web sees 10.176.1.1")
+	host.want("tcp", "127.0.0.1:8081", "next sees 10.176.1.1")
 
 	host.must(host.nl.LinkDel(host.link(DefaultBridge)))
 	n.repair(t.Context())

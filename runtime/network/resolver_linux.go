@@ -47,8 +47,9 @@ type resolver struct {
 	// changed is closed and replaced when zone is.
 	changed chan struct{}
 
-	// Run's own.
+	// Run's own; at, pool and ctx do not change while servers run.
 	at      netip.Addr
+	pool    netip.Prefix
 	servers []*dns.Server
 	done    sync.WaitGroup
 	ctx     context.Context
@@ -73,8 +74,8 @@ func (n *Network) SetRecords(r Records) {
 	d.changed = make(chan struct{})
 }
 
-// serve makes the resolver listen on gw, if it does not do so yet.
-func (d *resolver) serve(gw netip.Addr) {
+// serve makes the resolver listen on gw for clients in pool, if it does not do so yet.
+func (d *resolver) serve(gw netip.Addr, pool netip.Prefix) {
 	if len(d.servers) > 0 && d.at == gw {
 		return
 	}
@@ -99,7 +100,7 @@ func (d *resolver) serve(gw netip.Addr) {
 		}
 		return
 	}
-	d.failed, d.at = "", gw
+	d.failed, d.at, d.pool = "", gw, pool
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.forward.exclude(gw)
 	d.start(&dns.Server{PacketConn: packets, Handler: d})
@@ -174,7 +175,8 @@ func (d *resolver) answer(ctx context.Context, q *dns.Msg, from netip.Addr, over
 		return reply(q, dns.RcodeFormatError)
 	}
 	question := q.Question[0]
-	if question.Qclass != dns.ClassINET {
+	// Who routes to the gateway from outside finds no open resolver.
+	if question.Qclass != dns.ClassINET || !d.pool.Contains(from) && !from.IsLoopback() {
 		return reply(q, dns.RcodeRefused)
 	}
 	name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
@@ -186,8 +188,8 @@ func (d *resolver) answer(ctx context.Context, q *dns.Msg, from netip.Addr, over
 		if addrs, known := z.lookup(scope, name); known {
 			return answerAddrs(q, addrs)
 		}
-		if target, ours := z.pointer(name); ours {
-			return answerPointer(q, target)
+		if addr, ok := reverseAddr(name); ok && d.pool.Contains(addr) {
+			return answerPointer(q, z.reverse[addr])
 		}
 	}
 	if name == "" || strings.Contains(name, ".") {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
 )
 
 // query asks n's gateway from inside s.
@@ -112,6 +113,7 @@ func TestContainersAskForNames(t *testing.T) {
 		{other, "db.shop", dns.TypeA, dns.RcodeSuccess, both},
 		{host, "db.shop", dns.TypeA, dns.RcodeSuccess, both},
 		{host, "db", dns.TypeA, dns.RcodeNameError, nil},
+		{web, "9.9.176.10.in-addr.arpa", dns.TypePTR, dns.RcodeNameError, nil},
 	} {
 		for _, network := range []string{"udp", "tcp"} {
 			m := tc.from.query(n, network, tc.name, tc.typ)
@@ -123,6 +125,19 @@ func TestContainersAskForNames(t *testing.T) {
 	}
 	if m := web.query(n, "udp", "7.2.176.10.in-addr.arpa", dns.TypePTR); len(m.Answer) != 1 || m.Answer[0].(*dns.PTR).Ptr != "db.2.shop." {
 		t.Errorf("reverse: %v", m)
+	}
+}
+
+func TestNoOpenResolver(t *testing.T) {
+	host, n := node(t, 1)
+	outside := newSpace(t)
+	cable(host, "wan", "192.0.2.1/24", outside, "wan", "192.0.2.9/24")
+	outside.must(outside.nl.RouteAdd(&netlink.Route{Dst: ipNet(n.Subnet()), Gw: net.ParseIP("192.0.2.1")}))
+	run(t, n)
+	n.SetRecords(Records{Services: []Record{{Job: "shop", Name: "db", Addrs: []netip.Addr{netip.MustParseAddr("10.176.1.2")}}}})
+	host.query(n, "udp", "db.shop", dns.TypeA) // it runs
+	if m := outside.query(n, "udp", "db.shop", dns.TypeA); m.Rcode != dns.RcodeRefused || len(m.Answer) > 0 {
+		t.Errorf("got %v", m)
 	}
 }
 

@@ -75,19 +75,14 @@ func (z *zone) in(job, name string) ([]netip.Addr, bool) {
 	return nil, false
 }
 
-// pointer answers a reverse question. ours is false for names that are not of the form 4.3.2.1.in-addr.arpa or whose
-// address we know nothing of.
-func (z *zone) pointer(name string) (target string, ours bool) {
+// reverseAddr reads "4.3.2.1.in-addr.arpa".
+func reverseAddr(name string) (netip.Addr, bool) {
 	labels, ok := strings.CutSuffix(name, ".in-addr.arpa")
 	if !ok {
-		return "", false
+		return netip.Addr{}, false
 	}
 	parts := strings.Split(labels, ".")
 	slices.Reverse(parts)
 	addr, err := netip.ParseAddr(strings.Join(parts, "."))
-	if err != nil {
-		return "", false
-	}
-	target, ours = z.reverse[addr]
-	return target, ours
+	return addr, err == nil
 }
