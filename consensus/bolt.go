@@ -27,7 +27,7 @@ const lockTimeout = time.Second
 
 // openFiles opens the log and the snapshots in dir, and creates them for a node that never had any.
 func openFiles(dir string, id job.NodeID, log *bridge) (Stores, io.Closer, error) {
-	bolt, err := openBolt(dir, id)
+	bolt, err := openBolt(dir, id, log)
 	if err != nil {
 		return Stores{}, nil, err
 	}
@@ -48,7 +48,7 @@ func openFiles(dir string, id job.NodeID, log *bridge) (Stores, io.Closer, error
 
 // openBolt opens the log's file. A directory that had one once and has none now is refused: the node would come back
 // under its old id without what it promised under it.
-func openBolt(dir string, id job.NodeID) (*raftboltdb.BoltStore, error) {
+func openBolt(dir string, id job.NodeID, log *bridge) (*raftboltdb.BoltStore, error) {
 	path, started := filepath.Join(dir, logFile), filepath.Join(dir, startedFile)
 	info, err := os.Stat(path)
 	switch {
@@ -65,8 +65,14 @@ func openBolt(dir string, id job.NodeID) (*raftboltdb.BoltStore, error) {
 			return nil, fmt.Errorf("create raft log %s: %w", path, err)
 		}
 	}
-	if err := verify(path); err != nil {
+	used, err := verify(path)
+	if err != nil {
 		return nil, openError(path, err)
+	}
+	if info, err := os.Stat(path); err == nil && wasteful(info.Size(), used) {
+		if err := compact(path); err != nil {
+			log.Warn("the raft log's file stays large", "path", path, "size", info.Size(), "used", used, "error", err)
+		}
 	}
 	bolt, err := open(path)
 	if err != nil {
@@ -138,10 +144,11 @@ func open(path string) (store *raftboltdb.BoltStore, err error) {
 	return store, nil
 }
 
-// verify reads every page that is in use. bbolt does the same when it looks for the free ones, but on a goroutine of
-// its own, where the panic over a damaged page cannot be caught and would end the agent without a word of advice.
-func verify(path string) error {
-	return guarded(func() error {
+// verify reads every page that is in use, and counts the bytes of what is stored. bbolt reads them too when it looks for
+// the free ones, but on a goroutine of its own, where the panic over a damaged page cannot be caught and would end the
+// agent without a word of advice.
+func verify(path string) (used int64, err error) {
+	err = guarded(func() error {
 		db, err := bbolt.Open(path, fileMode, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
 		if err != nil {
 			return err
@@ -149,10 +156,53 @@ func verify(path string) error {
 		defer db.Close()
 		return db.View(func(tx *bbolt.Tx) error {
 			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-				return b.ForEach(func(_, _ []byte) error { return nil })
+				return b.ForEach(func(k, v []byte) error {
+					used += int64(len(k) + len(v))
+					return nil
+				})
 			})
 		})
 	})
+	return used, err
+}
+
+// compactBytes is the size from which on a file that is mostly free pages is written anew. bbolt's files never shrink.
+const compactBytes = 64 << 20
+
+func wasteful(size, used int64) bool { return size > compactBytes && used < size/4 }
+
+// compact writes the file anew. A crash leaves the old one or the new one.
+func compact(path string) error {
+	tmp := path + tmpSuffix
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err := guarded(func() error { return copyBolt(tmp, path) })
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func copyBolt(to, from string) error {
+	src, err := bbolt.Open(from, fileMode, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := bbolt.Open(to, fileMode, &bbolt.Options{Timeout: lockTimeout, NoFreelistSync: true})
+	if err != nil {
+		return err
+	}
+	err = bbolt.Compact(dst, src, 4<<20)
+	if cerr := dst.Close(); err == nil { // every commit was synced already
+		err = cerr
+	}
+	return err
 }
 
 // openError says what to do about a log that does not open.

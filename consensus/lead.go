@@ -101,7 +101,8 @@ func (l *Log) Leader() (job.NodeID, string) {
 	return job.NodeID(id), string(addr)
 }
 
-// Lead runs work whenever this node leads, once a term, after everything committed before the term is applied here.
+// Lead runs work whenever this node leads, after everything committed before is applied here: once a term, and again in
+// the same term when the node's disk kept it out for a while and nobody else took over.
 // work's ctx ends with the term (cause ErrTermEnded), and Lead waits for work to return before anything else; a work
 // that returns early without an error is done for the term. Lead returns nil when ctx ends or the log closes, and
 // work's error if it failed while the term lasted.

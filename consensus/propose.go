@@ -31,7 +31,7 @@ func (l *Log) Propose(ctx context.Context, cmd state.Command) (state.Result, err
 	if err := l.leads(); err != nil {
 		return state.Result{}, err
 	}
-	release, err := l.reserve(ctx, int64(len(raw)))
+	release, err := l.place(ctx, int64(len(raw)))
 	if err != nil {
 		return state.Result{}, err
 	}
@@ -68,8 +68,8 @@ func outcome(err error) error {
 	return err
 }
 
-// reserve takes a place among the proposals that wait, so that a cluster in trouble gathers no endless queue.
-func (l *Log) reserve(ctx context.Context, size int64) (release func(), err error) {
+// place takes a place among the proposals that wait, so that a cluster in trouble gathers no endless queue.
+func (l *Log) place(ctx context.Context, size int64) (release func(), err error) {
 	if err := l.places.Acquire(ctx, 1); err != nil {
 		return nil, job.Errorf(job.Unavailable, "propose: %d proposals are waiting already: %v", maxProposals, err)
 	}

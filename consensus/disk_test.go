@@ -1,0 +1,300 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"shoal/consensus/state"
+)
+
+// openDir opens a log in dir that talks TCP on loopback.
+func openDir(t *testing.T, dir string) (*Log, *state.Store, error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := state.New()
+	l, err := Open(Config{
+		Dir: dir, Advertise: ln.Addr().String(), Streams: ln, Logger: quiet(),
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		},
+		Timing: Timing{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, Lease: 100 * time.Millisecond},
+	}, store)
+	return l, store, err
+}
+
+// run runs l; the returned function stops it and returns what Run did.
+func run(l *Log) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+func waitLeader(t *testing.T, l *Log) {
+	t.Helper()
+	for range 3000 {
+		if l.IsLeader() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("no leader in 30 s")
+}
+
+func proposeN(t *testing.T, l *Log, n int, text string) (last uint64) {
+	t.Helper()
+	for i := range n {
+		r, err := l.Propose(t.Context(), event(fmt.Sprint(text, i)))
+		if err != nil || r.Err != nil {
+			t.Fatalf("propose: %v %v", err, r.Err)
+		}
+		last = r.Index
+	}
+	return last
+}
+
+func TestRestartFromDiskKeepsTheState(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "raft")
+	l, store, err := openDir(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Bootstrapped() {
+		t.Error("a new log says that it was bootstrapped")
+	}
+	if err := l.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(l)
+	waitLeader(t, l)
+	proposeN(t, l, 10, "before the snapshot ")
+	if err := l.raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openDir(t, dir); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second process opened the same log: %v", err)
+	}
+	last := proposeN(t, l, 10, "after it ")
+	want := store.View().Hash()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	half := filepath.Join(dir, "snapshots", "1-2-3.tmp")
+	if err := os.Mkdir(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	again, store, err := openDir(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run(again)()
+	if again.ID() != l.ID() || !again.Bootstrapped() {
+		t.Errorf("came back as %s, bootstrapped %t; was %s", again.ID(), again.Bootstrapped(), l.ID())
+	}
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an unfinished snapshot is still there: %v", err)
+	}
+	waitLeader(t, again)
+	if err := again.Barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := store.View(); got.Hash() != want || got.Index() != last {
+		t.Errorf("the state is another: index %d, want %d", got.Index(), last)
+	}
+}
+
+func TestNodeIDSurvivesAndIsNeverSplitFromItsLog(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data", "raft")
+	id, fresh, err := LoadOrCreateID(dir)
+	if err != nil || !fresh || len(id) != 32 {
+		t.Fatalf("%q %t %v", id, fresh, err)
+	}
+	// A crash at any moment leaves a temporary file at most.
+	if err := os.WriteFile(filepath.Join(dir, idFile+tmpSuffix), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, fresh, err := LoadOrCreateID(dir); again != id || fresh || err != nil {
+		t.Errorf("second time: %q %t %v, want %q", again, fresh, err, id)
+	}
+	l, _, err := openDir(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	idPath, logPath := filepath.Join(dir, idFile), filepath.Join(dir, logFile)
+	if err := os.WriteFile(idPath, []byte(strings.Repeat("ab", 16)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openDir(t, dir); err == nil || !strings.Contains(err.Error(), "belongs to node "+string(id)) {
+		t.Errorf("another node's id beside the log: %v", err)
+	}
+	if err := os.WriteFile(idPath, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := LoadOrCreateID(dir); err == nil {
+		t.Error("a damaged id was taken")
+	}
+	if err := os.Remove(idPath); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := LoadOrCreateID(dir); err == nil || !strings.Contains(err.Error(), logFile) {
+		t.Errorf("a log without an id was given a new one: %v", err)
+	}
+	if err := os.WriteFile(idPath, []byte(string(id)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(logPath); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openDir(t, dir); err == nil || !strings.Contains(err.Error(), "is gone") {
+		t.Errorf("an id without its log came back: %v", err)
+	}
+}
+
+func TestCrashWhileTheLogIsMadeDoesNotBlockTheNextStart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "raft")
+	if _, _, err := LoadOrCreateID(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, logFile+tmpSuffix), []byte("half a log"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := openDir(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDamagedLogIsAnErrorNotAPanic(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "raft")
+	l, _, err := openDir(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(l)
+	waitLeader(t, l)
+	proposeN(t, l, 50, "x")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(dir, logFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func([]byte) []byte{
+		"both meta pages": func(b []byte) []byte { clear(b[:2*os.Getpagesize()]); return b },
+		"cut short":       func(b []byte) []byte { return b[:3*os.Getpagesize()] },
+		"all but meta":    func(b []byte) []byte { clear(b[2*os.Getpagesize():]); return b },
+		"empty":           func(b []byte) []byte { return b[:0] },
+		"noise": func(b []byte) []byte {
+			for i := 2 * os.Getpagesize(); i < len(b); i++ {
+				b[i] ^= byte(i * 31)
+			}
+			return b
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(dir, logFile), damage([]byte(string(whole))), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l, _, err := openDir(t, dir)
+			if err == nil {
+				_ = l.Close()
+				t.Error("it was opened")
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+}
+
+func TestLargeEmptyFileIsWrittenAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "raft")
+	l, _, err := openDir(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(l)
+	waitLeader(t, l)
+	for i := range 9 {
+		proposeN(t, l, 1, strings.Repeat("x", MaxCommandBytes-1000)+fmt.Sprint(i))
+	}
+	last := proposeN(t, l, 1, "kept")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, logFile)
+	bolt, err := open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bolt.DeleteRange(3, last-1); err != nil {
+		t.Fatal(err)
+	}
+	_ = bolt.Close()
+	before, err := os.Stat(path)
+	if err != nil || before.Size() < compactBytes {
+		t.Fatalf("%v %v", before, err)
+	}
+	bolt, err = openBolt(dir, l.ID(), &bridge{out: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bolt.Close()
+	if after, err := os.Stat(path); err != nil || after.Size() > before.Size()/8 {
+		t.Errorf("the file has %d bytes, and had %d", after.Size(), before.Size())
+	}
+	var entry raft.Log
+	if err := bolt.GetLog(last, &entry); err != nil || entry.Index != last {
+		t.Errorf("entry %d: %v", last, err)
+	}
+}
+
+func TestOnlyAWriteWithoutSpaceMayBeTriedAgain(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want bool
+	}{
+		{&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC}, true},
+		{&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.EDQUOT}, true},
+		{fmt.Errorf("file resize error: %s", &fs.PathError{Op: "truncate", Path: "raft.db", Err: syscall.ENOSPC}), true},
+		{&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.EIO}, false},
+		{&fs.PathError{Op: "sync", Path: "raft.db", Err: syscall.ENOSPC}, false},
+		{syscall.ENOSPC, false}, // fdatasync
+		{fmt.Errorf("file sync error: %s", &fs.PathError{Op: "sync", Path: "raft.db", Err: syscall.ENOSPC}), false},
+	} {
+		if got := isFull(tc.err); got != tc.want {
+			t.Errorf("%v: %t", tc.err, got)
+		}
+	}
+}
