@@ -72,7 +72,8 @@ type slot struct {
 	id    slotID
 	tasks []*task // by age, all that the state has
 	phase phase
-	since time.Time // when the phase was first seen; zero: not looked at yet
+	since time.Time // when the phase with these tasks was first seen; zero: not looked at yet
+	last  *task     // the newest task then
 	sum   sum       // what it adds to the service's sums
 }
 

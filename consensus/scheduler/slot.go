@@ -67,9 +67,10 @@ func (p *Planner) classifySlot(s *service, sl *slot) {
 		if s.sets[ph] == nil {
 			s.sets[ph] = map[*slot]struct{}{}
 		}
-		sl.since = p.now
-	} else if sl.since.IsZero() {
-		sl.since = p.now
+	}
+	// A task may come and fail between two plans: then the phase is the same, but it began anew.
+	if last := sl.newest(); ph != sl.phase || last != sl.last || sl.since.IsZero() {
+		sl.since, sl.last = p.now, last
 	}
 	sl.phase = ph
 	if ph != quiet && ph != settled { // nobody asks for these two, and they are most

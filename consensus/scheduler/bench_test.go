@@ -1,0 +1,64 @@
+package scheduler
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// BenchmarkPlan is the shape of Nomad's own benchmark: 5,000 nodes in 50 racks, half of them eligible. One job arrives
+// and all its tasks are placed in one plan. spread: unequal loads, so that the least loaded nodes soon have a task of the job.
+func BenchmarkPlan(b *testing.B) {
+	for _, nodes := range []int{500, 5000} {
+		for _, tasks := range []int{1, 300, 1200} {
+			b.Run(fmt.Sprintf("nodes=%d/tasks=%d", nodes, tasks), func(b *testing.B) { benchmarkPlan(b, nodes, tasks) })
+		}
+	}
+}
+
+func benchmarkPlan(b *testing.B, nodes, tasks int) {
+	s := state.New()
+	now := time.Unix(1, 0)
+	index := uint64(0)
+	apply := func(c state.Command) {
+		raw, err := state.Encode(c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		index++
+		if r := s.Apply(index, raw); r.Err != nil {
+			b.Fatal(r.Err)
+		}
+	}
+	apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24}})
+	for i := range nodes {
+		n := job.Node{
+			ID: job.NodeID(fmt.Sprintf("%032x", i)), Name: fmt.Sprintf("n%d", i),
+			Labels:   map[string]string{"rack": fmt.Sprint(i % 50)},
+			Capacity: job.Resources{NanoCPUs: int64(4+i%3) * 1e9, MemoryBytes: 64 << 30},
+		}
+		apply(state.PutNode{Node: n})
+		if i%2 == 1 {
+			apply(state.SetDrain{Node: n.ID, Drained: true})
+		}
+	}
+	p := New(s.View())
+	sv := job.Service{Name: "web", Replicas: tasks, Image: "web", Reservations: job.Resources{NanoCPUs: 1e8, MemoryBytes: 64 << 20}}
+	j := &job.Job{Name: "j", Spec: job.Spec{Name: "j", Services: []job.Service{sv}}}
+	b.ResetTimer()
+	b.ReportAllocs()
+	for range b.N {
+		p.Update(state.Batch{Index: p.index + 1, Changes: []state.Change{{Table: state.TableJobs, After: j}}})
+		pl, _ := p.Plan(now, 0)
+		if len(pl.Place) != tasks {
+			b.Fatalf("%d placed", len(pl.Place))
+		}
+		p.Update(state.Batch{Index: p.index + 1, Changes: []state.Change{{Table: state.TableJobs, Before: j}}})
+		p.Plan(now, 0)
+	}
+	b.ReportMetric(float64(tasks*b.N)/b.Elapsed().Seconds(), "placements/s")
+}

@@ -1,0 +1,317 @@
+package scheduler
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "run the property test with this seed only")
+
+// TestRandomClusters throws random jobs and failures at small clusters and checks, against rules written the dumb way,
+// every plan as it is made and every world once it is quiet.
+func TestRandomClusters(t *testing.T) {
+	seeds := []uint64{1, 2, 3}
+	for range 60 {
+		seeds = append(seeds, rand.Uint64())
+	}
+	if *seedFlag != 0 {
+		seeds = []uint64{*seedFlag}
+	}
+	for _, seed := range seeds {
+		if !t.Run("", func(t *testing.T) { runRandom(t, seed) }) {
+			t.Fatalf("again with: go test ./consensus/scheduler -run TestRandomClusters -seed %d", seed)
+		}
+	}
+}
+
+func runRandom(t *testing.T, seed uint64) {
+	r := newRand(seed)
+	w := newWorld(t, seed)
+	bad := map[string]bool{} // images that fail
+	w.behave = func(k *job.Task) job.State {
+		if s := w.store.View().Service(k.Digest); s != nil && bad[s.Image] {
+			return job.Failed
+		}
+		return job.Running
+	}
+	for i := range 2 + r.IntN(5) {
+		w.node(fmt.Sprintf("n%d", i), memory(512+256*r.Int64N(8)), label("zone", string(rune('x'+r.IntN(2)))))
+	}
+	for range 30 {
+		disturb(w, r, bad)
+		for range r.IntN(4) {
+			checkedPlan(w)
+			w.act()
+		}
+	}
+	clear(bad)
+	for i := 0; ; i++ {
+		if i > 3000 {
+			t.Fatalf("does not settle %s", w.dump())
+		}
+		pl, next := checkedPlan(w)
+		if did := w.act(); !did && pl.Empty() {
+			if next.At.IsZero() || i > 2500 {
+				break
+			}
+			w.now = next.At
+		}
+	}
+	checkQuiet(w)
+}
+
+func disturb(w *world, r *rand.Rand, bad map[string]bool) {
+	nodes := w.store.View().Nodes()
+	n := nodes[r.IntN(len(nodes))]
+	name := fmt.Sprintf("j%d", r.IntN(4))
+	w.now = w.now.Add(time.Duration(r.IntN(5000)) * time.Millisecond)
+	switch r.IntN(12) {
+	case 0, 1, 2, 3:
+		w.tryApply(state.PutJob{Spec: job.Spec{Name: name, Services: randomServices(r)}, At: w.now})
+	case 4:
+		w.tryApply(state.ScaleJob{Job: name, Replicas: map[string]int{"s0": r.IntN(8)}, At: w.now})
+	case 5:
+		w.tryApply(state.StopJob{Job: name, At: w.now})
+	case 6:
+		w.tryApply(state.RemoveJob{Job: name, At: w.now})
+	case 7:
+		w.tryApply(state.SetDrain{Node: n.ID, Drained: !n.Drained, At: w.now})
+	case 8:
+		w.cut[n.ID] = true
+		w.tryApply(state.NodeDown{Node: n.ID, At: w.now})
+	case 9:
+		w.cut[n.ID] = false
+		w.tryApply(state.NodeUp{Node: n.ID, At: w.now})
+	case 10:
+		if w.cut[n.ID] && len(nodes) > 1 {
+			w.tryApply(state.RemoveNode{Node: n.ID, Force: true, At: w.now})
+		}
+	case 11:
+		bad[fmt.Sprintf("i%d", r.IntN(3))] = r.IntN(2) == 0
+	}
+}
+
+func randomServices(r *rand.Rand) (out []job.Service) {
+	for i := range 1 + r.IntN(3) {
+		s := job.Service{Name: fmt.Sprintf("s%d", i), Replicas: r.IntN(6), Image: fmt.Sprintf("i%d", r.IntN(3))}
+		s.Reservations.MemoryBytes = r.Int64N(3) * 200 << 20
+		switch r.IntN(8) {
+		case 0:
+			s.Mode = job.Global
+		case 1:
+			s.Ports = []job.Port{{Published: uint16(80 + r.IntN(2)), Target: 80, Protocol: "tcp"}}
+		case 2:
+			s.Constraints = []job.Constraint{{Key: "node.labels.zone", Op: []string{"==", "!="}[r.IntN(2)], Value: "x"}}
+		case 3:
+			s.Mounts = []job.Mount{{Type: job.MountVolume, Source: "v", Target: "/v"}}
+		case 4:
+			if i > 0 {
+				s.DependsOn = []job.Dependency{{Service: "s0", Condition: job.DependHealthy}}
+			}
+		case 5:
+			s.Restart.Policy = job.RestartNever
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// dumb is what is used, added up from all tasks.
+type dumb struct {
+	v     *state.View
+	mem   map[job.NodeID]int64
+	ports map[job.NodeID]map[uint16]int
+	count map[string]map[job.NodeID]int
+}
+
+func newDumb(v *state.View) *dumb {
+	d := &dumb{v, map[job.NodeID]int64{}, map[job.NodeID]map[uint16]int{}, map[string]map[job.NodeID]int{}}
+	for _, k := range v.Tasks() {
+		if st := v.Status(k.ID); st == nil || !st.State.Terminal() {
+			d.add(k, v.Service(k.Digest))
+		}
+	}
+	return d
+}
+
+func (d *dumb) add(k *job.Task, s *job.Service) {
+	d.mem[k.Node] += s.Demand().MemoryBytes
+	if d.ports[k.Node] == nil {
+		d.ports[k.Node] = map[uint16]int{}
+	}
+	for _, p := range s.Ports {
+		d.ports[k.Node][p.Published]++
+	}
+	key := k.Job + "/" + k.Service
+	if d.count[key] == nil {
+		d.count[key] = map[job.NodeID]int{}
+	}
+	d.count[key][k.Node]++
+}
+
+func (d *dumb) takes(n *job.Node, s *job.Service) bool {
+	if n.State != job.NodeReady || n.Drained {
+		return false
+	}
+	for _, c := range s.Constraints {
+		if (n.Labels["zone"] == c.Value) != (c.Op == "==") {
+			return false
+		}
+	}
+	for _, p := range s.Ports {
+		if d.ports[n.ID][p.Published] > 0 {
+			return false
+		}
+	}
+	m := s.Demand().MemoryBytes
+	return m == 0 || d.mem[n.ID]+m <= n.Capacity.MemoryBytes
+}
+
+// checkedPlan makes a plan, checks each placement in order against the dumb rules, and applies it.
+func checkedPlan(w *world) (state.Plan, Next) {
+	w.t.Helper()
+	v := w.store.View()
+	fresh := New(v)
+	if !sameIndex(w.p, fresh) {
+		w.t.Fatalf("the planner's index differs from one built anew %s", w.dump())
+	}
+	pl, next := w.p.Plan(w.now, 0)
+	if !sameIndex(w.p, fresh) {
+		w.t.Fatalf("planning changed the index")
+	}
+	d := newDumb(v)
+	for i := range pl.Place {
+		k := &pl.Place[i]
+		s := v.Job(k.Job).Spec.Service(k.Service)
+		n := v.Node(k.Node)
+		if !d.takes(n, s) {
+			w.t.Fatalf("%s placed on %s, which cannot take it %s", k.Name(), n.Name, w.dump())
+		}
+		if old := v.Task(k.Replaces); s.Mode != job.Global && len(s.Mounts) == 0 && (old == nil || old.Node == "" || k.Attempt == 0) {
+			for _, o := range v.Nodes() {
+				if c := d.count[k.Job+"/"+k.Service]; d.takes(o, s) && c[o.ID] < c[k.Node] {
+					w.t.Fatalf("%s placed on %s, but %s has fewer of it %s", k.Name(), n.Name, o.Name, w.dump())
+				}
+			}
+		}
+		d.add(k, s)
+	}
+	if !pl.Empty() {
+		if res := w.apply(pl).Value.(*state.PlanResult); len(res.Refused) > 0 {
+			w.t.Fatalf("refused: %+v %s", res.Refused, w.dump())
+		}
+	}
+	for _, n := range w.store.View().Nodes() {
+		if used := newDumb(w.store.View()).mem[n.ID]; used > n.Capacity.MemoryBytes {
+			w.t.Fatalf("node %s: %d bytes used of %d", n.Name, used, n.Capacity.MemoryBytes)
+		}
+	}
+	return pl, next
+}
+
+// sameIndex compares what a planner kept by changes knows with what another one was built from.
+func sameIndex(a, b *Planner) bool {
+	if len(a.nodes) != len(b.nodes) || len(a.tasks) != len(b.tasks) {
+		return false
+	}
+	for id, n := range a.nodes {
+		m := b.nodes[id]
+		if m == nil || n.used != m.used || n.running != m.running || n.load != m.load || len(n.ports) != len(m.ports) || len(n.tasks) != len(m.tasks) {
+			return false
+		}
+	}
+	for key, c := range b.classes {
+		d := a.classes[key]
+		if d == nil || len(c.heap) != len(d.heap) {
+			return false
+		}
+		for i, e := range d.heap {
+			if e.pos != i || (i > 0 && less(e, d.heap[(i-1)/2])) {
+				return false
+			}
+		}
+	}
+	if len(a.classes) != len(b.classes) {
+		return false
+	}
+	for name, j := range b.jobs {
+		for sn, s := range j.services {
+			if o := a.service(name, sn); !reflect.DeepEqual(o.count, s.count) || o.digest != s.digest {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// checkQuiet checks a world in which nothing happens any more.
+func checkQuiet(w *world) {
+	v := w.store.View()
+	d := newDumb(v)
+	for _, j := range v.Jobs() {
+		if j.Stopped {
+			if n := len(liveIn(v, v.TasksOfJob(j.Name), w)); n > 0 {
+				w.t.Errorf("stopped job %s has %d live tasks %s", j.Name, n, w.dump())
+			}
+			continue
+		}
+		for i := range j.Spec.Services {
+			s := &j.Spec.Services[i]
+			if s.Mode == job.Global {
+				continue
+			}
+			empty := 0
+			for slot := 1; slot <= s.Replicas; slot++ {
+				tasks := v.TasksOfSlot(j.Name, s.Name, slot, "")
+				live := liveIn(v, tasks, w)
+				if len(live) > 1 {
+					w.t.Fatalf("%s/%s.%d has %d live tasks %s", j.Name, s.Name, slot, len(live), w.dump())
+				}
+				if len(live) == 0 && !isDone(v, tasks, s) {
+					empty++
+				}
+			}
+			if empty == 0 {
+				continue
+			}
+			if w.blocked(j.Name, s.Name) == "" {
+				w.t.Fatalf("%s/%s has %d empty slots and no reason %s", j.Name, s.Name, empty, w.dump())
+			}
+			if len(s.DependsOn) > 0 {
+				continue
+			}
+			for _, n := range v.Nodes() {
+				if d.takes(n, s) {
+					w.t.Fatalf("%s/%s has %d empty slots although %s takes one %s", j.Name, s.Name, empty, n.Name, w.dump())
+				}
+			}
+		}
+	}
+}
+
+// liveIn counts tasks that are meant to run on nodes that are there.
+func liveIn(v *state.View, tasks []*job.Task, w *world) (out []*job.Task) {
+	for _, k := range tasks {
+		n := v.Node(k.Node)
+		if st := v.Status(k.ID); k.Desired == job.DesiredRun && (st == nil || !st.State.Terminal()) && n != nil && n.State == job.NodeReady {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+func isDone(v *state.View, tasks []*job.Task, s *job.Service) bool {
+	for _, k := range tasks {
+		if st := v.Status(k.ID); k.Desired == job.DesiredRun && st != nil && final(s, st.State) {
+			return true
+		}
+	}
+	return false
+}
