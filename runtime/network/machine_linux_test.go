@@ -158,7 +158,7 @@ func run(t testing.TB, n *Network) {
 	at := netip.AddrPortFrom(n.Gateway(), dnsPort).String()
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		err := n.home.do(func() error {
-			c, err := net.Dial("tcp4", at)
+			c, err := net.DialTimeout("tcp4", at, patience)
 			if err == nil {
 				c.Close()
 			}

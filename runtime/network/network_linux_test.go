@@ -113,11 +113,11 @@ func TestOwnNamespace(t *testing.T) {
 	if err := n.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	host := &space{t: t, ns: n.home.ns, nl: n.nl}
+	host.must(host.nl.LinkSetUp(host.link("lo"))) // the way to one's own addresses
 	run(t, n)
 	web, _ := attach(t, n, "web", Port{HostPort: 8080, ContainerPort: 80})
 	web.serveTCP("web", ":80")
-	host := &space{t: t, ns: n.home.ns, nl: n.nl}
-	host.must(host.nl.LinkSetUp(host.link("lo")))
 	host.want("tcp", "127.0.0.1:8080", "web sees 10.176.1.1")
 	host.must(n.Teardown(t.Context()))
 	if n.missing() != "bridge shoal0" {
