@@ -155,7 +155,8 @@ const holdersInterval = 500 * time.Millisecond
 
 // keepHolders brings the raft configuration to what the cluster's size asks for, one change at a time.
 func (n *Node) keepHolders(ctx context.Context) error {
-	for sleep(ctx, holdersInterval) {
+	for changed := false; changed || sleep(ctx, holdersInterval); {
+		changed = false
 		current, err := n.raft.Holders()
 		if err != nil {
 			return err
@@ -168,6 +169,7 @@ func (n *Node) keepHolders(ctx context.Context) error {
 				sleep(ctx, time.Second)
 				break
 			}
+			changed = true
 			n.log.Info("changed who holds the log", "change", c.Kind, "node", c.ID, "reason", c.Reason)
 			now := time.Now()
 			_, _ = n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: string(c.Kind) + ": " + c.Reason}}) // for people only

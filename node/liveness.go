@@ -149,8 +149,9 @@ func (j *judge) await(ctx context.Context, id job.NodeID, q *inquiry) verdict {
 		case !known:
 			return verdictDead
 		case m.State == gossip.Dead:
-			if q.deadAt.IsZero() {
-				q.deadAt = m.Since
+			q.deadAt = m.Since
+			if at, ok := j.n.suspectAt.Load(string(id)); ok && q.suspectAt.IsZero() && at.(time.Time).Before(m.Since) {
+				q.suspectAt = at.(time.Time) // this node was not leading yet
 			}
 			return verdictDead
 		case m.State != gossip.Suspect:

@@ -43,6 +43,7 @@ type Node struct {
 	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
 	leaderHint atomic.Pointer[leaderHint] // from the feed
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
+	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	joinMu     sync.Mutex                 // joins are taken one at a time
 }
 
@@ -176,6 +177,9 @@ func (n *Node) runGossip(ctx context.Context) error {
 		_, events := n.pool.Watch(ctx)
 		for e := range events {
 			n.suspicion.Add(1)
+			if e.Kind == gossip.Suspected {
+				n.suspectAt.Store(e.Member.ID, e.At)
+			}
 			n.log.Debug("gossip", "event", e.Kind.String(), "node", e.Member.Name)
 		}
 	})

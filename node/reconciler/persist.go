@@ -60,10 +60,7 @@ func (r *Reconciler) restore() error {
 		r.task(a.Task.ID).assign(a)
 	}
 	for _, rec := range st.Records {
-		t := r.tasks[rec.Status.Task]
-		if t == nil {
-			continue // its container, if there is one, will tell
-		}
+		t := r.task(rec.Status.Task) // it may have left the set, with its end still to be told
 		t.status, t.last = rec.Status, rec.Status
 		t.startsSeen, t.exitsSeen, t.failures = rec.Starts, rec.Exits, rec.Failures
 		t.wasHealthy = rec.Status.Health == job.Healthy
@@ -107,7 +104,7 @@ func (r *Reconciler) save() {
 	r.saveAt = time.Time{}
 	st := savedStatuses{BootID: r.cfg.BootID, Seq: r.seq}
 	for _, t := range r.tasks {
-		if t.assigned && t.status.Seq > 0 {
+		if t.status.Seq > 0 {
 			st.Records = append(st.Records, record{t.status, t.startsSeen, t.exitsSeen, t.failures})
 		}
 	}

@@ -1,0 +1,531 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/runtime"
+	"shoal/runtime/fake"
+)
+
+func TestTaskRunsAndEachStateIsReported(t *testing.T) {
+	inBubbleWith(t, fake.Config{
+		Images:  map[string]fake.Image{"web": {Absent: true, PullDelay: time.Second}},
+		Latency: time.Second,
+	}, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(5 * time.Second)
+		want := []job.State{job.Pulling, job.Created, job.Running}
+		if got := g.states("t1"); !slices.Equal(got, want) {
+			g.Errorf("reported %v, want %v", got, want)
+		}
+		s := g.status("t1")
+		if !s.Ready() || !s.Address.IsValid() || s.Image == "" || len(s.At) != 3 || s.At[job.Running].Sub(s.At[job.Created]) != time.Second {
+			g.Errorf("status is %+v", s)
+		}
+		sp, _ := g.rt.Spec("t1")
+		if !slices.Equal(sp.Env, []string{"A=1", "SHOAL_TASK=t1"}) {
+			g.Errorf("environment is %q", sp.Env)
+		}
+		if id, ok := g.r.Container("t1"); !ok || id != "t1" {
+			g.Errorf("container is %q, %v", id, ok)
+		}
+	})
+}
+
+func TestAtMostParallelStartAtOnce(t *testing.T) {
+	inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {}}, Latency: time.Second}, func(g *rig) {
+		var as []Assignment
+		for i := range 8 {
+			as = append(as, web(job.TaskID(fmt.Sprintf("t%d", i))))
+		}
+		count := func(states ...runtime.State) int {
+			infos, _ := g.rt.List(context.Background())
+			n := 0
+			for _, in := range infos {
+				if slices.Contains(states, in.State) {
+					n++
+				}
+			}
+			return n
+		}
+		g.set(as...)
+		for want := 4; want <= 16; want += 4 { // 16 calls of a second each
+			g.pass(time.Second + time.Millisecond)
+			if n := count(runtime.Created, runtime.Running) + count(runtime.Running); n > want {
+				g.Errorf("%d calls ended in %d s", n, want/4)
+			}
+		}
+		g.pass(2 * time.Second)
+		if n := count(runtime.Running); n != 8 {
+			g.Errorf("%d of 8 run", n)
+		}
+	})
+}
+
+func TestStopAsked(t *testing.T) {
+	for _, d := range []job.Desired{job.DesiredStop, job.DesiredLost} {
+		t.Run(string(d), func(t *testing.T) {
+			inBubble(t, func(g *rig) {
+				deaf := command1("sh", "-c", "trap '' TERM; sleep infinity")
+				g.set(web("t1"), web("t2", deaf))
+				g.pass(3 * time.Second)
+				g.setAt(2, true, web("t1", desired(d)), web("t2", deaf, desired(d)))
+				g.pass(time.Second)
+				g.wantState("t1", job.Complete)
+				g.wantNoContainer("t1")
+				g.wantState("t2", job.Stopping) // its grace is 10 s
+				g.wantContainer("t2", runtime.Running, 1)
+				g.pass(11 * time.Second)
+				g.wantState("t2", job.Complete)
+				g.wantNoContainer("t2")
+				if s := g.status("t2"); s.ExitCode == nil || *s.ExitCode != 137 {
+					g.Errorf("exit code is %s", describe(s))
+				}
+				g.setAt(3, true, web("t1")) // an old word does not revive
+				g.pass(time.Minute)
+				g.wantNoContainer("t1")
+				if n := g.calls(fake.CallCreate, "t1"); n != 1 {
+					g.Errorf("created %d times", n)
+				}
+			})
+		})
+	}
+}
+
+func TestStopWhilePullingCancelsThePull(t *testing.T) {
+	inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {Absent: true, PullDelay: time.Hour}}}, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(time.Second)
+		g.wantState("t1", job.Pulling)
+		g.setAt(2, true, web("t1", desired(job.DesiredStop)))
+		g.pass(time.Second)
+		g.wantState("t1", job.Complete)
+	})
+}
+
+func TestOnlyACompleteSetRemoves(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"), web("t2"))
+		g.pass(3 * time.Second)
+		g.setAt(2, false, web("t3"))
+		g.pass(3 * time.Second)
+		for _, id := range []job.TaskID{"t1", "t2", "t3"} {
+			g.wantContainer(id, runtime.Running, 1)
+		}
+		g.setAt(3, true, web("t2"), web("t3"))
+		g.pass(time.Second)
+		g.wantNoContainer("t1")
+		g.wantState("t1", job.Complete)
+		if ss := g.r.Statuses(); len(ss) != 2 {
+			g.Errorf("a task that left the set is still known: %v", ss)
+		}
+		g.setAt(2, true) // older than what is known
+		g.pass(time.Minute)
+		g.wantContainer("t2", runtime.Running, 1)
+	})
+}
+
+func TestUnknownContainers(t *testing.T) {
+	inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {}}}, func(g *rig) {
+		ctx := context.Background()
+		for id, cmd := range map[runtime.ID]string{"good": "sleep infinity", "bad": "exit 3", "foreign": "sleep infinity"} {
+			sp := Spec(web(job.TaskID(id)), "node-1", nil, nil)
+			sp.Command = []string{"sh", "-c", cmd}
+			if id == "foreign" {
+				sp.Labels = nil
+			}
+			if _, err := g.rt.Create(ctx, sp); err != nil {
+				g.Fatal(err)
+			}
+			if _, err := g.rt.Start(ctx, id); err != nil {
+				g.Fatal(err)
+			}
+		}
+		g.pass(time.Minute)
+		g.setAt(1, false)
+		g.pass(time.Minute)
+		g.wantContainer("good", runtime.Running, 1) // not known to be unwanted
+		g.setAt(2, true)
+		g.pass(time.Minute)
+		g.wantNoContainer("good")
+		g.wantNoContainer("bad")
+		g.wantContainer("foreign", runtime.Running, 1) // not ours
+		g.wantState("good", job.Complete)
+		g.wantState("bad", job.Failed)
+	})
+}
+
+func TestExitPolicies(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		restart  job.Restart
+		command  string
+		state    job.State
+		restarts int
+		contains string
+	}{
+		{"never, success", job.Restart{Policy: job.RestartNever}, "exit 0", job.Complete, 0, ""},
+		{"never, failure", job.Restart{Policy: job.RestartNever}, "exit 3", job.Failed, 0, "exit code 3"},
+		{"on failure, success", job.Restart{Policy: job.RestartOnFailure}, "exit 0", job.Complete, 0, ""},
+		{"on failure, failure", job.Restart{Policy: job.RestartOnFailure, Max: 2}, "exit 3", job.Failed, 2, "gave up after 2 restarts"},
+		{"any, success", job.Restart{Max: 3}, "exit 0", job.Failed, 3, "gave up after 3 restarts"},
+		{"any, default", job.Restart{}, "exit 1", job.Failed, job.DefaultRestarts, "exit code 1; gave up"},
+		{"not found", job.Restart{}, "", job.Failed, 0, "no such file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(g *rig) {
+				args := command1("sh", "-c", "sleep 1; "+c.command)
+				if c.command == "" {
+					args = command1("/no/such/program")
+				}
+				g.set(web("t1", args, policy(c.restart)))
+				g.pass(time.Minute)
+				s := g.status("t1")
+				if s.State != c.state || s.Restarts != c.restarts || !strings.Contains(s.Message, c.contains) || s.ExitCode == nil {
+					g.Errorf("ended as %s", describe(s))
+				}
+				g.wantContainer("t1", runtime.Stopped, c.restarts+1) // kept for its log
+				g.setAt(2, true)
+				g.pass(time.Second)
+				g.wantNoContainer("t1")
+			})
+		})
+	}
+}
+
+func TestRestartDelaysDoubleAndAGoodRunCountsAnew(t *testing.T) {
+	inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {}}}, func(g *rig) {
+		g.set(web("t1", policy(job.Restart{Delay: time.Second, Window: time.Minute, Max: 3})))
+		g.pass(time.Second)
+		for i, delay := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+			g.rt.Exit("t1", 9)
+			g.pass(delay - 10*time.Millisecond)
+			g.wantContainer("t1", runtime.Stopped, i+1)
+			if s := g.status("t1"); s.Ready() || s.Restarts != i+1 {
+				g.Errorf("while it waits: %s", describe(s))
+			}
+			g.pass(20 * time.Millisecond)
+			g.wantContainer("t1", runtime.Running, i+2)
+		}
+		g.pass(61 * time.Second)
+		if s := g.status("t1"); !s.Ready() {
+			g.Errorf("runs again, but: %s", describe(s))
+		}
+		g.rt.OOM("t1")
+		g.pass(990 * time.Millisecond)
+		if s := g.status("t1"); !s.OOM || s.State != job.Running || !strings.Contains(s.Message, "memory limit") {
+			g.Errorf("after the memory limit: %s", describe(s))
+		}
+		g.pass(20 * time.Millisecond) // the first delay again
+		g.wantContainer("t1", runtime.Running, 5)
+	})
+}
+
+func TestMachineThatComesBackStartsAgainWithoutCounting(t *testing.T) {
+	for name, cut := range map[string]func(*fake.Runtime){"stopped": (*fake.Runtime).PowerCut, "gone": (*fake.Runtime).Crash} {
+		for _, boot := range []string{"boot-1", "boot-2"} { // the kernel's name for its run may be missing
+			t.Run(name+" "+boot, func(t *testing.T) {
+				inBubble(t, func(g *rig) {
+					once := policy(job.Restart{Policy: job.RestartNever})
+					done := command1("true")
+					g.set(web("t1", policy(job.Restart{Max: 1})), web("once", once), web("done", once, done))
+					g.pass(3 * time.Second)
+					for range 4 {
+						g.stop()
+						cut(g.rt)
+						g.boot = boot
+						g.start() // without a leader's word
+						g.pass(3 * time.Second)
+						in, ok := g.info("t1")
+						if !ok || in.State != runtime.Running {
+							g.Fatalf("not started again: %v %+v", ok, in)
+						}
+						if s := g.status("t1"); s.State != job.Running || s.Restarts != 0 || !s.Ready() {
+							g.Errorf("after the machine came back: %s", describe(s))
+						}
+					}
+					g.wantState("once", job.Failed) // an end is final, and this one is not known
+					g.wantState("done", job.Complete)
+				})
+			})
+		}
+	}
+}
+
+func TestAgentRestartTouchesNothingAndLosesNoReport(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		h := health(job.Health{Test: []string{"CMD", "check"}, Interval: 5 * time.Second})
+		g.set(web("t1", h), web("t2", command1("sh", "-c", "sleep 20; exit 4"), policy(job.Restart{Policy: job.RestartNever})))
+		g.pass(10 * time.Second)
+		if s := g.status("t1"); s.Health != job.Healthy {
+			g.Fatalf("not healthy: %s", describe(s))
+		}
+		before := len(g.rt.Calls())
+		g.setDeaf(true)
+		g.stop()
+		g.pass(20 * time.Second) // t2 ends while nobody watches
+		g.start()
+		g.pass(5 * time.Second)
+		for _, s := range g.r.Statuses() {
+			if s.Task == "t1" && s.Health != job.Healthy {
+				g.Errorf("adopted as %s", describe(s))
+			}
+		}
+		g.stop() // before the leader could be told
+		g.setDeaf(false)
+		g.start()
+		g.pass(time.Second)
+		g.wantState("t2", job.Failed)
+		if s := g.status("t2"); s.ExitCode == nil || *s.ExitCode != 4 {
+			g.Errorf("exit of the time between: %s", describe(s))
+		}
+		g.wantContainer("t1", runtime.Running, 1)
+		g.setAt(2, true, web("t1", h))
+		g.pass(time.Second)
+		g.wantNoContainer("t2")
+		g.wantContainer("t1", runtime.Running, 1)
+		for _, c := range g.rt.Calls()[before:] {
+			if c != "stop t2" && c != "remove t2" {
+				g.Errorf("an agent's restart made the call %q", c)
+			}
+		}
+	})
+}
+
+func TestSeqGrowsWithoutFiles(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		g.torn = true
+		begin := g.status("t1").At[job.Running]
+		for range 3 {
+			seq := g.status("t1").Seq
+			g.stop()
+			for _, f := range []string{assignmentsFile, statusesFile} {
+				if err := os.WriteFile(filepath.Join(g.dir, f), []byte("{torn"), 0o600); err != nil {
+					g.Fatal(err)
+				}
+			}
+			g.start()
+			g.setAt(1, true, web("t1"))
+			g.pass(time.Second)
+			if s := g.status("t1"); s.Seq <= seq || s.State != job.Running || !s.At[job.Running].Equal(begin) {
+				g.Errorf("seq %d after %d: %s", s.Seq, seq, describe(s))
+			}
+		}
+		g.wantContainer("t1", runtime.Running, 1)
+	})
+}
+
+func TestPullFailures(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		err   error
+		after time.Duration
+		state job.State
+	}{
+		{"busy is tried for ever", runtime.ErrBusy, time.Hour, job.Pulling},
+		{"full disk is tried for ever", runtime.ErrNoSpace, time.Hour, job.Pulling},
+		{"not found is tried a few times", runtime.ErrNotFound, 10 * time.Second, job.Pulling},
+		{"not found fails in the end", runtime.ErrNotFound, 3 * time.Minute, job.Failed},
+		{"denied fails in the end", runtime.ErrDenied, 3 * time.Minute, job.Failed},
+		{"invalid fails at once", runtime.ErrInvalid, time.Second, job.Failed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(g *rig) {
+				g.rt.FailNext(fake.CallPull, "web", -1, fmt.Errorf("registry: %w", c.err))
+				g.set(web("t1"))
+				g.pass(c.after)
+				if s := g.status("t1"); s.State != c.state || !strings.Contains(s.Message, c.err.Error()) {
+					g.Errorf("%s", describe(s))
+				}
+				if c.state != job.Pulling {
+					return
+				}
+				if n, most := g.calls(fake.CallPull, "web"), 10+int(c.after/maxRetry); n > most {
+					g.Errorf("pulled %d times in %v", n, c.after)
+				}
+				g.rt.Heal()
+				g.pass(time.Minute)
+				if s := g.status("t1"); s.State != job.Running || s.Message != "" {
+					g.Errorf("healed, but %s", describe(s))
+				}
+			})
+		})
+	}
+}
+
+func TestCreateAndStartAreTriedAgain(t *testing.T) {
+	for _, call := range []fake.Call{fake.CallCreate, fake.CallStart} {
+		t.Run(string(call), func(t *testing.T) {
+			inBubble(t, func(g *rig) {
+				g.rt.FailNext(call, "t1", 3, fmt.Errorf("write layer: %w", runtime.ErrNoSpace))
+				g.set(web("t1"))
+				g.pass(1500 * time.Millisecond)
+				if s := g.status("t1"); !strings.Contains(s.Message, "no space left") {
+					g.Errorf("meanwhile: %s", describe(s))
+				}
+				g.pass(10 * time.Second)
+				if s := g.status("t1"); s.State != job.Running || s.Message != "" || s.Restarts != 0 {
+					g.Errorf("in the end: %s", describe(s))
+				}
+			})
+		})
+	}
+}
+
+func TestImageThatWentIsPulledAgain(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.rt.FailNext(fake.CallCreate, "t1", 1, fmt.Errorf("image web: %w", runtime.ErrNotFound))
+		g.set(web("t1"))
+		g.pass(10 * time.Second)
+		g.wantState("t1", job.Running)
+		if n := g.calls(fake.CallPull, "web"); n != 2 {
+			g.Errorf("pulled %d times", n)
+		}
+	})
+}
+
+func TestStopThatFailsIsTriedAgain(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		g.rt.FailNext(fake.CallStop, "t1", 2, runtime.ErrBusy)
+		g.rt.FailNext(fake.CallRemove, "t1", 2, runtime.ErrBusy)
+		g.setAt(2, true)
+		g.pass(time.Minute)
+		g.wantNoContainer("t1")
+		g.wantState("t1", job.Complete)
+		if ss := g.r.Statuses(); len(ss) != 0 {
+			g.Errorf("still known: %v", ss)
+		}
+	})
+}
+
+func TestStopsBeforeStartsOnOneHostPort(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		slow := command1("sh", "-c", "trap 'sleep 5; exit 0' TERM; sleep infinity")
+		g.set(web("old", port(8080), slow))
+		g.pass(3 * time.Second)
+		g.setAt(2, true, web("old", port(8080), slow, desired(job.DesiredStop)), web("new", port(8080)), web("other", port(9090)))
+		g.pass(2 * time.Second)
+		g.wantState("other", job.Running)
+		if n := g.calls(fake.CallCreate, "new"); n != 0 {
+			g.Error("the new one was created while the old one had its port")
+		}
+		g.pass(5 * time.Second)
+		g.wantState("old", job.Complete)
+		if s := g.status("new"); s.State != job.Running || len(s.Ports) != 1 || s.Ports[0].Published != 8080 {
+			g.Errorf("new: %s %v", describe(s), s.Ports)
+		}
+	})
+}
+
+func TestReportsAreCoalescedAndRetried(t *testing.T) {
+	inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {}}}, func(g *rig) {
+		g.setDeaf(true)
+		var as []Assignment
+		for i := range 20 {
+			as = append(as, web(job.TaskID(fmt.Sprintf("t%02d", i))))
+		}
+		g.set(as...)
+		g.pass(10 * time.Minute)
+		if g.batches != 0 {
+			g.Fatal("a deaf leader heard something")
+		}
+		g.setDeaf(false)
+		g.pass(6 * time.Second)
+		if g.batches != 1 || len(g.leader) != 20 {
+			g.Errorf("%d batches told %d of 20 tasks; want one with all", g.batches, len(g.leader))
+		}
+		for id, h := range g.history {
+			if len(h) != 1 || h[0].State != job.Running {
+				g.Errorf("task %s: told %d times, %s", id, len(h), h[0].State)
+			}
+		}
+		g.pass(time.Hour)
+		if g.batches != 1 {
+			g.Errorf("%d batches though nothing changed", g.batches)
+		}
+		g.r.ReportAll()
+		g.pass(time.Second)
+		if g.batches != 2 || len(g.history["t00"]) != 2 {
+			g.Errorf("asked for all: %d batches", g.batches)
+		}
+	})
+}
+
+func TestLostEventsAndForeignHands(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"), web("t2"))
+		g.pass(3 * time.Second)
+		g.rt.Exit("t1", 1)
+		g.rt.LoseEvents()
+		if err := g.rt.Remove(context.Background(), "t2"); err != nil {
+			g.Fatal(err)
+		}
+		g.pass(40 * time.Second)
+		g.wantContainer("t1", runtime.Running, 2)
+		g.wantContainer("t2", runtime.Running, 1)
+		if s := g.status("t2"); s.Restarts != 1 || !s.Ready() {
+			g.Errorf("made again: %s", describe(s))
+		}
+	})
+}
+
+func TestThoseWhoWatchSeeWhatIsReady(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.pass(time.Second)
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		g.rt.Exit("t1", 1)
+		g.pass(5 * time.Second)
+		g.setAt(2, true)
+		g.pass(5 * time.Second)
+		var got []string
+		for _, c := range g.changes {
+			if len(c) == 0 {
+				got = append(got, "none")
+				continue
+			}
+			got = append(got, fmt.Sprintf("%s %v", c[0].State, c[0].Ready))
+		}
+		want := []string{"none", "pulling false", "running true", "running false", "running true", "stopping false", "none"}
+		i := 0
+		for _, w := range got {
+			if i < len(want) && w == want[i] {
+				i++
+			}
+		}
+		if i != len(want) {
+			g.Errorf("watched %q, want %q among it", got, want)
+		}
+		for i := 1; i < len(g.changes); i++ {
+			if slices.EqualFunc(g.changes[i-1], g.changes[i], Local.equal) {
+				g.Errorf("told twice: %+v", g.changes[i])
+			}
+		}
+	})
+}
+
+func TestNoBusyPolling(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		calls := len(g.rt.Calls())
+		g.pass(time.Hour)
+		if n := len(g.rt.Calls()); n != calls {
+			g.Errorf("%d calls while nothing happened", n-calls)
+		}
+		synctest.Wait()
+	})
+}
