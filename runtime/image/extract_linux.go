@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
-	continuity "github.com/containerd/continuity/fs"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -219,19 +218,17 @@ func inheritedAttrs(implicit, lowers []string) ([]dirAttr, error) {
 	var attrs []dirAttr
 	for _, name := range implicit {
 		for _, lower := range slices.Backward(lowers) {
-			dir, err := continuity.RootPath(lower, filepath.Dir(name))
-			if err != nil {
-				return nil, err
-			}
-			fi, err := os.Lstat(filepath.Join(dir, filepath.Base(name)))
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			st, err := lstatInside(lower, name)
+			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
+			if errors.Is(err, syscall.ENOTDIR) { // a file, link or whiteout: it hides what is below it
+				break
+			}
 			if err != nil {
 				return nil, err
 			}
-			st := fi.Sys().(*syscall.Stat_t)
-			if mode := st.Mode & 0o7777; fi.IsDir() && (mode != 0o755 || st.Uid != 0 || st.Gid != 0) {
+			if mode := st.Mode & 0o7777; mode != 0o755 || st.Uid != 0 || st.Gid != 0 {
 				attrs = append(attrs, dirAttr{name, mode, st.Uid, st.Gid})
 			}
 			break
@@ -240,16 +237,32 @@ func inheritedAttrs(implicit, lowers []string) ([]dirAttr, error) {
 	return attrs, nil
 }
 
+// lstatInside looks at directory name in root. Links are not followed, because overlayfs does not when it merges: ENOTDIR
+// if name or a parent of it is anything but a directory.
+func lstatInside(root, name string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	for _, dir := range append(parentsOf(name), name) {
+		if err := unix.Lstat(filepath.Join(root, dir), &st); err != nil {
+			return st, err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return st, syscall.ENOTDIR
+		}
+	}
+	return st, nil
+}
+
 // applyAttrs gives root's implicit directories what they inherit.
 func applyAttrs(root string, attrs []dirAttr) error {
 	for _, at := range attrs {
-		path := filepath.Join(root, at.Path)
-		if !isDir(path) {
-			continue // a symbolic link took its place, or it lies behind one
-		}
-		if dir, err := continuity.RootPath(root, at.Path); err != nil || dir != path {
+		_, err := lstatInside(root, at.Path)
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrNotExist) { // a later entry took its place
 			continue
 		}
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(root, at.Path)
 		if err := os.Lchown(path, int(at.UID), int(at.GID)); err != nil {
 			return err
 		}

@@ -171,19 +171,19 @@ func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index
 		return nil, err
 	}
 	c.meter.start(m)
-	if err := c.blob(ctx, m.Config); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+	config, err := c.config(ctx, m.Config)
+	if errors.Is(err, ErrCorrupt) { // ours was damaged and is gone now
+		config, err = c.config(ctx, m.Config)
 	}
-	config, err := c.s.readBlob(m.Config.Digest, MaxConfigSize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("config: %w", err)
 	}
 	e, err := newEntry(raw, mediaType, config, index) // before the layers: a bad image costs no download
 	if err != nil {
 		return nil, err
 	}
-	if p := e.image.Platform; p.Architecture != "" && p.OS != "" && (p.OS != c.s.platform.OS || p.Architecture != c.s.platform.Architecture) {
-		return nil, invalidPlatform(c.s.platform, []string{platformString(p)})
+	if p := e.image.Platform; !runsOn(p, c.s.platform) {
+		return nil, wrongPlatform(c.s.platform, []string{platformString(p)})
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(c.jobs, 1))
@@ -204,6 +204,13 @@ func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index
 	}
 	c.meter.flush()
 	return e, nil
+}
+
+func (c *copying) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if err := c.blob(ctx, d); err != nil {
+		return nil, err
+	}
+	return c.s.readBlob(d.Digest, MaxConfigSize)
 }
 
 // blob brings one blob here unless it is; one copy at a time a digest, whichever image wants it.

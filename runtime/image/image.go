@@ -281,10 +281,15 @@ func choosePlatform(raw []byte, mediaType string, p ocispec.Platform) (ocispec.D
 	if second != nil {
 		return *second, nil
 	}
-	return ocispec.Descriptor{}, invalidPlatform(p, offered)
+	return ocispec.Descriptor{}, wrongPlatform(p, offered)
 }
 
-func invalidPlatform(p ocispec.Platform, offered []string) error {
+// runsOn is true, too, for an image that does not say what it is for.
+func runsOn(img, node ocispec.Platform) bool {
+	return (img.OS == "" || img.OS == node.OS) && (img.Architecture == "" || img.Architecture == node.Architecture)
+}
+
+func wrongPlatform(p ocispec.Platform, offered []string) error {
 	return &kindError{ErrNotFound, fmt.Errorf("image has no manifest for %s, only for: %s", platformString(p), strings.Join(offered, ", "))}
 }
 

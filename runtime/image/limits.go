@@ -31,6 +31,7 @@ const (
 	maxNameLength     = 1024
 	minPrefixLength   = 6 // of an id that Get accepts
 	defaultPullJobs   = 4 // layers at the same time
+	unpackJobs        = 2 // layers of one image at the same time: inflating and writing each keep a core busy
 	maxUploads        = 64
 	progressInterval  = 100 * time.Millisecond
 	defaultPruneGrace = time.Hour

@@ -88,6 +88,9 @@ func (s *Store) commitLoaded(found []*loaded) ([]Image, error) {
 	})
 	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(string(a.Manifest), string(b.Manifest)) })
 	for _, img := range images {
+		if !runsOn(img.Platform, s.platform) { // taken all the same: another node may ask for it
+			s.log.Warn("image is for another platform", "names", img.Names, "platform", platformString(img.Platform))
+		}
 		s.log.Info("image loaded", "names", img.Names, "manifest", img.Manifest, "bytes", img.Size)
 	}
 	return images, err

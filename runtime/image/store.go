@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // Config says where and how a store works.
@@ -39,6 +40,7 @@ type Store struct {
 	platform ocispec.Platform
 	unpackBy []string
 	closed   atomic.Bool
+	lock     *os.File // flock: one process at a time
 
 	// writing serialises changes of the catalog, its disk write included: the file and the memory must change in one order.
 	writing sync.Mutex
@@ -79,26 +81,49 @@ func Open(cfg Config) (*Store, error) {
 	if s.platform.Architecture == "" {
 		s.platform.Architecture = goruntime.GOARCH
 	}
+	if err := s.lockDir(); err != nil {
+		return nil, fmt.Errorf("open image store %s: %w", dir, s.explainSpace(err))
+	}
 	if err := s.makeDirs(); err != nil {
+		s.lock.Close()
 		return nil, fmt.Errorf("open image store %s: %w", dir, s.explainSpace(err))
 	}
 	if s.catalog, err = s.readCatalog(); err != nil {
+		s.lock.Close()
 		return nil, fmt.Errorf("open image store %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-// Close ends new work; what runs ends by its own context. Everything is on disk already.
+// Close ends new work and gives the directory back; what still runs ends by its own context, and the caller should have
+// ended it before. Everything is on disk already. Safe to call twice.
 func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.uploads.closeAll()
+	if err := s.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("close image store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// lockDir makes the directory and takes its lock, which the kernel gives back when the process ends, however it ends.
+func (s *Store) lockDir() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return fmt.Errorf("another process uses it: %w", err)
+	}
+	s.lock = f
 	return nil
 }
 
 func (s *Store) makeDirs() error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
 	if err := os.RemoveAll(s.tmpDir()); err != nil {
 		return fmt.Errorf("remove half-done files: %w", err)
 	}

@@ -273,6 +273,28 @@ func TestDamagedBlobIsNotServed(t *testing.T) {
 	if _, err := open(t).Fetch(t.Context(), NewPeer(http.DefaultClient, "http://"+host), "x"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("fetch afterwards: %v, want ErrNotFound", err)
 	}
+	// A fetch repairs what it finds damaged, the config here.
+	b2 := load(t, open(t), ociArchive(t, "x", plain(tarOf(t, file("f", "x")))))
+	good, bad := open(t), open(t)
+	for _, s := range []*Store{good, bad} {
+		load(t, s, ociArchive(t, "x", plain(tarOf(t, file("f", "x")))))
+	}
+	config := bad.blobPath(b2.ID)
+	raw, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[5] ^= 1
+	if err := os.WriteFile(config, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	goodHost, _ := serve(t, good.Handler())
+	if _, err := bad.Fetch(t.Context(), NewPeer(http.DefaultClient, "http://"+goodHost), "x"); err != nil {
+		t.Errorf("fetch over a damaged config: %v", err)
+	}
+	if err := bad.Save(t.Context(), io.Discard, "x"); err != nil {
+		t.Errorf("after the repair: %v", err)
+	}
 	manifest := a.blobPath(img.Manifest)
 	if err := os.WriteFile(manifest, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
@@ -727,9 +749,12 @@ func TestStoreIsAnOCILayoutThatOthersRead(t *testing.T) {
 	}
 }
 
-func TestStoreIsClosedToOtherUsers(t *testing.T) {
+func TestStoreIsClosedToOthers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "images")
 	openAt(t, dir)
+	if _, err := Open(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("second store on the directory: %v", err)
+	}
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v", fi.Mode(), err)
 	}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 )
 
 // layerMeta stands beside an unpacked layer, as <diffid>.json.
@@ -30,14 +31,29 @@ func (s *Store) Layers(ctx context.Context, img Image) ([]string, error) {
 	}
 	l := s.newLease()
 	defer l.release()
-	dirs := make([]string, 0, len(img.Layers))
-	for i, layer := range img.Layers {
-		if err := checkDigest(layer.DiffID); err != nil {
+	for _, layer := range img.Layers {
+		if err := errors.Join(checkDigest(layer.DiffID), checkDigest(layer.Digest)); err != nil {
 			return nil, err
 		}
 		l.pin(layer.DiffID)
 		l.pin(layer.Digest)
-		dir, err := s.unpackedLayer(ctx, layer, dirs)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(unpackJobs)
+	for i, layer := range img.Layers {
+		g.Go(func() error {
+			if err := s.ensureUnpacked(gctx, layer, s.layerPath(layer.DiffID), nil); err != nil {
+				return fmt.Errorf("unpack layer %d (%s) of image %s: %w", i, layer.Digest, img.Manifest, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	dirs := make([]string, 0, len(img.Layers))
+	for i, layer := range img.Layers {
+		dir, err := s.variantFor(ctx, layer, dirs)
 		if err != nil {
 			return nil, fmt.Errorf("unpack layer %d (%s) of image %s: %w", i, layer.Digest, img.Manifest, err)
 		}
@@ -46,12 +62,10 @@ func (s *Store) Layers(ctx context.Context, img Image) ([]string, error) {
 	return dirs, nil
 }
 
-// unpackedLayer returns the tree of layer above the given lower trees.
-func (s *Store) unpackedLayer(ctx context.Context, layer Layer, lowers []string) (string, error) {
+// variantFor returns the tree of an unpacked layer that is right above the given lower trees: nearly always the one that
+// all images share.
+func (s *Store) variantFor(ctx context.Context, layer Layer, lowers []string) (string, error) {
 	base := s.layerPath(layer.DiffID)
-	if err := s.ensureUnpacked(ctx, layer, base, nil); err != nil {
-		return "", err
-	}
 	meta, err := readLayerMeta(base)
 	if err != nil || len(meta.Implicit) == 0 || len(lowers) == 0 {
 		return base, err
