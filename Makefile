@@ -1,0 +1,58 @@
+# make demo and make test do all the set-up that they need; see README.md.
+SHELL       := /bin/bash
+.DEFAULT_GOAL := build
+BIN         := bin/shoal
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TAGS        := netgo osusergo seccomp
+GOFLAGS_REL := -trimpath -tags "$(TAGS)" -ldflags "-s -w -X main.version=$(VERSION) -extldflags -static"
+# What thinks has no cgo and builds for darwin too; only the container runtime and the binary reach cgo.
+PURE        := ./consensus/... ./gossip/... ./node/... ./runtime ./runtime/fake ./runtime/runtimetest
+TOOLS       := $(CURDIR)/build/tools
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help build demo test check bench docs fuzz clean deps
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps:
+	@packaging/deps.sh build
+
+build: deps ## the static binary, bin/shoal
+	@mkdir -p bin
+	CGO_ENABLED=1 go build $(GOFLAGS_REL) -o $(BIN) ./cmd/shoal
+
+demo: build ## three machines on this one, a web service, and a power cut; KEEP=1 leaves them up
+	@go run ./e2e/demo -binary $(BIN) $(if $(KEEP),-keep)
+
+test: build ## all tests, as root: units, cluster in namespaces
+	@packaging/deps.sh test
+	SHOAL_BINARY=$(CURDIR)/$(BIN) go test -tags "$(TAGS)" -timeout 20m $(TESTFLAGS) ./...
+
+check: deps ## gofmt, vet, staticcheck, builds without cgo, import table
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+	go vet -tags "$(TAGS)" ./...
+	CGO_ENABLED=0 go build $(PURE)
+	CGO_ENABLED=0 GOOS=darwin go vet ./consensus/... ./gossip/... ./runtime ./runtime/fake
+	go test ./e2e/house
+	@test -x $(TOOLS)/staticcheck || GOBIN=$(TOOLS) go install $(STATICCHECK)
+	$(TOOLS)/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
+	@test -x $(TOOLS)/govulncheck || GOBIN=$(TOOLS) go install $(GOVULNCHECK)
+	@$(TOOLS)/govulncheck -tags "$(subst $() ,$(comma),$(TAGS))" ./... || { [ $$? -ne 3 ] && echo "govulncheck: the database is out of reach; not checked"; }
+
+bench: build ## the figures: submit, start, fail-over, memory, size
+	@packaging/deps.sh test
+	go run ./e2e/bench -binary $(BIN) $(BENCHFLAGS)
+
+docs: build ## write the pages that come from the code
+	$(BIN) docs > docs/cli.md
+	$(BIN) docs --compose > docs/compose.md
+
+fuzz: ## each fuzz target for FUZZTIME (default 30s)
+	@packaging/fuzz.sh $(or $(FUZZTIME),30s)
+
+clean: ## what building made
+	rm -rf bin build
+
+comma := ,
