@@ -17,7 +17,7 @@ import (
 // that come twice or late, failing calls, exits, crashes of the agent and of the machine, a leader that does not answer.
 // Afterwards the containers must be those of the tasks, and the rig holds meanwhile what must hold of reports.
 func TestAnyOrderOfTroubleConverges(t *testing.T) {
-	for seed := uint64(1); seed <= 400; seed++ {
+	for seed := uint64(1); seed <= 12; seed++ {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {Absent: true, PullDelay: time.Second}}, Latency: 50 * time.Millisecond},
 				func(g *rig) { chaos(g, rand.New(rand.NewPCG(seed, 0))) })

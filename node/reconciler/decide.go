@@ -109,6 +109,9 @@ func (t *task) mustWait(leaving []*task) bool {
 
 // done takes what a worker brought, and decides what follows.
 func (t *task) done(now time.Time, res result, complete bool) {
+	if res.op == opStart && res.info.State == runtime.Running {
+		res.err = nil // whatever went wrong, it runs
+	}
 	if res.err == nil {
 		if res.op != opInspect {
 			t.succeeded()
