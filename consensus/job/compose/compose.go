@@ -20,6 +20,7 @@ import (
 const (
 	MaxFileBytes = 1 << 20 // one Compose file, .env file or env_file
 	MaxFiles     = 32      // Compose files on the command line
+	MaxNodes     = 30_000  // values of one Compose file, counting what aliases repeat once; compose-go's time is quadratic in them
 )
 
 // Options say what to load.
@@ -141,7 +142,9 @@ func loadModel(ctx context.Context, o Options, in *input) (m *model, err error) 
 			l.Profiles = in.profiles
 			l.SkipResolveEnvironment = true
 			l.SkipResolveLabels = true
-			checkShortVolumes(l)
+			l.MaxNodeVisits = MaxNodes
+			boundInterpolation(l)
+			hookShortForms(l)
 		},
 	}
 	dict, err := loader.LoadModelWithContext(ctx, details, opts...)
@@ -208,6 +211,9 @@ func cloneTree(v any) any {
 	return v
 }
 
+// maxForeignBytes bounds a message of compose-go's, which repeats what it was given.
+const maxForeignBytes = 4 << 10
+
 // maxProblems is how many problems one error lists; more are counted.
 const maxProblems = job.MaxProblems
 
@@ -224,5 +230,9 @@ func invalid(in *input, problems []string) error {
 // tidy makes one line of compose-go's error, and says what its schema means by "false".
 func tidy(err error) string {
 	s := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	s = strings.ReplaceAll(s, "failed to cast to expected type: ", "")
+	if len(s) > maxForeignBytes {
+		s = strings.ToValidUTF8(s[:maxForeignBytes], "") + " ..."
+	}
 	return strings.Replace(s, " false schema", " is not a key of the Compose specification; correct or remove it", 1)
 }

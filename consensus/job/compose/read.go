@@ -16,6 +16,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/sirupsen/logrus"
 )
@@ -240,6 +241,36 @@ func resolveNamedFiles(p *types.Project) (*types.Project, error) {
 		return nil, err
 	}
 	return p.WithServicesLabelsResolved(true)
+}
+
+// Bounds of interpolation in one value. compose-go's time is the product of the two.
+const (
+	maxVariables    = 1000
+	maxInterpolated = 64 << 10 // bytes of a value with variables in it, before; and of all that is put in, after
+)
+
+func boundInterpolation(l *loader.Options) {
+	l.Interpolate.Substitute = func(s string, lookup template.Mapping) (string, error) {
+		n := strings.Count(s, "$")
+		if n == 0 {
+			return s, nil
+		}
+		if n > maxVariables || len(s) > maxInterpolated {
+			return "", fmt.Errorf("a value of %d bytes with %d dollar signs is more than %d with %d; put it into a file", len(s), n, maxInterpolated, maxVariables)
+		}
+		put := 0
+		s, err := template.Substitute(s, func(name string) (string, bool) {
+			v, ok := lookup(name)
+			if put += len(v); put > maxInterpolated {
+				return "", ok
+			}
+			return v, ok
+		})
+		if err == nil && put > maxInterpolated {
+			return "", fmt.Errorf("its variables put in more than %d bytes; put it into a file", maxInterpolated)
+		}
+		return s, err
+	}
 }
 
 var listening sync.Mutex

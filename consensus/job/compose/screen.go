@@ -2,11 +2,14 @@ package compose
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
-	"github.com/compose-spec/compose-go/v2/interpolation"
+	"shoal/consensus/job"
+
 	"github.com/compose-spec/compose-go/v2/loader"
 	ctree "github.com/compose-spec/compose-go/v2/tree"
 )
@@ -143,24 +146,50 @@ func newFinding(at []string, reason, next string) finding {
 	return f
 }
 
-// checkShortVolumes makes compose-go look at the options of "source:target:options": its own parser drops what it does
-// not know. The hook is the one with which compose-go turns strings into numbers, after interpolation, in every file.
-func checkShortVolumes(l *loader.Options) {
-	casts := make(map[ctree.Path]interpolation.Cast, len(l.Interpolate.TypeCastMapping)+1)
-	for p, c := range l.Interpolate.TypeCastMapping {
-		casts[p] = c
-	}
-	casts[ctree.NewPath("services", ctree.PathMatchAll, "volumes", ctree.PathMatchList)] = func(v string) (any, error) {
-		if parts := strings.Split(v, ":"); len(parts) == 3 {
-			for o := range strings.SplitSeq(parts[2], ",") {
-				if !slices.Contains(shortVolumeOptions, o) {
-					return nil, fmt.Errorf("volume %q: option %q is not honoured; use ro, rw or nocopy", v, o)
-				}
-			}
+// hookShortForms looks at short forms before compose-go does: its parser drops options of a volume that it does not know,
+// and makes of a port range whatever number of ports it says. The hooks are those with which compose-go turns strings into
+// numbers, after interpolation, in every file.
+func hookShortForms(l *loader.Options) {
+	casts := maps.Clone(l.Interpolate.TypeCastMapping)
+	casts[ctree.NewPath("services", ctree.PathMatchAll, "volumes", ctree.PathMatchList)] = checkShortVolume
+	ports := 0
+	casts[ctree.NewPath("services", ctree.PathMatchAll, "ports", ctree.PathMatchList)] = func(v string) (any, error) {
+		n := rangeSize(v)
+		if ports += n; n > job.MaxPorts || ports > maxRangedPorts {
+			return nil, fmt.Errorf("port %.80q: more than %d ports of a service or %d of all; publish fewer", v, job.MaxPorts, maxRangedPorts)
 		}
 		return v, nil
 	}
 	l.Interpolate.TypeCastMapping = casts
+}
+
+// maxRangedPorts bounds the ports that all short forms of one load make.
+const maxRangedPorts = 10 * job.MaxPorts
+
+// rangeSize is how many ports a short form makes at most, 1 if it is not understood.
+func rangeSize(v string) int {
+	v, _, _ = strings.Cut(v, "/")
+	size := 1
+	for part := range strings.SplitSeq(v, ":") {
+		from, to, isRange := strings.Cut(part, "-")
+		a, errA := strconv.ParseUint(from, 10, 16)
+		b, errB := strconv.ParseUint(to, 10, 16)
+		if isRange && errA == nil && errB == nil && b >= a {
+			size = max(size, int(b-a)+1)
+		}
+	}
+	return size
+}
+
+func checkShortVolume(v string) (any, error) {
+	if parts := strings.Split(v, ":"); len(parts) == 3 {
+		for o := range strings.SplitSeq(parts[2], ",") {
+			if !slices.Contains(shortVolumeOptions, o) {
+				return nil, fmt.Errorf("volume %.80q: option %.40q is not honoured; use ro, rw or nocopy", v, o)
+			}
+		}
+	}
+	return v, nil
 }
 
 // shortVolumeOptions are those that compose-go understands; the matrix judges what they become.
