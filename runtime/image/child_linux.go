@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 
@@ -65,7 +66,12 @@ func (s *Store) extractInChild(ctx context.Context, blob *os.File, root string) 
 	cmd.Stdin, cmd.Env = blob, []string{}
 	stderr := &tail{limit: 4 << 10}
 	cmd.Stderr = stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
+		Pdeathsig:  syscall.SIGKILL, // a store opened after our death must not share tmp/ with it
+	}
+	goruntime.LockOSThread() // the signal comes when the thread ends that forked, not the process
+	defer goruntime.UnlockOSThread()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return extracted{}, fmt.Errorf("%w: %w", errChild, err)

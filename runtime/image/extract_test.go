@@ -73,6 +73,7 @@ func TestHostileLayersWriteNothingOutside(t *testing.T) {
 		"mode via symlink":         {symlink("s", "@OUT@/victim"), dir("s", 0o777)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			unpackers(t, func(t *testing.T, s *Store) {
 				out := t.TempDir()
 				victim := filepath.Join(out, "victim")

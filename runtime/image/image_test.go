@@ -313,6 +313,4 @@ func mustNotExist(t *testing.T, path string) {
 	}
 }
 
-func zstdWriter(w io.Writer) (*zstd.Encoder, error) { return zstd.NewWriter(w) }
-
 func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -16,14 +16,14 @@ const maxZstdWindow = 128 << 20
 
 // inflate undoes gzip or zstd, told by their magic: a media type can lie, the digest of the result cannot. What it returns
 // fails with ErrInvalid beyond limit bytes or MaxInflateRatio, and must be closed; closing does not close r.
-func inflate(r io.Reader, limit int64) (io.ReadCloser, error) {
+func inflate(r io.Reader, limit int64) (*limitedInflater, error) {
 	in := &countingReader{r: r}
 	br := bufio.NewReaderSize(in, 256<<10)
 	magic, err := br.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	out := &limitedInflater{in: in, limit: limit, close: func() {}}
+	out := &limitedInflater{in: in, limit: limit, floor: inflateFloor, close: func() {}}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		zr, err := pgzip.NewReaderN(br, 256<<10, 4)
@@ -69,6 +69,7 @@ type limitedInflater struct {
 	format string // "" if not compressed
 	n      int64
 	limit  int64
+	floor  int64 // bytes that may come whatever the ratio
 	close  func()
 }
 
@@ -78,8 +79,8 @@ func (l *limitedInflater) Read(p []byte) (int, error) {
 	if l.n > l.limit {
 		return 0, invalidf("inflates to more than %d bytes", l.limit)
 	}
-	if in := l.in.n.Load(); l.n > inflateFloor && l.n/MaxInflateRatio > in {
-		return 0, invalidf("%d bytes inflate to more than %d: over %d-fold is refused beyond %d bytes", in, l.n, MaxInflateRatio, int64(inflateFloor))
+	if in := l.in.n.Load(); l.n > l.floor && l.n/MaxInflateRatio > in {
+		return 0, invalidf("%d bytes inflate to more than %d: over %d-fold is refused beyond %d bytes", in, l.n, MaxInflateRatio, l.floor)
 	}
 	if err == nil || err == io.EOF {
 		return n, err

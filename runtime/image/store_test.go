@@ -695,33 +695,61 @@ func TestJoinedFlightThatFailsIsTriedAnew(t *testing.T) {
 }
 
 func TestBombIsStopped(t *testing.T) {
-	if testing.Short() {
-		t.Skip("inflates a gigabyte")
+	zeros := make([]byte, 64<<20)
+	for format, bomb := range map[string][]byte{"gzip": gzipped(zeros).stored, "zstd": zstded(zeros).stored} {
+		in, err := inflate(bytes.NewReader(bomb), MaxUnpackedLayerSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.floor = 1 << 20
+		n, err := io.Copy(io.Discard, in)
+		if !errors.Is(err, ErrInvalid) || n > 32<<20 {
+			t.Errorf("%s: %d bytes inflated to %d: %v", format, len(bomb), n, err)
+		}
+		in.Close()
+		if in, err = inflate(bytes.NewReader(bomb), 1<<19); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, in); !errors.Is(err, ErrInvalid) || n > 1<<19 {
+			t.Errorf("%s: %d bytes over a limit of %d: %v", format, n, 1<<19, err)
+		}
+		in.Close()
 	}
-	// 1000:1 and more, endless: only the ratio ends it.
-	zeros := readerFunc(func(p []byte) (int, error) { clear(p); return len(p), nil })
-	pr, pw := io.Pipe()
-	go func() {
-		w, _ := zstdWriter(pw)
-		_, err := io.Copy(w, io.LimitReader(zeros, inflateFloor*3/2))
-		pw.CloseWithError(errors.Join(err, w.Close()))
-	}()
-	in, err := inflate(pr, MaxUnpackedLayerSize)
+}
+
+func TestDirectoryBecomesALayer(t *testing.T) {
+	needRoot(t)
+	src := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"bin/su": 0o755 | os.ModeSetuid, "etc/passwd": 0o644} {
+		path := filepath.Join(src, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("su", filepath.Join(src, "bin/sudo")); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := DirTree(src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	n, err := io.Copy(io.Discard, in)
-	pr.Close()
-	if !errors.Is(err, ErrInvalid) {
-		t.Errorf("bomb inflated to %d bytes: %v", n, err)
-	}
-	if in, err = inflate(bytes.NewReader(gzipped(make([]byte, 1<<20)).stored), 1<<19); err != nil {
+	s := open(t)
+	dirs, err := s.Layers(t.Context(), load(t, s, archiveOf(t, "dir", RunConfig{}, tree)))
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	if _, err := io.Copy(io.Discard, in); !errors.Is(err, ErrInvalid) {
-		t.Errorf("over the limit: %v", err)
+	fi, err := os.Stat(filepath.Join(dirs[0], "bin/sudo"))
+	if err != nil || fi.Mode() != 0o755|os.ModeSetuid {
+		t.Errorf("bin/sudo leads to %v, %v", fi, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dirs[0], "etc/passwd")); string(b) != "etc/passwd" {
+		t.Errorf("etc/passwd is %q, %v", b, err)
 	}
 }
 

@@ -162,7 +162,10 @@ func (s *Store) extract(ctx context.Context, layer Layer, root string) (layerMet
 	} else {
 		got, err = extractLayer(ctx, blob, root)
 	}
-	if err != nil && (ctx.Err() != nil || isMachineError(err)) {
+	if err != nil && ctx.Err() != nil { // the error may be of a killed child, or of a pipe
+		return layerMeta{}, ctx.Err()
+	}
+	if err != nil && isMachineError(err) {
 		return layerMeta{}, s.explainSpace(err)
 	}
 	// A flipped bit shows as any error of any format, or as none: ask the blob's digest first.
