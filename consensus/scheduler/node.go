@@ -163,13 +163,16 @@ func (p *Planner) useClass(cs []job.Constraint) *class {
 	return c
 }
 
+// keepClasses bounds the classes that are kept without a user, for the next job with the same constraints.
+const keepClasses = 64
+
 func (p *Planner) dropClass(s *service) {
 	c := s.class
 	if c == nil {
 		return
 	}
 	s.class = nil
-	if c.users--; c.users > 0 {
+	if c.users--; c.users > 0 || len(p.classes) <= keepClasses {
 		return
 	}
 	delete(p.classes, c.key)

@@ -447,3 +447,58 @@ func TestVolumesKeepASlotOnItsNode(t *testing.T) {
 		}
 	}
 }
+
+func TestASlotWaitsForItsFormerTaskToEnd(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	b := w.node("b")
+	w.submit("j", svc("s", 1, func(s *job.Service) {
+		s.Constraints = []job.Constraint{{Key: "node.hostname", Op: "==", Value: "b"}}
+	}))
+	w.settle()
+	w.cut[b] = true // it neither stops nor reports
+	w.submit("j", svc("s", 1))
+	w.plan()
+	for range 3 {
+		if pl, _ := w.plan(); len(pl.Place) > 0 {
+			t.Fatalf("placed while the old task runs: %+v", pl)
+		}
+	}
+	w.settle()
+	if got := w.blocked("j", "s"); !strings.Contains(got, "to stop on node b") {
+		t.Errorf("blocked: %q", got)
+	}
+	// When the node is given up, so is the wait.
+	w.apply(state.NodeDown{Node: b, At: w.now})
+	w.settle()
+	if got := w.running("j", "s"); len(got) != 1 || got[0].Node != "id-a" || w.blocked("j", "s") != "" {
+		t.Error(w.dump())
+	}
+}
+
+// The state does not let two tasks into a slot; should it ever hold two, the planner leaves one.
+func TestOneTaskRemainsInASlotTheHealthierThenTheOlder(t *testing.T) {
+	for _, tt := range []struct {
+		oldReady, newReady bool
+		stops              job.TaskID
+	}{{true, true, "new"}, {false, true, "old"}, {true, false, "new"}, {false, false, "new"}} {
+		w := newWorld(t, 1)
+		w.node("a")
+		w.node("b")
+		j := w.submit("j", svc("s", 1))
+		d := j.Spec.Services[0].Digest()
+		b := state.Batch{Index: w.index + 1}
+		for i, id := range []job.TaskID{"old", "new"} {
+			k := &job.Task{ID: id, Job: "j", Service: "s", Digest: d, Slot: 1, Node: "id-a", Desired: job.DesiredRun, Index: uint64(10 + i)}
+			b.Changes = append(b.Changes, state.Change{Table: state.TableTasks, After: k})
+			if (i == 0 && tt.oldReady) || (i == 1 && tt.newReady) {
+				b.Changes = append(b.Changes, state.Change{Table: state.TableStatuses, After: &job.Status{Task: id, Node: "id-a", State: job.Running}})
+			}
+		}
+		w.p.Update(b)
+		pl, _ := w.p.Plan(w.now, 0)
+		if len(pl.Place) != 0 || len(pl.Stop) != 1 || pl.Stop[0].ID != tt.stops {
+			t.Errorf("%+v: plan %+v", tt, pl)
+		}
+	}
+}

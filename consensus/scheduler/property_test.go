@@ -238,9 +238,6 @@ func sameIndex(a, b *Planner) bool {
 			}
 		}
 	}
-	if len(a.classes) != len(b.classes) {
-		return false
-	}
 	for name, j := range b.jobs {
 		for sn, s := range j.services {
 			if o := a.service(name, sn); !reflect.DeepEqual(o.count, s.count) || o.digest != s.digest {

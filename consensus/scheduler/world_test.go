@@ -189,15 +189,6 @@ func (w *world) settle() {
 	}
 }
 
-// rounds runs planner and nodes a few times without moving time.
-func (w *world) rounds(n int) {
-	w.t.Helper()
-	for range n {
-		w.plan()
-		w.act()
-	}
-}
-
 func (w *world) dump() string {
 	out := ""
 	v := w.store.View()

@@ -158,7 +158,7 @@ func (t *tx) putNode(c PutNode) Result {
 }
 
 func (t *tx) joinNode(cl *job.Cluster, n job.Node) Result {
-	sub, ok := t.freeSubnet(cl)
+	sub, ok := t.takeSubnet(cl)
 	if !ok {
 		return fail(job.Conflict, "register node %q: all /%d subnets of %v are taken: remove nodes that are gone with: shoal node rm", n.Name, cl.SubnetBits, cl.Pool)
 	}
@@ -169,23 +169,20 @@ func (t *tx) joinNode(cl *job.Cluster, n job.Node) Result {
 	return Result{Value: &n}
 }
 
-// freeSubnet is the lowest of the pool that no node has.
-func (t *tx) freeSubnet(cl *job.Cluster) (netip.Prefix, bool) {
-	taken := map[netip.Prefix]bool{}
-	for _, n := range t.base.Nodes() {
-		taken[n.Subnet] = true
-	}
+// takeSubnet is the lowest of the pool that no node has.
+func (t *tx) takeSubnet(cl *job.Cluster) (netip.Prefix, bool) {
 	a := cl.Pool.Addr()
-	for {
-		p := netip.PrefixFrom(a, cl.SubnetBits)
-		if !taken[p] {
+	if t.d.lowSubnet.IsValid() {
+		a = t.d.lowSubnet
+	}
+	for ok := true; ok && cl.Pool.Contains(a); a, ok = nextSubnet(a, cl.SubnetBits) {
+		if p := netip.PrefixFrom(a, cl.SubnetBits); !t.d.subnets[p] {
+			t.d.subnets[p] = true
+			t.d.lowSubnet = a
 			return p, true
 		}
-		var ok bool
-		if a, ok = nextSubnet(a, cl.SubnetBits); !ok || !cl.Pool.Contains(a) {
-			return netip.Prefix{}, false
-		}
 	}
+	return netip.Prefix{}, false
 }
 
 // nextSubnet adds one to the network part of an address.
@@ -319,6 +316,8 @@ func (t *tx) removeNode(c RemoveNode) Result {
 		return fail(job.Conflict, "remove node %s: %d tasks are still meant to run on it: wait until they are replaced, or use --force", n.Name, running)
 	}
 	t.remove(TableNodes, n)
+	delete(t.d.subnets, n.Subnet)
+	t.d.lowSubnet = netip.Addr{}
 	for _, k := range tasks {
 		if k.Desired != job.DesiredRun || !t.ended(k.ID) {
 			t.lose(k, "node "+n.Name+" was removed")

@@ -246,6 +246,9 @@ func readRecords(x hashed, m codec, w *memdb.Txn) error {
 // derive computes what Apply keeps beside the tables.
 func derive(v *View) *derived {
 	d := newDerived()
+	for _, n := range v.Nodes() {
+		d.subnets[n.Subnet] = true
+	}
 	each(v.txn, TableServices, "id", nil, func(r *serviceRow) bool {
 		d.services[r.Digest] = newServiceInfo(r.Service)
 		return true

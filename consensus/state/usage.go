@@ -13,6 +13,10 @@ type derived struct {
 	use      map[job.NodeID]*nodeUse
 	events   int // rows in TableEvents
 	keys     int // rows in tableKeys
+
+	subnets map[netip.Prefix]bool
+	// lowSubnet: all subnets below it are taken; zero: look from the pool's begin.
+	lowSubnet netip.Addr
 }
 
 func newDerived() *derived {
@@ -20,6 +24,7 @@ func newDerived() *derived {
 		services: map[job.Digest]*serviceInfo{},
 		digests:  map[string]*jobDigests{},
 		use:      map[job.NodeID]*nodeUse{},
+		subnets:  map[netip.Prefix]bool{},
 	}
 }
 
