@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -223,7 +222,7 @@ func (n *Node) askToJoin(ctx context.Context, token pki.Token, req api.JoinReque
 	for {
 		var last error
 		for _, addr := range n.cfg.Join {
-			resp, err := joinThrough(ctx, addr, token, req)
+			resp, err := n.joinThrough(ctx, addr, token, req)
 			if err == nil {
 				return resp, nil
 			}
@@ -239,10 +238,10 @@ func (n *Node) askToJoin(ctx context.Context, token pki.Token, req api.JoinReque
 	}
 }
 
-func joinThrough(ctx context.Context, addr string, token pki.Token, req api.JoinRequest) (api.JoinResponse, error) {
+func (n *Node) joinThrough(ctx context.Context, addr string, token pki.Token, req api.JoinRequest) (api.JoinResponse, error) {
 	conf := pki.BootstrapTLS(token.CAFingerprint, pki.ALPNHTTP1, nil)
 	// A handshake of its own first: a server of another cluster is a refusal, not something to try again.
-	conn, err := (&tls.Dialer{Config: conf, NetDialer: &net.Dialer{Timeout: handshakeTimeout}}).DialContext(ctx, "tcp", addr)
+	conn, err := dialTLS(ctx, n.cfg.Underlay, addr, conf)
 	var netErr net.Error
 	switch {
 	case err == nil:
@@ -252,9 +251,11 @@ func joinThrough(ctx context.Context, addr string, token pki.Token, req api.Join
 	default:
 		return api.JoinResponse{}, job.Errorf(job.Denied, "%w", err)
 	}
-	c := api.DialTLS(addr, conf)
-	defer c.Close()
-	return c.Join(ctx, req)
+	t := newTransport(func(ctx context.Context, addr string) (net.Conn, error) {
+		return dialTLS(ctx, n.cfg.Underlay, addr, conf)
+	})
+	defer t.CloseIdleConnections()
+	return api.NewClient(addr, t).Join(ctx, req)
 }
 
 func loadMembership(path string) (membership, error) {

@@ -40,6 +40,7 @@ type Node struct {
 	rec     *reconciler.Reconciler
 	router  router
 
+	started    atomic.Bool                // all parts are wired: the API may be answered
 	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
 	leaderHint atomic.Pointer[leaderHint] // from the feed
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
@@ -100,6 +101,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.started.Store(true)
 	// In start order; they are stopped all at once, because none of them loses anything by it.
 	return n.runParts(ctx, []part{
 		{"connections", m.run},
@@ -114,6 +116,9 @@ func (n *Node) Run(ctx context.Context) error {
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
 }
+
+// Started tells whether Run has got so far that the API's methods may be called.
+func (n *Node) Started() bool { return n.started.Load() }
 
 func (n *Node) openLog(m *mux) (*consensus.Log, error) {
 	l, err := consensus.Open(consensus.Config{

@@ -17,29 +17,39 @@ import (
 type peers struct {
 	underlay  Underlay
 	ident     *pki.Identity
-	transport http.RoundTripper
+	transport *http.Transport
 }
 
 func newPeers(u Underlay, ident *pki.Identity) *peers {
 	p := &peers{underlay: u, ident: ident}
-	p.transport = &http.Transport{
-		DialTLSContext:        func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dial(ctx, addr, pki.ALPNHTTP1) },
+	p.transport = newTransport(p.dialer(pki.ALPNHTTP1))
+	return p
+}
+
+// newTransport makes an HTTP transport over connections that are authenticated already.
+func newTransport(dial func(ctx context.Context, addr string) (net.Conn, error)) *http.Transport {
+	return &http.Transport{
+		DialTLSContext:        func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, addr) },
 		MaxIdleConnsPerHost:   4,
 		IdleConnTimeout:       90 * time.Second,
 		ResponseHeaderTimeout: 75 * time.Second, // longer than a read may wait for a change
 	}
-	return p
 }
 
-// dial opens an authenticated stream of one protocol; the handshake is done when it returns.
+// dial opens an authenticated stream of one protocol.
 func (p *peers) dial(ctx context.Context, addr, alpn string) (net.Conn, error) {
+	return dialTLS(ctx, p.underlay, addr, p.ident.ClientTLS(alpn, ""))
+}
+
+// dialTLS connects and does the handshake, both within handshakeTimeout.
+func dialTLS(ctx context.Context, u Underlay, addr string, conf *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	raw, err := p.underlay.Dial(ctx, addr)
+	raw, err := u.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, p.ident.ClientTLS(alpn, ""))
+	conn := tls.Client(raw, conf)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, err

@@ -42,6 +42,9 @@ var table = map[string][]string{
 		"consensus", "consensus/job", "consensus/state", "consensus/scheduler", "gossip", "node/api", "node/pki", "node/reconciler",
 		"runtime", "runtime/image", "runtime/network", "runtime/volume",
 	},
+	"node/nodetest": {
+		"consensus/job", "gossip/gossiptest", "node", "node/api", "runtime", "runtime/fake", "runtime/image", "runtime/network",
+	},
 	"cmd/shoal": {
 		"consensus/job", "consensus/job/compose", "node", "node/api", "runtime", "runtime/container", "runtime/image", "runtime/network", "runtime/volume",
 	},

@@ -36,11 +36,11 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 		})
 		r.resort = false
 	}
-	var leaving []*task
+	var past []*task // that have a container but will not run again
 	for _, t := range r.order {
 		t.settle(now, r.complete)
-		if t.leaving(r.complete) {
-			leaving = append(leaving, t)
+		if t.have && (t.leaving(r.complete) || t.status.State.Terminal()) {
+			past = append(past, t)
 		}
 	}
 	for _, t := range r.order {
@@ -49,6 +49,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 		case opNone:
 			if t.forgettable(r.complete) {
 				delete(r.tasks, t.Task.ID)
+				r.viewOld = true
 				r.resort = true
 			}
 		case opPull:
@@ -58,7 +59,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 				r.begin(ctx, t, o)
 			}
 		case opCreate, opStart:
-			if r.starts < r.cfg.Parallel && !t.mustWait(leaving) {
+			if r.starts < r.cfg.Parallel && r.portsFree(ctx, t, past) {
 				r.starts++
 				r.begin(ctx, t, o)
 			}
@@ -66,6 +67,19 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 			r.begin(ctx, t, o)
 		}
 	}
+}
+
+// portsFree tells whether t may bind its host ports. Who is leaving is on its way; an ended container that is only kept
+// for its log must go now, because its port is its own until then.
+func (r *Reconciler) portsFree(ctx context.Context, t *task, past []*task) bool {
+	by := t.blockedBy(past)
+	for _, l := range by {
+		if l.status.State.Terminal() && !l.running() && l.busy == opNone && !time.Now().Before(l.notBefore) {
+			r.log.Info("removing an ended container: its host port is wanted", "task", l.Task.ID, "by", t.Task.ID)
+			r.begin(ctx, l, opRemove)
+		}
+	}
+	return len(by) == 0
 }
 
 // begin starts a worker. It has the task's words by value: the record stays with Run's goroutine.
@@ -152,6 +166,7 @@ func (r *Reconciler) finish(res result) {
 	case opCreate, opStart:
 		r.starts--
 	}
+	r.viewOld = r.viewOld || res.op != opInspect
 	now := time.Now()
 	before := t.status.State
 	t.done(now, res, r.complete)
@@ -162,6 +177,18 @@ func (r *Reconciler) finish(res result) {
 		r.log.Warn(string(res.op)+" failed", "task", t.Task.ID, "name", t.Task.Name(), "try", t.tries, "error", res.err)
 	}
 	r.logState(t, before)
+}
+
+// finishReady takes what other workers brought meanwhile, so that a burst costs one pass.
+func (r *Reconciler) finishReady() {
+	for range cap(r.resultCh) {
+		select {
+		case res := <-r.resultCh:
+			r.finish(res)
+		default:
+			return
+		}
+	}
 }
 
 func (r *Reconciler) logState(t *task, before job.State) {
@@ -221,5 +248,5 @@ func (r *Reconciler) listed(l listed) {
 			r.logState(t, before)
 		}
 	}
-	r.adopted = true
+	r.adopted, r.viewOld = true, true
 }

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"shoal/consensus/job"
@@ -70,9 +71,9 @@ func (t *task) forgettable(complete bool) bool {
 	return complete && !t.assigned && !t.have && t.busy == opNone && t.sent >= t.status.Seq
 }
 
-// takesPort tells whether it binds the host port now, or still may while a worker stops it.
+// takesPort tells whether its container has the host port: from its first start until it is removed.
 func (t *task) takesPort(p job.Port) bool {
-	if !t.running() {
+	if !t.have || t.startsSeen == 0 {
 		return false
 	}
 	bound := boundPorts(t.info.Ports)
@@ -92,19 +93,15 @@ func overlaps(a, b job.Port) bool {
 	return all(a) || all(b) || a.HostIP == b.HostIP
 }
 
-// mustWait tells whether one that is leaving still has a host port that t wants.
-func (t *task) mustWait(leaving []*task) bool {
-	for _, p := range t.Service.Ports {
-		if p.Published == 0 {
-			continue
-		}
-		for _, l := range leaving {
-			if l != t && l.takesPort(p) {
-				return true
-			}
+// blockedBy tells which of those that will not run again still have a host port that t wants.
+func (t *task) blockedBy(past []*task) []*task {
+	var by []*task
+	for _, l := range past {
+		if l != t && slices.ContainsFunc(t.Service.Ports, func(p job.Port) bool { return p.Published != 0 && l.takesPort(p) }) {
+			by = append(by, l)
 		}
 	}
-	return false
+	return by
 }
 
 // done takes what a worker brought, and decides what follows.

@@ -117,6 +117,7 @@ type Reconciler struct {
 	reportWait int       // failed reports in a row
 	reporting  bool
 	saveAt     time.Time
+	viewOld    bool    // view is not what is true
 	told       []Local // by OnChange
 	toldOnce   bool
 	workers    sync.WaitGroup
@@ -170,13 +171,14 @@ func New(cfg Config) (*Reconciler, error) {
 		cfg: cfg, log: cfg.Logger,
 		disk:     &disk{dir: cfg.Dir, kick: make(chan struct{}, 1)},
 		wakeCh:   make(chan struct{}, 1),
-		resultCh: make(chan result), probeCh: make(chan probed), listCh: make(chan listed), ackCh: make(chan acked),
+		resultCh: make(chan result, 64), probeCh: make(chan probed), listCh: make(chan listed), ackCh: make(chan acked),
 		endCh: make(chan struct{}),
 		tasks: map[job.TaskID]*task{},
 	}
 	if err := r.restore(); err != nil {
 		return nil, fmt.Errorf("reconciler: %w", err)
 	}
+	r.viewOld = true
 	r.publish()
 	return r, nil
 }
@@ -283,6 +285,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			r.event(ev)
 		case res := <-r.resultCh:
 			r.finish(res)
+			r.finishReady()
 		case p := <-r.probeCh:
 			r.probed(p)
 		case l := <-r.listCh:
@@ -375,6 +378,7 @@ func (r *Reconciler) apply(s set) {
 			t.leave()
 		}
 	}
+	r.viewOld = true
 	r.resort = true // a task may have got its index only now
 	r.saveAssignments()
 }

@@ -326,6 +326,31 @@ func TestSeqGrowsWithoutFiles(t *testing.T) {
 	})
 }
 
+func TestDiskThatCannotBeWrittenStopsNothing(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		blocks := []string{filepath.Join(g.dir, assignmentsFile+".tmp"), filepath.Join(g.dir, statusesFile+".tmp")}
+		for _, b := range blocks {
+			if err := os.MkdirAll(filepath.Join(b, "in the way"), 0o700); err != nil {
+				g.Fatal(err)
+			}
+		}
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		g.wantState("t1", job.Running)
+		for _, b := range blocks {
+			if err := os.RemoveAll(b); err != nil {
+				g.Fatal(err)
+			}
+		}
+		g.pass(maxRetry) // written by now, without a further change
+		for _, f := range []string{assignmentsFile, statusesFile} {
+			if b, err := os.ReadFile(filepath.Join(g.dir, f)); err != nil || !strings.Contains(string(b), "t1") {
+				g.Errorf("%s holds %q, %v", f, b, err)
+			}
+		}
+	})
+}
+
 func TestPullFailures(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -427,6 +452,34 @@ func TestStopsBeforeStartsOnOneHostPort(t *testing.T) {
 		if s := g.status("new"); s.State != job.Running || len(s.Ports) != 1 || s.Ports[0].Published != 8080 {
 			g.Errorf("new: %s %v", describe(s), s.Ports)
 		}
+	})
+}
+
+func TestEndedContainerGivesItsHostPortUp(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("old", port(8080), command1("sh", "-c", "exit 1"), policy(job.Restart{Policy: job.RestartNever})))
+		g.pass(3 * time.Second)
+		g.wantContainer("old", runtime.Stopped, 1) // kept for its log
+		g.setAt(2, false, web("new", port(8080)))
+		g.pass(3 * time.Second)
+		g.wantNoContainer("old")
+		g.wantState("old", job.Failed)
+		g.wantState("new", job.Running)
+	})
+}
+
+func TestPortThatAnotherHasFailsInTheEnd(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1", port(8080)))
+		g.pass(3 * time.Second)
+		g.setAt(2, false, web("t2", port(8080))) // the leader should not do this; a foreign program would look the same
+		g.pass(3 * time.Second)
+		if s := g.status("t2"); s.State != job.Created || !strings.Contains(s.Message, "port 8080/tcp is taken") {
+			g.Errorf("meanwhile: %s", describe(s))
+		}
+		g.pass(5 * time.Minute)
+		g.wantState("t2", job.Failed)
+		g.wantContainer("t1", runtime.Running, 1)
 	})
 }
 

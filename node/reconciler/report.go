@@ -83,6 +83,7 @@ func (r *Reconciler) reportAll() {
 		if t.status.Seq > 0 {
 			r.number(t)
 			t.unsent = t.status.Seq
+			r.viewOld = true
 		}
 	}
 	r.reportWait, r.reportAt = 0, now
@@ -108,11 +109,15 @@ func (r *Reconciler) publish() {
 	for _, t := range r.tasks {
 		if !same(&t.status, &t.last) {
 			r.number(t)
+			r.viewOld = true
 			r.reportSoon(now)
 			if r.saveAt.IsZero() {
 				r.saveAt = now.Add(coalesce)
 			}
 		}
+	}
+	if !r.viewOld {
+		return
 	}
 	v := view{containers: map[job.TaskID]runtime.ID{}}
 	for _, t := range r.tasks {
@@ -131,6 +136,7 @@ func (r *Reconciler) publish() {
 	r.mu.Lock()
 	r.view = v
 	r.mu.Unlock()
+	r.viewOld = !r.adopted // nobody was told yet
 	if r.cfg.OnChange == nil || !r.adopted || r.toldOnce && slices.EqualFunc(r.told, v.local, Local.equal) {
 		return
 	}
@@ -139,13 +145,9 @@ func (r *Reconciler) publish() {
 }
 
 func (l Local) equal(m Local) bool {
-	if !slices.Equal(l.Ports, m.Ports) {
-		return false
-	}
-	l.Ports, m.Ports = nil, nil
 	return l.Task == m.Task && l.Job == m.Job && l.Service == m.Service && l.Slot == m.Slot && l.Name == m.Name &&
 		l.Container == m.Container && l.Address == m.Address && l.State == m.State && l.Health == m.Health &&
-		l.Ready == m.Ready && l.Leaving == m.Leaving
+		l.Ready == m.Ready && l.Leaving == m.Leaving && slices.Equal(l.Ports, m.Ports)
 }
 
 // same tells whether two statuses differ in nothing but their number.
@@ -158,5 +160,5 @@ func same(a, b *job.Status) bool {
 	}
 	return a.State == b.State && a.Health == b.Health && a.Message == b.Message && a.Address == b.Address &&
 		a.Image == b.Image && a.Restarts == b.Restarts && a.OOM == b.OOM && code(a) == code(b) &&
-		slices.Equal(a.Ports, b.Ports) && maps.Equal(a.At, b.At)
+		slices.Equal(a.Ports, b.Ports) && maps.EqualFunc(a.At, b.At, time.Time.Equal)
 }

@@ -112,7 +112,7 @@ func (t *task) at(now time.Time, s job.State) {
 	if m == nil {
 		m = map[job.State]time.Time{}
 	}
-	m[s] = now
+	m[s] = now.UTC().Round(0) // as it comes back from a file
 	t.status.At = m
 }
 
@@ -155,7 +155,7 @@ func backoff(first time.Duration, tries int, limit time.Duration) time.Duration 
 
 // observe takes the truth about the container, as it was a moment ago.
 func (t *task) observe(now time.Time, in runtime.Info, seen sight) {
-	if t.have && in.CreatedAt != t.info.CreatedAt && !t.info.CreatedAt.IsZero() {
+	if t.have && !in.CreatedAt.Equal(t.info.CreatedAt) && !t.info.CreatedAt.IsZero() { // another of the same id
 		t.startsSeen, t.exitsSeen = 0, 0
 	}
 	t.have, t.info = true, in // stale stays: an event may have come since this was seen

@@ -1,0 +1,176 @@
+package nodetest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/node/api"
+	"shoal/runtime/fake"
+)
+
+var images = map[string]fake.Image{"web:1": {}, "web:2": {}}
+
+func cluster(t *testing.T, n int) *Cluster {
+	c := New(t, n, 1, images)
+	if os.Getenv("SHOAL_TEST_LOG") != "" {
+		c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	c.Form()
+	return c
+}
+
+func web(replicas int, image string) job.Spec {
+	return job.Spec{Name: "shop", Services: []job.Service{{Name: "web", Mode: job.Replicated, Replicas: replicas, Image: image, Command: []string{"sleep", "1000000"}}}}
+}
+
+func (c *Cluster) submit(s job.Spec) {
+	c.t.Helper()
+	c.Await(20*time.Second, "a leader", func() bool { return c.Leader() != nil })
+	if _, err := c.Leader().node.Submit(context.Background(), api.NewKey(), api.SubmitRequest{Spec: s}); err != nil {
+		c.t.Fatalf("submit: %v", err)
+	}
+}
+
+func (c *Cluster) awaitRunning(limit time.Duration, want int) {
+	c.t.Helper()
+	c.Await(limit, fmt.Sprintf("%d replicas, each slot once", want), func() bool { return settled(c.Running(), want) })
+	time.Sleep(20 * time.Second) // it must stay so
+	if got := c.Running(); !settled(got, want) {
+		c.t.Fatalf("it did not stay settled: want %d, running %v", want, got)
+	}
+}
+
+func settled(running map[string]int, want int) bool {
+	for _, k := range running {
+		if k != 1 {
+			return false
+		}
+	}
+	return len(running) == want
+}
+
+func TestSubmittedReplicasRunAndScale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(5, "web:1"))
+		c.awaitRunning(10*time.Second, 5)
+		c.submit(web(2, "web:1"))
+		c.awaitRunning(30*time.Second, 2)
+	})
+}
+
+func TestLostMachineIsReplacedWithinSeconds(t *testing.T) {
+	for _, victim := range []string{"worker", "leader"} {
+		t.Run(victim, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := cluster(t, 5)
+				c.submit(web(10, "web:1"))
+				c.awaitRunning(10*time.Second, 10)
+				m := c.Leader()
+				if victim == "worker" {
+					m = c.Machines[4]
+					if m == c.Leader() {
+						m = c.Machines[3]
+					}
+				}
+				m.PowerOff()
+				start := time.Now()
+				c.Await(10*time.Second, "10 replicas on four machines", func() bool { return settled(c.Running(), 10) })
+				t.Logf("%s lost: its work runs elsewhere after %v", victim, time.Since(start))
+				m.PowerOn()
+				c.awaitRunning(30*time.Second, 10)
+			})
+		})
+	}
+}
+
+func TestPartitionedNodeReturnsAndEachSlotRunsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		lost := c.Machines[2]
+		c.Net.Partition([]netip.Addr{lost.Addr.Addr()})
+		time.Sleep(30 * time.Second)
+		if on, err := lost.Runtime.List(context.Background()); err != nil || len(on) == 0 {
+			t.Fatalf("a cut-off node must keep its containers: %v, %v", on, err)
+		}
+		c.Net.Heal()
+		c.awaitRunning(time.Minute, 6)
+	})
+}
+
+func TestShortBlipRestartsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		before := c.starts()
+		c.Net.Partition([]netip.Addr{c.Machines[1].Addr.Addr()})
+		time.Sleep(400 * time.Millisecond)
+		c.Net.Heal()
+		c.awaitRunning(30*time.Second, 6)
+		if after := c.starts(); after != before {
+			t.Errorf("containers were started %d times before the blip and %d times after", before, after)
+		}
+	})
+}
+
+func TestStoppedAgentTouchesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		before := c.starts()
+		for _, m := range c.Machines {
+			if err := m.StopAgent(); err != nil {
+				t.Fatalf("stop the agent of %s: %v", m.Name, err)
+			}
+			time.Sleep(10 * time.Second) // an upgrade takes its time
+			m.StartAgent()
+			c.Await(30*time.Second, "the agent to be back", m.ready)
+		}
+		c.awaitRunning(30*time.Second, 6)
+		if after := c.starts(); after != before {
+			t.Errorf("containers were started %d times before the agents' restarts and %d times after", before, after)
+		}
+	})
+}
+
+func TestAllMachinesOffAndOnAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		for _, m := range c.Machines {
+			m.PowerOff()
+		}
+		time.Sleep(time.Minute)
+		for _, m := range c.Machines {
+			m.PowerOn()
+		}
+		c.awaitRunning(30*time.Second, 6)
+	})
+}
+
+// starts counts all starts of containers that are there.
+func (c *Cluster) starts() int {
+	n := 0
+	for _, m := range c.Machines {
+		list, err := m.Runtime.List(context.Background())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, i := range list {
+			n += i.Starts
+		}
+	}
+	return n
+}
