@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -212,7 +213,6 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	attrs.Name = vethName(id)
 	attrs.MTU = bridge.Attrs().MTU
 	attrs.MasterIndex = bridge.Attrs().Index
-	attrs.Flags = net.FlagUp
 	// One message makes both ends, each in its place: no end is ever seen in the wrong namespace or under a wrong name.
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: containerLink, PeerHardwareAddr: ep.MAC, PeerNamespace: netlink.NsFd(ns)}
 	err = n.nl.LinkAdd(veth)
@@ -226,38 +226,81 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("create link %s with %s in the container: %w", attrs.Name, containerLink, err)
 	}
-	if len(ep.Ports) > 0 {
-		if err := n.setHairpin(attrs.Name); err != nil {
-			return err
-		}
+	in, err := openInside(ns)
+	if err != nil {
+		return err
 	}
-	return configure(ns, ep)
+	defer in.Close()
+	// The container's end first: the host's end then comes up with a carrier, and the bridge uses it at once. The other
+	// way round the bridge waits for the kernel's link watch.
+	if err := configure(in, ep); err != nil {
+		return err
+	}
+	if err := n.raise(id, len(ep.Ports) > 0, ep.Address.Addr()); err != nil {
+		return err
+	}
+	settle(in, containerLink)
+	settle(n.nl, attrs.Name)
+	settle(n.nl, n.cfg.Bridge) // it has no carrier either before its first container
+	return nil
 }
 
-// setHairpin lets what comes in by a link go out by it again. Where the kernel shows bridged packets to netfilter
-// (bridge-nf-call-iptables), a container that asks for its own published port is answered within the bridge.
-func (n *Network) setHairpin(name string) error {
+// raise finishes the host's end of a container's link.
+func (n *Network) raise(id string, hairpin bool, addr netip.Addr) error {
+	name := vethName(id)
 	link, err := n.nl.LinkByName(name)
-	if err == nil {
-		err = n.nl.LinkSetHairpin(link, true)
-	}
 	if err != nil {
-		return fmt.Errorf("set hairpin on link %s: %w", name, err)
+		return fmt.Errorf("look up link %s: %w", name, err)
+	}
+	// The alias is for people, and for recoverLeases.
+	if err := n.nl.LinkSetAlias(link, addr.String()+" "+id); err != nil {
+		return fmt.Errorf("set alias of link %s: %w", name, err)
+	}
+	if hairpin {
+		// Where the kernel shows bridged packets to netfilter (bridge-nf-call-iptables), a container that asks for its own
+		// published port is answered within the bridge, out of the port that the question came in by.
+		if err := n.nl.LinkSetHairpin(link, true); err != nil {
+			return fmt.Errorf("set hairpin on link %s: %w", name, err)
+		}
+	}
+	if err := n.nl.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set link %s up: %w", name, err)
 	}
 	return nil
 }
 
-// configure works inside the container's namespace through a socket that was made there; no thread stays inside.
-func configure(ns netns.NsHandle, ep Endpoint) error {
-	var in *netlink.Handle
-	err := inNetNS(ns, func() (err error) {
+// openInside makes a netlink socket in the container's namespace; no thread stays there.
+func openInside(ns netns.NsHandle) (in *netlink.Handle, err error) {
+	err = inNetNS(ns, func() (err error) {
 		in, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("open netlink in the container: %w", err)
+		return nil, fmt.Errorf("open netlink in the container: %w", err)
 	}
-	defer in.Close()
+	return in, nil
+}
+
+const (
+	settleTries = 20
+	settlePause = time.Millisecond
+)
+
+// settle waits until a link sends. After its carrier has come, and until the kernel's link watch has seen it, all that is
+// sent is dropped: a container's first connection would take a second. Asking makes the watch look (rtnl_getlink since
+// Linux 6.9); on older kernels we wait for it, but not for long, as nothing is wrong without.
+func settle(nl *netlink.Handle, name string) {
+	for range settleTries {
+		link, err := nl.LinkByName(name)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		time.Sleep(settlePause)
+	}
+}
+
+// configure sets up the container's side: lo, address, default route.
+func configure(in *netlink.Handle, ep Endpoint) error {
 	lo, err := in.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("look up lo in the container: %w", err)
@@ -374,11 +417,33 @@ func (n *Network) Adopt(ids []string) error {
 		n.holds[owners[i]] = append(n.holds[owners[i]], hs...)
 		n.mu.Unlock()
 	}
-	errs := []error{n.sweep(links)}
+	errs := []error{n.sweep(links), n.recoverLeases(ids)}
 	if active {
 		errs = append(errs, n.applySets())
 	}
 	return errors.Join(append(errs, n.persist())...)
+}
+
+// recoverLeases finds the addresses of living containers in their links, for when the lease file was lost: nobody else
+// may get them. What ports they had is not known any more.
+func (n *Network) recoverLeases(ids []string) error {
+	links, err := n.ourLinks()
+	aliases := map[string]string{}
+	for _, l := range links {
+		aliases[l.Attrs().Name] = l.Attrs().Alias
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range ids {
+		text, _, _ := strings.Cut(aliases[vethName(id)], " ")
+		addr, parseErr := netip.ParseAddr(text)
+		if n.leases.byID[id] != nil || parseErr != nil || !n.subnet.Contains(addr) || n.leases.byAddr[addr] != "" {
+			continue
+		}
+		n.cfg.Logger.Warn("lease was lost, its address is known by the link; published ports are not served", "container", id, "address", addr)
+		n.leases.byID[id], n.leases.byAddr[addr] = &lease{Addr: addr, live: true}, id
+	}
+	return err
 }
 
 // sweep deletes our links but those to keep.

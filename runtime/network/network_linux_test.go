@@ -318,6 +318,26 @@ func TestNewAgentAdoptsWhatLives(t *testing.T) {
 	}
 }
 
+func TestLostLeaseFileLosesNoAddress(t *testing.T) {
+	host := newSpace(t)
+	cfg := nodeConfig(1)
+	cfg.Dir = t.TempDir()
+	first := host.network(cfg)
+	host.must(first.Setup(t.Context()))
+	_, ep := attach(t, first, "web")
+	host.must(os.WriteFile(filepath.Join(cfg.Dir, leaseFile), []byte("{"), 0o600))
+
+	second := host.network(cfg)
+	host.must(second.Setup(t.Context()))
+	host.must(second.Adopt([]string{"web"}))
+	if got, ok := second.Endpoint("web"); !ok || got.Address != ep.Address {
+		t.Errorf("adopted %+v, %v; want address %s", got, ok, ep.Address)
+	}
+	if _, next := attach(t, second, "next"); next.Address == ep.Address {
+		t.Errorf("%s was given twice", ep.Address)
+	}
+}
+
 func TestContainerStartedAgainIsAttachedAgain(t *testing.T) {
 	host, n := node(t, 1)
 	_, old := attach(t, n, "web", Port{HostPort: 8080, ContainerPort: 80}, Port{HostPort: 8081, ContainerPort: 80})

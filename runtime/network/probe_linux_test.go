@@ -2,8 +2,10 @@ package network
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 )
@@ -96,4 +98,25 @@ func BenchmarkRules(b *testing.B) {
 			}
 		})
 	}
+}
+
+// How long a new container waits for its first answer, behind Attach.
+func BenchmarkFirstAnswer(b *testing.B) {
+	host, n := node(b, 1)
+	host.serveTCP("host", ":80")
+	var took []time.Duration
+	i := 0
+	for b.Loop() {
+		c, _ := attach(b, n, fmt.Sprint("c", i))
+		i++
+		start := time.Now()
+		if got := c.ask("tcp", "10.176.1.1:80", patience); len(got) < 4 || got[:4] != "host" {
+			b.Fatal(got)
+		}
+		took = append(took, time.Since(start))
+		host.must(n.Detach(b.Context(), fmt.Sprint("c", i-1)))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-median")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "µs-max")
 }
