@@ -239,7 +239,7 @@ func (t *task) noteExit(now time.Time, seen sight) {
 
 // noteGone takes that there is no container any more, though nobody here removed it.
 func (t *task) noteGone(now time.Time, seen sight) {
-	ran := t.startsSeen > 0
+	ran := t.startsSeen > t.exitsSeen // an exit that was noted is judged already
 	t.have, t.info, t.stale = false, runtime.Info{}, false
 	t.startsSeen, t.exitsSeen, t.unwell = 0, 0, false
 	if !ran || t.status.State.Terminal() || t.status.State == job.Stopping || !t.assigned {

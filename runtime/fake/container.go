@@ -166,15 +166,18 @@ func (c *container) ended(p *process, code int) {
 	c.info.State, c.info.PID, c.info.ExitCode = runtime.Stopped, 0, code
 	c.info.OOMKilled = p.oom
 	c.info.FinishedAt = time.Now()
-	c.info.Ports = nil
 	if p.oom {
 		c.m.emitLocked(runtime.Event{Kind: runtime.EventOOM, ID: c.info.ID, At: time.Now()})
 	}
 	c.m.emitLocked(runtime.Event{Kind: runtime.EventExited, ID: c.info.ID, At: time.Now()})
 }
 
-// bindLocked takes the host ports, which belong to a container while it runs.
+// bindLocked takes the host ports, which belong to a container from its first start until it is removed: a restart in
+// place must find its own again.
 func (c *container) bindLocked() error {
+	if c.info.Ports != nil {
+		return nil
+	}
 	ports := slices.Clone(c.spec.Ports)
 	for i, want := range ports {
 		if want.HostPort == 0 {
@@ -184,7 +187,7 @@ func (c *container) bindLocked() error {
 		}
 		for _, other := range c.m.containers {
 			for _, taken := range other.info.Ports {
-				if other != c && other.proc != nil && taken.HostPort == want.HostPort && taken.Protocol == want.Protocol {
+				if other != c && taken.HostPort == want.HostPort && taken.Protocol == want.Protocol {
 					return fmt.Errorf("port %d/%s is taken by %s: %w", want.HostPort, want.Protocol, other.info.ID, runtime.ErrConflict)
 				}
 			}

@@ -116,7 +116,7 @@ func (m *machine) powerCut() []*container {
 		}
 		procs = append(procs, c.proc)
 		c.proc = nil
-		c.info.State, c.info.PID, c.info.Ports = runtime.Stopped, 0, nil
+		c.info.State, c.info.PID = runtime.Stopped, 0
 		c.info.ExitCode, c.info.Error, c.info.FinishedAt = 255, "its exit is not known: the machine went down", time.Now()
 	}
 	m.mu.Unlock()
