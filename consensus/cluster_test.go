@@ -436,7 +436,7 @@ func TestTermThatCannotBeStoredEndsTheLogWithoutAPanic(t *testing.T) {
 			}
 		}
 		if failures == 0 {
-			t.Error("nobody noticed")
+			t.Errorf("nobody noticed: %+v\n%+v", c.members[1].Describe(), c.members[2].Describe())
 		}
 	})
 }

@@ -20,6 +20,9 @@ const maxPromoteLag = 256
 // promotePoll is how often Promote looks whether the standby has caught up.
 const promotePoll = 50 * time.Millisecond
 
+// spreadTimeout bounds how long a change of voters waits for the voters beyond a quorum.
+const spreadTimeout = time.Second
+
 // Holder is a node that holds the log.
 type Holder struct {
 	ID    job.NodeID `json:"id"`
@@ -140,12 +143,47 @@ func (l *Log) change(ctx context.Context, verb string, id job.NodeID, fn func(ti
 	if err := l.leads(); err != nil {
 		return err
 	}
-	err := l.call(ctx, func() error { return l.proposalError(fn(enqueueTimeout).Error()) })
+	var index uint64
+	err := l.call(ctx, func() error {
+		future := fn(enqueueTimeout)
+		if err := future.Error(); err != nil {
+			return l.proposalError(err)
+		}
+		index = future.Index()
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("%s node %.8s: %w", verb, string(id), outcome(err))
 	}
-	l.logger.Info("log-holders changed", "change", verb, "node", id)
+	l.logger.Info("log-holders changed", "change", verb, "node", id, "index", index)
+	l.spread(ctx, index)
 	return nil
+}
+
+// spread waits a moment until all voters within reach have the change too. A quorum is enough to commit it, but raft
+// lets a voter that has not seen it refuse its vote to one that it does not know as a voter yet, and then no leader may
+// be found should this one die: fewer such moments are better. (Seen in fake time: 1 of 75 clusters of three whose
+// leader died right after the last promotion.)
+func (l *Log) spread(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, spreadTimeout)
+	defer cancel()
+	for l.IsLeader() && !l.allHave(index) {
+		select {
+		case <-time.After(promotePoll):
+		case <-l.endCh:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// allHave tells whether every voter that answers has entry index.
+func (l *Log) allHave(index uint64) bool {
+	hs, _ := l.Holders()
+	return !slices.ContainsFunc(hs, func(h Holder) bool {
+		return h.Voter && h.ID != l.id && h.LastIndex < index && time.Since(h.Contact) < l.cfg.Timing.Heartbeat
+	})
 }
 
 // TransferLeadership hands leadership to another voter; "" picks the one with the most entries. It returns once this

@@ -40,8 +40,10 @@ type Log struct {
 	places *semaphore.Weighted // of proposals
 	bytes  *semaphore.Weighted // of proposed commands
 
-	endOnce sync.Once
+	ending  atomic.Bool
 	endCh   chan struct{} // closed when the log starts to close; nothing new is taken then
+	endedCh chan struct{} // closed when it is closed
+	endErr  error         // of closing; read after endedCh
 	calls   calls         // into raft, that wait for an answer
 }
 
@@ -72,6 +74,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 		places:  semaphore.NewWeighted(maxProposals),
 		bytes:   semaphore.NewWeighted(maxPendingBytes),
 		endCh:   make(chan struct{}),
+		endedCh: make(chan struct{}),
 	}
 	if err := l.open(store); err != nil {
 		_ = cfg.Streams.Close()
@@ -198,13 +201,14 @@ func (l *Log) handOver() {
 // Close ends the log: no call is taken any more, those under way get a moment, raft and its streams end, the files are
 // closed. It waits at most a few seconds for a disk that hangs. Closing twice does no harm.
 func (l *Log) Close() error {
-	var err error
-	l.endOnce.Do(func() {
+	if l.ending.CompareAndSwap(false, true) {
 		close(l.endCh)
 		l.calls.drain(drainTimeout)
-		err = l.closeParts()
-	})
-	return err
+		l.endErr = l.closeParts()
+		close(l.endedCh)
+	}
+	<-l.endedCh
+	return l.endErr
 }
 
 func (l *Log) closeParts() error {
