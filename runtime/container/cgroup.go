@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,8 @@ func (r *Runtime) killCgroup(id runtime.ID) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("read the processes of cgroup %s: %w", r.cgroupPath(id), err)
 		}
+		// A zombie is gone but for its parent's wait, which may be long in coming; v1 lists it still.
+		pids = slices.DeleteFunc(pids, isZombie)
 		if len(pids) == 0 {
 			return nil
 		}
@@ -59,6 +62,11 @@ func (r *Runtime) killCgroup(id runtime.ID) error {
 		_ = m.Freeze(cgroups.Thawed) // on v1 a frozen process does not die
 		time.Sleep(wait)
 	}
+}
+
+func isZombie(pid int) bool {
+	_, state, err := processStat(pid)
+	return isAbsent(err) || errors.Is(err, unix.ESRCH) || state == 'Z' || state == 'X'
 }
 
 // removeCgroup kills what is in the container's cgroup and removes it from every hierarchy.

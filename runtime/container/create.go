@@ -88,7 +88,6 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 			return err
 		}
 	}
-	c.rec.Ports = slices.Clone(s.Ports)
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}

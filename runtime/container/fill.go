@@ -136,8 +136,11 @@ func (c *copier) dir(name string) error {
 		return err
 	}
 	defer out.Close()
+	if err := c.finish(name, st); err != nil {
+		return err
+	}
 	copyAttributes(d, out)
-	return c.finish(name, st)
+	return nil
 }
 
 func (c *copier) entry(name string) error {
@@ -182,17 +185,17 @@ func (c *copier) file(name string, st fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
-	if err == nil {
-		copyAttributes(in, out)
+	if _, err = io.Copy(out, in); err == nil {
+		err = c.finish(name, st)
 	}
+	copyAttributes(in, out) // after the owner: a change of that clears a file's capabilities
 	if err := errors.Join(err, out.Close()); err != nil {
 		return err
 	}
 	if sys.Nlink > 1 {
 		c.links[key] = name
 	}
-	return c.finish(name, st)
+	return nil
 }
 
 // finish sets owner, then mode (a change of owner clears setuid), then times.

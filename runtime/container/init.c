@@ -7,10 +7,34 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// run executes args, looking through PATH as execvp does, but without its resort to a shell for files of no known format.
+static int run(char **args)
+{
+	const char *path = getenv("PATH");
+	if (strchr(args[0], '/') || path == NULL) {
+		execv(args[0], args);
+		return errno;
+	}
+	int why = ENOENT;
+	while (path) {
+		char file[4096];
+		const char *end = strchr(path, ':');
+		int len = end ? (int)(end - path) : (int)strlen(path);
+		if (snprintf(file, sizeof file, "%.*s%s%s", len, path, len ? "/" : "./", args[0]) < (int)sizeof file) {
+			execv(file, args);
+			if (errno != ENOENT && errno != ENOTDIR)
+				why = errno;
+		}
+		path = end ? end + 1 : NULL;
+	}
+	return why;
+}
 
 static void run_command(char **args, int report)
 {
@@ -23,8 +47,7 @@ static void run_command(char **args, int report)
 		tcsetpgrp(0, getpgrp());
 		signal(SIGTTOU, SIG_DFL);
 	}
-	execvp(args[0], args);
-	int why = errno;
+	int why = run(args);
 	if (write(report, &why, sizeof why) < 0)
 		_exit(125);
 	_exit(why == ENOENT || why == ENOTDIR ? 127 : 126);

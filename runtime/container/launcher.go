@@ -281,7 +281,7 @@ func (l *launching) becomeMonitor() error {
 	}
 	out, errOut := l.stdio.handOver()
 	limits := logLimits(l.job.Record.Spec.Log)
-	fds := []int{l.dir, logDir, l.exit, l.lock, out, errOut, openOOMCounter(l.cont)}
+	fds := []int{l.dir, logDir, l.exit, l.lock, out, errOut, openOOMCounter(l.job.Cgroup)}
 	args := []string{
 		roleMonitor, string(l.job.ID), strconv.Itoa(l.job.Start), strconv.Itoa(l.initPID),
 		strconv.FormatInt(limits.MaxBytes, 10), strconv.Itoa(limits.MaxFiles), strconv.FormatInt(max(seq, 1), 10),
@@ -310,30 +310,12 @@ func logLimits(l runtime.LogLimits) runtime.LogLimits {
 }
 
 // openOOMCounter opens the file in which the kernel counts out-of-memory kills; -1 if there is none.
-func openOOMCounter(c *libcontainer.Container) int {
-	path := oomCounterPath(c)
-	if path == "" {
-		return -1
-	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func openOOMCounter(cgroup string) int {
+	fd, err := unix.Open(oomCounter(cgroup), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1
 	}
 	return fd
-}
-
-func oomCounterPath(c *libcontainer.Container) string {
-	s, err := c.State()
-	if err != nil {
-		return ""
-	}
-	if p := s.CgroupPaths[""]; p != "" {
-		return filepath.Join(p, "memory.events")
-	}
-	if p := s.CgroupPaths["memory"]; p != "" {
-		return filepath.Join(p, "memory.oom_control")
-	}
-	return ""
 }
 
 // codeOf is the exit code that goes with an error, 0 if none.

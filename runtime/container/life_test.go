@@ -1,21 +1,183 @@
 package container_test
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
 )
 
-func TestExitCodeIsReported(t *testing.T) {
+func TestRestartKeepsFilesAndAddress(t *testing.T) {
 	r := newRig(t)
-	in := r.shell("one", "exit 7")
-	if in.State != runtime.Running || in.PID == 0 {
-		t.Errorf("after start: %+v", in)
-	}
-	if in := r.stopped("one"); in.ExitCode != 7 {
-		t.Errorf("exit code %d, want 7 (%+v)", in.ExitCode, in)
-	}
-	if err := r.rt.Remove(t.Context(), "one"); err != nil {
+	first := r.shell("again", "cat /mark; echo was here > /mark")
+	r.stopped("again")
+	second, err := r.rt.Start(t.Context(), "again")
+	if err != nil {
 		t.Fatal(err)
+	}
+	r.stopped("again")
+	if got := r.lines("again", runtime.LogQuery{Tail: 1}); len(got) != 1 || got[0] != "was here" {
+		t.Errorf("the second run sees %q, want what the first wrote", got)
+	}
+	if !first.Address.IsValid() || first.Address != second.Address {
+		t.Errorf("address %v became %v", first.Address, second.Address)
+	}
+}
+
+func TestMonitorIsSmallAndInItsOwnSession(t *testing.T) {
+	r := newRig(t)
+	r.shell("small", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; sleep 600")
+	r.eventually("logged", func() bool { return len(r.lines("small", runtime.LogQuery{Tail: 3000})) == 2000 })
+	pid := r.monitorOf("small")
+	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+		t.Errorf("session %d of monitor %d (%v): want its own", sid, pid, err)
+	}
+	dirty := smaps(t, pid)["Private_Dirty"]
+	t.Logf("monitor: %d KiB of its own", dirty)
+	if dirty > 192 {
+		t.Errorf("the monitor has %d KiB of its own, want at most 192", dirty)
+	}
+}
+
+// smaps gives a process's memory by kind, in KiB.
+func smaps(t testing.TB, pid int) map[string]int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for line := range strings.Lines(string(b)) {
+		var n int
+		if k, v, _ := strings.Cut(line, ":"); v != "" {
+			fmt.Sscan(v, &n)
+			out[k] = n
+		}
+	}
+	return out
+}
+
+func TestMonitorSurvivesSignals(t *testing.T) {
+	r := newRig(t)
+	r.shell("sturdy", "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+	r.eventually("ready", func() bool { return len(r.lines("sturdy", runtime.LogQuery{})) == 1 })
+	pid := r.monitorOf("sturdy")
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGPIPE, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGUSR1, unix.SIGALRM} {
+		if err := unix.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.rt.Stop(t.Context(), "sturdy", patience); err != nil {
+		t.Fatal(err)
+	}
+	if in := r.inspect("sturdy"); in.ExitCode != 5 {
+		t.Errorf("after signals to the monitor: %+v", in)
+	}
+}
+
+// A monitor that is killed takes its container along, and the end is told, though not the code.
+func TestKilledMonitorEndsContainer(t *testing.T) {
+	for _, c := range []struct{ name, script string }{
+		{"plain", "sleep 600"},
+		{"changed-user", "exec su web -c 'sleep 600'"}, // has lost its death signal
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			id := runtime.ID(c.name)
+			events := r.rt.Events(t.Context())
+			in := r.shell(id, c.script)
+			unix.Kill(r.monitorOf(id), unix.SIGKILL)
+			in2 := r.stopped(id)
+			if in2.ExitCode != 137 || in2.Error == "" || in2.OOMKilled {
+				t.Errorf("told as %+v", in2)
+			}
+			r.eventually("dead", func() bool { return !alive(in.PID) })
+			for timeout := time.After(patience); ; {
+				select {
+				case e := <-events:
+					if e.Kind == runtime.EventExited {
+						return
+					}
+				case <-timeout:
+					t.Fatal("no event")
+				}
+			}
+		})
+	}
+}
+
+// alive says whether a process runs; a zombie does not.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+func TestKilledMonitorIsNoticedByNextRuntime(t *testing.T) {
+	r := newRig(t)
+	in := r.shell("orphan", "exec su web -c 'sleep 600'")
+	r.close()
+	unix.Kill(r.monitorOf("orphan"), unix.SIGKILL)
+	r.open()
+	if got := r.inspect("orphan"); got.State != runtime.Stopped || got.ExitCode != 137 || got.Error == "" {
+		t.Errorf("adopted as %+v", got)
+	}
+	r.eventually("dead", func() bool { return !alive(in.PID) })
+	if _, err := r.rt.Start(t.Context(), "orphan"); err != nil {
+		t.Errorf("start again: %v", err)
+	}
+}
+
+func TestFailedStartLeavesContainerStartable(t *testing.T) {
+	r := newRig(t)
+	s := runtime.Spec{ID: "busy", Command: []string{"sleep", "600"}, Ports: []runtime.Port{{HostPort: 8181, ContainerPort: 80, Protocol: "tcp"}}}
+	r.run(s)
+	s.ID = "late"
+	r.create(s)
+	if _, err := r.rt.Start(t.Context(), "late"); err == nil {
+		t.Fatal("two containers have the same host port")
+	}
+	if in := r.inspect("late"); in.State != runtime.Created {
+		t.Errorf("after a start that failed for want of a port: %+v", in)
+	}
+	if err := r.rt.Remove(t.Context(), "busy"); err != nil {
+		t.Fatal(err)
+	}
+	in, err := r.rt.Start(t.Context(), "late")
+	if err != nil || in.Starts != 1 || len(in.Ports) != 1 || in.Ports[0].HostPort != 8181 {
+		t.Errorf("start once the port is free: %+v, %v", in, err)
+	}
+}
+
+func TestExecFormatErrorFailsStart(t *testing.T) {
+	r := newRig(t)
+	for i, c := range []struct {
+		prepare string
+		code    int
+	}{
+		{"echo '#!/no/such/shell' > /prog; chmod 755 /prog", 127},
+		{"printf '\\177ELF broken' > /prog; chmod 755 /prog", 126},
+		{"echo text > /prog; chmod 644 /prog", 126},
+	} {
+		dir := t.TempDir()
+		os.Chmod(dir, 0o755)
+		mount := []runtime.Mount{{Type: runtime.MountBind, Source: dir, Target: "/p"}}
+		if out, code := r.output(runtime.Spec{ID: runtime.ID(fmt.Sprint("prep", i)), Mounts: mount}, strings.ReplaceAll(c.prepare, "/prog", "/p/prog")); code != 0 {
+			t.Fatal(out)
+		}
+		for _, init := range []bool{false, true} {
+			id := runtime.ID(fmt.Sprintf("bad%d%v", i, init))
+			r.create(runtime.Spec{ID: id, Command: []string{"/p/prog"}, Mounts: mount, Init: init})
+			_, err := r.rt.Start(t.Context(), id)
+			if err == nil {
+				t.Errorf("%s, init %v: it started", c.prepare, init)
+			}
+			if in := r.inspect(id); in.State != runtime.Stopped || in.ExitCode != c.code || in.Error == "" {
+				t.Errorf("%s, init %v: %+v, want code %d", c.prepare, init, in, c.code)
+			}
+		}
 	}
 }

@@ -41,6 +41,9 @@ func (r *Runtime) Logs(ctx context.Context, id runtime.ID, q runtime.LogQuery, l
 			if l.Time.Before(q.Since) {
 				continue
 			}
+			if c.rec.Spec.TTY && !l.Partial { // a terminal ends lines with both
+				l.Text = bytes.TrimSuffix(l.Text, []byte("\r"))
+			}
 			if err := line(l); err != nil {
 				return err
 			}

@@ -5,15 +5,19 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
 	"shoal/runtime/container"
@@ -28,7 +32,7 @@ const (
 	patience    = 60 * time.Second // of a test: no promise is about being faster
 )
 
-// TestMain lets the test binary be its own launcher, and runs the tests in a network namespace of their own.
+// TestMain lets the test binary be its own launcher, and runs the tests in network and mount namespaces of their own.
 func TestMain(m *testing.M) {
 	container.ReexecMain()
 	os.Exit(runTests(m))
@@ -38,6 +42,13 @@ const envInside = "SHOAL_TEST_NETNS"
 
 func runTests(m *testing.M) int {
 	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
+		if os.Getenv(envInside) != "" {
+			// Mounts that tests make are theirs alone.
+			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
 		code := m.Run()
 		if selfDir != "" {
 			os.RemoveAll(selfDir)
@@ -47,7 +58,7 @@ func runTests(m *testing.M) int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), envInside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
 		if cmd.ProcessState == nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -101,8 +112,6 @@ type rig struct {
 	done   chan error
 }
 
-type rigOption func(*rig)
-
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	needRoot(t)
@@ -152,8 +161,13 @@ func (r *rig) open() {
 	if err := r.net.Setup(r.Context()); err != nil {
 		r.Fatal(err)
 	}
+	var log *slog.Logger
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(r.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	r.rt, err = container.New(container.Config{
-		Dir: filepath.Join(r.dir, "containers"), Images: r.img, Network: r.net, Volumes: r.vol, CgroupParent: r.cgroup, Self: r.self,
+		Logger: log,
+		Dir:    filepath.Join(r.dir, "containers"), Images: r.img, Network: r.net, Volumes: r.vol, CgroupParent: r.cgroup, Self: r.self,
 	})
 	if err != nil {
 		r.Fatal(err)
@@ -283,4 +297,74 @@ func (r *rig) stopped(id runtime.ID) runtime.Info {
 	var in runtime.Info
 	r.eventually("stopped", func() bool { in = r.inspect(id); return in.State == runtime.Stopped })
 	return in
+}
+
+// lines are what the log holds now.
+func (r *rig) lines(id runtime.ID, q runtime.LogQuery) []string {
+	r.Helper()
+	var out []string
+	err := r.rt.Logs(r.Context(), id, q, func(l runtime.LogLine) error {
+		out = append(out, string(l.Text))
+		return nil
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return out
+}
+
+// output runs a script to its end and gives its output and exit code.
+func (r *rig) output(s runtime.Spec, script string) (string, int) {
+	r.Helper()
+	s.Command = []string{"sh", "-c", script}
+	r.run(s)
+	in := r.stopped(s.ID)
+	return strings.Join(r.lines(s.ID, runtime.LogQuery{}), "\n"), in.ExitCode
+}
+
+// exec runs a command in a container and gives its output and exit code.
+func (r *rig) exec(id runtime.ID, args ...string) (string, int) {
+	r.Helper()
+	var out bytes.Buffer
+	code, err := r.rt.Exec(r.Context(), id, runtime.Exec{Args: args, Stdout: &out, Stderr: &out})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return out.String(), code
+}
+
+// monitorOf finds a running container's monitor among the processes; its launcher may still be about to become that.
+func (r *rig) monitorOf(id runtime.ID) (pid int) {
+	r.Helper()
+	r.eventually("monitored", func() bool {
+		pid = processWith("shoal-monitor\x00" + string(id) + "\x00")
+		return pid != 0
+	})
+	return pid
+}
+
+// processWith finds a process by the beginning of its command line; 0 if there is none.
+func processWith(prefix string) int {
+	found, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range found {
+		b, err := os.ReadFile(f)
+		if err == nil && strings.HasPrefix(string(b), prefix) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			return pid
+		}
+	}
+	return 0
+}
+
+// cgroupFile reads a file of a container's cgroup, by its v1 and v2 names.
+func (r *rig) cgroupFile(id runtime.ID, controller, v1, v2 string) string {
+	r.Helper()
+	b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", controller, r.cgroup, string(id), v1))
+	if err != nil {
+		b, err = os.ReadFile(filepath.Join("/sys/fs/cgroup", r.cgroup, string(id), v2))
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
 }

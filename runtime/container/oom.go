@@ -56,7 +56,8 @@ func (r *Runtime) noticeOOM(c *container) {
 		var buf [4096]byte
 		unix.Read(w.fd, buf[:]) // empties it, so that the next one wakes us again
 		n := w.kills()
-		news, c.oomSeen = n > c.oomSeen, n
+		// v1 wakes us only for this, but before it counts; v2 wakes us for every counter in the file.
+		news, c.oomSeen = n > c.oomSeen || !cgroups.IsCgroup2UnifiedMode(), n
 	}
 	c.mu.Unlock()
 	if news {
@@ -69,7 +70,7 @@ func (r *Runtime) noticeOOM(c *container) {
 // eventfd (cgroup-v1/memory.rst, section 9).
 func openOOMWatch(cgroup string) (*oomWatch, error) {
 	if cgroups.IsCgroup2UnifiedMode() {
-		counter := filepath.Join(cgroupRoot, cgroup, "memory.events")
+		counter := oomCounter(cgroup)
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
 			return nil, os.NewSyscallError("inotify_init1", err)
@@ -80,8 +81,7 @@ func openOOMWatch(cgroup string) (*oomWatch, error) {
 		}
 		return &oomWatch{fd: fd, counter: counter}, nil
 	}
-	dir := filepath.Join(cgroupRoot, "memory", cgroup)
-	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
+	control, err := os.Open(oomCounter(cgroup))
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +91,19 @@ func openOOMWatch(cgroup string) (*oomWatch, error) {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	request := fmt.Sprintf("%d %d", fd, control.Fd())
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), []byte(request), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(filepath.Dir(control.Name()), "cgroup.event_control"), []byte(request), 0); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	return &oomWatch{fd: fd, counter: control.Name()}, nil
+}
+
+// oomCounter is the file of a cgroup in which the kernel counts its kills.
+func oomCounter(cgroup string) string {
+	if cgroups.IsCgroup2UnifiedMode() {
+		return filepath.Join(cgroupRoot, cgroup, "memory.events")
+	}
+	return filepath.Join(cgroupRoot, "memory", cgroup, "memory.oom_control")
 }
 
 // kills reads how many processes the kernel killed so far.

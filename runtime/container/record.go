@@ -45,7 +45,6 @@ type record struct {
 	Config    image.RunConfig `json:"config"` // the image's, as it was at Create
 	Image     string          `json:"image"`  // digest
 	Address   netip.Addr      `json:"address,omitzero"`
-	Ports     []runtime.Port  `json:"ports,omitempty"`
 	CreatedAt time.Time       `json:"createdAt"`
 }
 

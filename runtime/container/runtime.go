@@ -132,7 +132,7 @@ func (r *Runtime) hold(ctx context.Context, id runtime.ID) (*container, error) {
 func newContainer(id runtime.ID, dir string, rec record) *container {
 	return &container{
 		id: id, dir: dir, rec: rec, op: make(chan struct{}, 1), state: runtime.Created,
-		ports: rec.Ports, pidfd: -1,
+		ports: slices.Clone(rec.Spec.Ports), pidfd: -1,
 	}
 }
 

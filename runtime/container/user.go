@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/user"
@@ -51,7 +52,9 @@ func lookUser(root, name string) (identity, error) {
 	if err != nil {
 		return identity{}, invalidf("user %q: %v", name, err)
 	}
-	return identity{UID: who.Uid, GID: who.Gid, Groups: who.Sgids, Home: who.Home}, nil
+	// The primary group is among the others too: a set-group-id program must not be able to shed it (CVE-2022-36109).
+	groups := append([]int{who.Gid}, slices.DeleteFunc(who.Sgids, func(g int) bool { return g == who.Gid })...)
+	return identity{UID: who.Uid, GID: who.Gid, Groups: groups, Home: who.Home}, nil
 }
 
 type accountFile struct {
