@@ -19,7 +19,7 @@ const defaultDataDir = "/var/lib/shoal"
 
 func agentCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "agent",
+		Name: "agent", Category: categoryCluster,
 		Usage: "run this machine's part of the cluster",
 		Description: "Without --join the first start founds a cluster of one. `shoal token create` there prints the command for the\n" +
 			"next machine. Stopping the agent touches no container; the next start adopts them all.\n\n" +

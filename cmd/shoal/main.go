@@ -4,15 +4,13 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
-	"shoal/consensus/job"
 	"shoal/runtime/container"
 )
 
@@ -21,69 +19,48 @@ var version = "dev"
 
 func main() {
 	container.ReexecMain() // this process may be a container's first one; then nothing below is reached
-	os.Exit(run(os.Args))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends the process even if something hangs
+	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
-func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := newApp().RunContext(ctx, args)
-	if err == nil {
-		return 0
-	}
-	var exit *exitError
-	if errors.As(err, &exit) {
-		if exit.message != "" {
-			fmt.Fprintln(os.Stderr, "shoal: "+exit.message)
-		}
-		return exit.code
-	}
-	fmt.Fprintln(os.Stderr, "shoal: "+err.Error())
-	return exitCode(err)
+// run is the whole program but for the process: the command line in, the exit code out.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	app := newApp()
+	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
+	return report(stderr, app.RunContext(ctx, arrange(app, args)))
 }
 
 func newApp() *cli.App {
-	return &cli.App{
-		Name:            "shoal",
-		Usage:           "turns Linux machines into one place to run containers",
-		Version:         version,
-		HideHelpCommand: true,
-		Flags:           []cli.Flag{hostFlag},
-		Commands:        commands(),
-		ExitErrHandler:  func(*cli.Context, error) {}, // run prints and chooses the code
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return &exitError{code: exitUsage, message: err.Error()}
-		},
+	// The library has no other place for these.
+	cli.SubcommandHelpTemplate, cli.CommandHelpTemplate, cli.FlagStringer = verbHelp, verbHelp, flagLine
+	app := &cli.App{
+		Name:                      "shoal",
+		Usage:                     "turns Linux machines into one place to run containers",
+		Version:                   version,
+		HideHelpCommand:           true, // ours is a verb, and also explains exit codes
+		EnableBashCompletion:      true,
+		DisableSliceFlagSeparator: true, // a comma belongs to the value: -e LIST=a,b
+		Flags:                     []cli.Flag{hostFlag(), cli.HelpFlag},
+		Commands:                  commands(),
+		CustomAppHelpTemplate:     appHelp(),
+		Action:                    noSuchVerb,
+		OnUsageError:              wrongUsage,
+		ExitErrHandler:            func(*cli.Context, error) {}, // run prints and chooses the code
+	}
+	prepare(app.Commands)
+	return app
+}
+
+// prepare gives every verb what all have in common.
+func prepare(verbs []*cli.Command) {
+	for _, v := range verbs {
+		v.HideHelpCommand = true // "help" is an argument like any other
+		v.UseShortOptionHandling = true
+		v.OnUsageError = wrongUsage
+		if len(v.Subcommands) > 0 && v.Action == nil {
+			v.Action = noSuchVerb
+		}
+		prepare(v.Subcommands)
 	}
 }
-
-// Exit codes, documented in docs/ and stable.
-const (
-	exitFailed      = 1 // the thing was tried and did not work
-	exitUsage       = 2 // the command line is wrong
-	exitNotFound    = 3 // the thing named does not exist
-	exitConflict    = 4 // it exists, or changed meanwhile
-	exitInvalid     = 5 // the request can never be right
-	exitDenied      = 6 // you may not
-	exitUnavailable = 7 // no agent, no leader or no quorum: trying again can help
-	exitUnhealthy   = 8 // submitted, but it did not become healthy
-)
-
-var kindCodes = map[job.Kind]int{
-	job.NotFound: exitNotFound, job.Conflict: exitConflict, job.Invalid: exitInvalid, job.Denied: exitDenied, job.Unavailable: exitUnavailable, job.Internal: exitFailed,
-}
-
-func exitCode(err error) int {
-	if c, ok := kindCodes[job.KindOf(err)]; ok {
-		return c
-	}
-	return exitFailed
-}
-
-// exitError ends the program with a code of its own; an empty message says nothing.
-type exitError struct {
-	code    int
-	message string
-}
-
-func (e *exitError) Error() string { return e.message }

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// progress draws the services of a job: in place on a terminal, as lines of changes elsewhere.
+type progress struct {
+	s     *screen
+	lines map[string]string // the last line of each service
+	drawn int               // lines on the terminal
+}
+
+func (p *progress) show(o *outlook) {
+	if p.lines == nil {
+		p.lines = map[string]string{}
+	}
+	width := 0
+	for i := range o.services {
+		width = max(width, len(o.services[i].name))
+	}
+	var b strings.Builder
+	if p.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
+	}
+	for i := range o.services {
+		svc := &o.services[i]
+		line := svc.String()
+		changed := p.lines[svc.name] != line
+		p.lines[svc.name] = line
+		switch {
+		case p.s.live:
+			fmt.Fprintf(&b, "\r\x1b[K%s\n", p.fit(p.mark(svc)+fmt.Sprintf(" %-*s  %s", width, svc.name, line)))
+		case changed:
+			fmt.Fprintf(&b, "%s: %s\n", svc.name, line)
+		}
+	}
+	if p.s.live {
+		p.drawn = len(o.services)
+	}
+	fmt.Fprint(p.s.err, b.String())
+}
+
+func (p *progress) mark(svc *prospect) string {
+	if svc.ready >= svc.want && svc.want > 0 {
+		return "✓"
+	}
+	return "·"
+}
+
+// fit keeps a line from wrapping, which would break the drawing in place.
+func (p *progress) fit(line string) string {
+	_, width := terminalOf(p.s.err)
+	if width < 2 || utf8.RuneCountInString(line) < width {
+		return line
+	}
+	return string([]rune(line)[:width-2]) + "…"
+}
+
+// end leaves what is drawn where it is.
+func (p *progress) end() { p.drawn = 0 }

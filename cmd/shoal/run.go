@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"shoal/consensus/job"
+	"shoal/consensus/job/compose"
+	"shoal/node/api"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name: "run", Category: categoryRun,
+		Usage:     "submit a job and wait until it is healthy",
+		ArgsUsage: "-f FILE | IMAGE [COMMAND...]",
+		Description: "With -f the job is what a Compose file says; otherwise it is one service of an image. A job of the same name is\n" +
+			"changed to what is said now, and only what differs is replaced. Ctrl-C stops the waiting, not the job.\n\n" +
+			"Examples:\n" +
+			"  shoal run -f compose.yaml\n" +
+			"  shoal run --name web --replicas 3 -p 8080:80 nginx:1.27\n" +
+			"  shoal run --mode batch --name once alpine echo hello",
+		Flags:  clientFlags(runFlags()...),
+		Action: asking(runJob),
+	}
+}
+
+// fileFlags say which Compose files make up a job, and how strictly they are read.
+func fileFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "file", Aliases: []string{"f"}, Usage: "Compose `FILE`, or - for standard input; may be given more than once, a later one overrides"},
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the job (default: from the file or its directory, or from the image)"},
+		&cli.BoolFlag{Name: "lenient", Usage: "warn of Compose keys that shoal does not honour, and go on"},
+		&cli.StringSliceFlag{Name: "profile", Usage: "enable a `PROFILE` of the Compose file; may be given more than once"},
+		&cli.StringFlag{Name: "project-directory", Usage: "`DIR` that relative paths of the Compose file are relative to (default: the first file's)"},
+	}
+}
+
+const defaultTimeout = 5 * time.Minute
+
+// waitFlags say whether and for how long to wait.
+func waitFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait"},
+		&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "wait at most this `LONG`"},
+	}
+}
+
+func runFlags() []cli.Flag {
+	flags := append(append(fileFlags(), waitFlags()...), jsonFlag())
+	return append(flags, serviceFlags()...)
+}
+
+// serviceFlags describe the one service of a job without a file, in docker's words.
+func serviceFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "replicas", Value: 1, Usage: "`NUMBER` of tasks"},
+		&cli.StringFlag{Name: "mode", Value: "service", Usage: "`MODE`: service, global (a task on every node) or batch (each task runs once)"},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "publish a port, `[IP:][PORT:]PORT[/udp]`"},
+		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`KEY=VALUE` of the environment, or KEY to take it from here"},
+		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "mount `[SOURCE:]TARGET[:ro]`, where SOURCE is a volume or a path on the node"},
+		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs at `PATH[:size=64m]`"},
+		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` on the containers"},
+		&cli.StringSliceFlag{Name: "constraint", Usage: "place on nodes with `node.labels.KEY==VALUE` only"},
+		&cli.StringFlag{Name: "restart", Usage: "`POLICY`: always, on-failure[:TRIES], unless-stopped or no"},
+		&cli.StringFlag{Name: "cpus", Usage: "limit to a `NUMBER` of CPUs, such as 0.5"},
+		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, Usage: "limit to `BYTES` of memory, such as 512m"},
+		&cli.StringFlag{Name: "reserve-cpus", Usage: "keep a `NUMBER` of CPUs free for each task"},
+		&cli.StringFlag{Name: "reserve-memory", Usage: "keep `BYTES` of memory free for each task"},
+		&cli.Int64Flag{Name: "pids-limit", Usage: "limit to a `NUMBER` of processes"},
+		&cli.StringFlag{Name: "entrypoint", Usage: "`PROGRAM` in place of the image's entrypoint"},
+		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "`USER[:GROUP]` to run as"},
+		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIR` to run in"},
+		&cli.StringFlag{Name: "hostname", Usage: "`NAME` of the container's host"},
+		&cli.StringFlag{Name: "stop-signal", Usage: "`SIGNAL` that asks it to end"},
+		&cli.DurationFlag{Name: "stop-timeout", Usage: "kill it when it has not ended after this `LONG` (default 10s)"},
+		&cli.StringSliceFlag{Name: "cap-add", Usage: "`CAPABILITY` to add"},
+		&cli.StringSliceFlag{Name: "cap-drop", Usage: "`CAPABILITY` to drop"},
+		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal"},
+		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "keep its standard input open"},
+		&cli.BoolFlag{Name: "init", Usage: "run an init that reaps as its first process"},
+		&cli.BoolFlag{Name: "read-only", Usage: "make its root read-only"},
+		&cli.StringFlag{Name: "health-cmd", Usage: "`COMMAND` whose success means healthy"},
+		&cli.DurationFlag{Name: "health-interval", Usage: "time between checks"},
+		&cli.DurationFlag{Name: "health-timeout", Usage: "time that one check may take"},
+		&cli.DurationFlag{Name: "health-start-period", Usage: "time in which failing checks do not count"},
+		&cli.IntFlag{Name: "health-retries", Usage: "failing checks in a row that mean unhealthy"},
+		&cli.BoolFlag{Name: "no-healthcheck", Usage: "ignore the image's health check"},
+	}
+}
+
+func runJob(c *cli.Context, s *screen, cl *api.Client) error {
+	spec, err := specOf(c, s)
+	if err != nil {
+		return err
+	}
+	return submit(c, s, cl, spec)
+}
+
+// specOf makes the spec that the command line asks for, from files or from flags.
+func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
+	if c.IsSet("file") {
+		return specOfFiles(c, s)
+	}
+	if !c.Args().Present() {
+		return nil, exitf(exitUsage, "run takes a Compose file (-f compose.yaml) or an image; `shoal run --help` shows examples")
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	return compose.FromFlags(compose.Flags{
+		Name: c.String("name"), Image: c.Args().First(), Command: c.Args().Tail(), Replicas: c.Int("replicas"), Mode: c.String("mode"), Dir: dir,
+		Env: c.StringSlice("env"), Environ: os.Environ(), Labels: c.StringSlice("label"), Ports: c.StringSlice("publish"),
+		Mounts: c.StringSlice("volume"), Tmpfs: c.StringSlice("tmpfs"), Constraints: c.StringSlice("constraint"),
+		Entrypoint: c.String("entrypoint"), Restart: c.String("restart"), CPUs: c.String("cpus"), Memory: c.String("memory"),
+		ReserveCPUs: c.String("reserve-cpus"), ReserveMemory: c.String("reserve-memory"), PIDs: c.Int64("pids-limit"),
+		User: c.String("user"), WorkingDir: c.String("workdir"), Hostname: c.String("hostname"),
+		StopSignal: c.String("stop-signal"), StopGrace: c.Duration("stop-timeout"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
+		TTY: c.Bool("tty"), Stdin: c.Bool("interactive"), Init: c.Bool("init"), ReadOnly: c.Bool("read-only"),
+		HealthCmd: c.String("health-cmd"), HealthInterval: c.Duration("health-interval"), HealthTimeout: c.Duration("health-timeout"),
+		HealthRetries: c.Int("health-retries"), HealthStartPeriod: c.Duration("health-start-period"), NoHealthcheck: c.Bool("no-healthcheck"),
+	})
+}
+
+func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {
+	if c.Args().Present() {
+		return nil, exitf(exitUsage, "-f says what to run, so %q is one too much; leave one of them out", c.Args().First())
+	}
+	for _, f := range serviceFlags() {
+		if c.IsSet(f.Names()[0]) {
+			return nil, exitf(exitUsage, "--%s goes with an image; with -f the Compose file says it", f.Names()[0])
+		}
+	}
+	spec, warnings, err := compose.Load(c.Context, compose.Options{
+		Files: c.StringSlice("file"), Stdin: c.App.Reader, ProjectName: c.String("name"), WorkingDir: c.String("project-directory"),
+		Env: os.Environ(), Lenient: c.Bool("lenient"), Profiles: c.StringSlice("profile"),
+	})
+	for _, w := range warnings {
+		s.note("warning: %v", w)
+	}
+	return spec, err
+}
+
+// submit makes the job be so, says what that changes, and waits.
+func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec) error {
+	ctx := c.Context
+	changes, known, err := changesBy(ctx, s, cl, spec)
+	if err != nil {
+		return err
+	}
+	key := api.NewKey()
+	var result api.SubmitResult
+	err = persist(ctx, s, cl, func() (err error) {
+		result, err = cl.Submit(ctx, key, api.SubmitRequest{Spec: *spec})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !c.Bool("json") {
+		sayChanges(s, &result, changes, known)
+	}
+	return settle(c, s, cl, &result)
+}
+
+// changesBy compares a spec with what the cluster has; known is false when there is no such job.
+func changesBy(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec) (changes job.Changes, known bool, err error) {
+	var old *job.Spec
+	err = persist(ctx, s, cl, func() error {
+		d, err := cl.Job(ctx, spec.Name, false)
+		if job.KindOf(err) == job.NotFound {
+			return nil
+		}
+		old = &d.Job.Spec
+		return err
+	})
+	if err != nil {
+		return job.Changes{}, false, err
+	}
+	return job.Diff(old, spec), old != nil, nil
+}
+
+func sayChanges(s *screen, r *api.SubmitResult, changes job.Changes, known bool) {
+	switch {
+	case r.Unchanged:
+		s.printf("job %s: nothing to change, version %d\n", r.Job.Name, r.Job.Version)
+	case known:
+		s.printf("job %s: submitted as version %d\n", r.Job.Name, r.Job.Version)
+		printChanges(s, changes)
+	default:
+		s.printf("job %s: submitted\n", r.Job.Name)
+	}
+}
+
+// settle waits until a job is as it was just submitted, unless told otherwise.
+func settle(c *cli.Context, s *screen, cl *api.Client, r *api.SubmitResult) error {
+	if !c.Bool("detach") {
+		w := &waiter{s: s, cl: cl, submitted: r, timeout: c.Duration("timeout")}
+		if err := w.wait(c.Context); err != nil {
+			return err
+		}
+	}
+	if c.Bool("json") {
+		return s.json(r)
+	}
+	return nil
+}
