@@ -23,6 +23,9 @@ func checkSpec(s *job.Spec) error {
 		if sv.Replicas < 0 || sv.Replicas > job.MaxReplicas {
 			return job.Errorf(job.Invalid, "submit job %s: service %s: %d replicas, want 0 to %d", s.Name, sv.Name, sv.Replicas, job.MaxReplicas)
 		}
+		if d := sv.Demand(); min(d.NanoCPUs, d.MemoryBytes, d.PIDs) < 0 {
+			return job.Errorf(job.Invalid, "submit job %s: service %s: negative resources", s.Name, sv.Name)
+		}
 		seen[sv.Name] = true
 	}
 	return nil

@@ -58,7 +58,7 @@ func randomRun(t *testing.T, seed uint64) {
 		if n%10 == 0 && l.s.View().Hash() != other.View().Hash() {
 			t.Fatalf("index %d: replicas differ", l.index)
 		}
-		if why := broken(l.s); why != "" {
+		if why := broken(l.s) + overfull(l.s); why != "" {
 			t.Fatalf("index %d after %T: %s", l.index, a.Value, why)
 		}
 	}
@@ -146,8 +146,13 @@ func broken(s *Store) string {
 			return "status without task " + string(st.Task)
 		}
 	}
+	return ""
+}
+
+// overfull names a node on which more is placed than it has; right only while no capacity shrinks.
+func overfull(s *Store) string {
 	for id, u := range s.derived.use {
-		if n := v.Node(id); n != nil && u.demand.MemoryBytes > n.Capacity.MemoryBytes {
+		if n := s.View().Node(id); n != nil && u.demand.MemoryBytes > n.Capacity.MemoryBytes {
 			return "node " + n.Name + " is overfull"
 		}
 	}
