@@ -1,0 +1,344 @@
+package machines
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MachineOptions of one machine.
+type MachineOptions struct {
+	// DiskBytes, if set, makes the disk so small (a tmpfs); else it is a directory.
+	DiskBytes int64
+	// AgentArgs are further flags of every start of the agent.
+	AgentArgs []string
+}
+
+// Machine is namespaces for network, mounts, processes, host name and IPC, with a disk and a cgroup of its own. All of
+// it but the disk is gone when it is switched off.
+type Machine struct {
+	Options MachineOptions
+	Name    string
+	Addr    netip.Addr
+
+	net  *Net
+	num  int
+	dir  string
+	port string // of the switch
+
+	mu    sync.Mutex
+	init  *exec.Cmd // nil: off
+	pid   int       // of the machine's first process, in our namespace
+	agent *agent    // nil: not running
+}
+
+// agent is a running agent.
+type agent struct {
+	cmd  *exec.Cmd // the nsenter that started it
+	pid  int       // its own, in our namespace
+	done chan struct{}
+	err  error // set when done is closed
+}
+
+// DataDir is the agent's, Socket where it listens, LogPath where it logs.
+func (m *Machine) DataDir() string { return filepath.Join(m.dir, "disk", "shoal") }
+func (m *Machine) Socket() string  { return filepath.Join(m.dir, "shoal.sock") }
+func (m *Machine) LogPath() string { return filepath.Join(m.dir, "agent.log") }
+
+// Cgroup is the parent of its containers' cgroups, in every hierarchy.
+func (m *Machine) Cgroup() string { return fmt.Sprintf("shoal-%s-%s", m.net.id, m.Name) }
+
+func (m *Machine) makeDisk() error {
+	disk := filepath.Join(m.dir, "disk")
+	if err := os.MkdirAll(disk, 0o755); err != nil {
+		return err
+	}
+	if m.Options.DiskBytes == 0 {
+		return nil
+	}
+	return unix.Mount("shoal-"+m.net.id, disk, "tmpfs", 0, fmt.Sprintf("size=%d", m.Options.DiskBytes))
+}
+
+func (m *Machine) removeDisk() error {
+	if m.Options.DiskBytes == 0 {
+		return nil
+	}
+	return unix.Unmount(filepath.Join(m.dir, "disk"), 0)
+}
+
+// PowerOn makes the namespaces and plugs the cable in. The agent is not started.
+func (m *Machine) PowerOn() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.init != nil {
+		return fmt.Errorf("machine %s is on already", m.Name)
+	}
+	// bash reaps whatever becomes its child, as an init must.
+	init := exec.Command("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"bash", "-c", "hostname "+m.Name+"; trap : CHLD; while :; do sleep 1000 & wait; done")
+	dieWithUs(init)
+	if err := init.Start(); err != nil {
+		return fmt.Errorf("switch on machine %s: %w", m.Name, err)
+	}
+	m.init = init
+	err := await(5*time.Second, "machine "+m.Name, func() bool {
+		m.pid = childOf(init.Process.Pid)
+		return m.pid != 0 && differentNet(m.pid) && hostnameSet(m.pid)
+	})
+	if err == nil {
+		err = m.plugIn()
+	}
+	if err != nil {
+		return errors.Join(err, m.powerOffLocked())
+	}
+	return nil
+}
+
+func (m *Machine) plugIn() error {
+	script := fmt.Sprintf("ip link add %[1]s type veth peer name eth0 netns %[2]d && ip link set %[1]s master sw && ip link set %[1]s up", m.port, m.pid)
+	if err := m.net.inSwitch(script); err != nil {
+		return err
+	}
+	inside := fmt.Sprintf("ip link set lo up && ip addr add %s/24 dev eth0 && ip link set eth0 up", m.Addr)
+	return run("nsenter", "--net=/proc/"+strconv.Itoa(m.pid)+"/ns/net", "sh", "-ec", inside)
+}
+
+// PowerOff cuts the cable and kills everything of the machine at once; nobody hears a word of it. The disk stays. A
+// machine that is off stays so.
+func (m *Machine) PowerOff() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.powerOffLocked()
+}
+
+func (m *Machine) powerOffLocked() error {
+	if m.init == nil {
+		return nil
+	}
+	// The cable first: dying processes would still send the ends of their connections.
+	_ = m.net.inSwitch("ip link del " + m.port) // not there if switching on failed
+	if m.pid != 0 {
+		_ = unix.Kill(m.pid, unix.SIGKILL) // the kernel kills the whole process namespace with its first process
+	}
+	_ = m.init.Process.Kill()
+	_ = m.init.Wait()
+	if m.agent != nil {
+		<-m.agent.done
+	}
+	m.init, m.pid, m.agent = nil, 0, nil
+	return removeCgroups(m.Cgroup())
+}
+
+// Start starts the agent with further flags, such as --join and --token. It returns at once; see Ready.
+func (m *Machine) Start(args ...string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.init == nil:
+		return fmt.Errorf("machine %s is off", m.Name)
+	case m.agent != nil && !m.agent.ended():
+		return fmt.Errorf("the agent of machine %s runs already", m.Name)
+	}
+	log, err := os.OpenFile(m.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	level := m.net.opts.LogLevel
+	if level == "" {
+		level = "info"
+	}
+	words := slices.Concat(m.enter(), []string{
+		m.net.opts.Binary, "agent", "--data-dir", m.DataDir(), "--socket", m.Socket(), "--name", m.Name, "--bind", m.Addr.String() + ":6174",
+		"--cgroup-parent", m.Cgroup(), "--log-level", level,
+	}, m.Options.AgentArgs, args)
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	a := &agent{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		a.err = cmd.Wait()
+		close(a.done)
+	}()
+	m.agent = a
+	return await(5*time.Second, "the agent of "+m.Name, func() bool {
+		a.pid = childOf(cmd.Process.Pid)
+		return a.pid != 0 || a.ended()
+	})
+}
+
+func (a *agent) ended() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// enter is the command that runs another one inside of the machine.
+func (m *Machine) enter() []string {
+	return []string{"nsenter", "-t", strconv.Itoa(m.pid), "-n", "-m", "-u", "-i", "-p", "--"}
+}
+
+// Command makes a command that runs inside of the machine.
+func (m *Machine) Command(args ...string) *exec.Cmd {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	words := append(m.enter(), args...)
+	return exec.Command(words[0], words[1:]...)
+}
+
+// On tells whether the machine is switched on, and Running whether its agent runs.
+func (m *Machine) On() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.init != nil
+}
+
+// Running tells whether the agent runs.
+func (m *Machine) Running() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.agent != nil && !m.agent.ended()
+}
+
+// AgentPID is the agent's process id in the caller's namespace; 0 if it does not run.
+func (m *Machine) AgentPID() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.agent == nil || m.agent.ended() {
+		return 0
+	}
+	return m.agent.pid
+}
+
+// Signal sends the agent a signal: SIGKILL for a crash, SIGSTOP and SIGCONT for a pause, SIGTERM for a stop.
+func (m *Machine) Signal(s syscall.Signal) error {
+	pid := m.AgentPID()
+	if pid == 0 {
+		return fmt.Errorf("the agent of machine %s does not run", m.Name)
+	}
+	return unix.Kill(pid, s)
+}
+
+// AwaitEnd waits for the agent to end and gives its exit code.
+func (m *Machine) AwaitEnd(limit time.Duration) (int, error) {
+	m.mu.Lock()
+	a := m.agent
+	m.mu.Unlock()
+	if a == nil {
+		return 0, fmt.Errorf("the agent of machine %s does not run", m.Name)
+	}
+	select {
+	case <-a.done:
+		return a.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(limit):
+		return 0, fmt.Errorf("the agent of machine %s still runs after %v", m.Name, limit)
+	}
+}
+
+// Processes lists the machine's processes in the caller's namespace: pid to command line. Those of its containers too.
+func (m *Machine) Processes() map[int]string {
+	m.mu.Lock()
+	root := m.pid
+	m.mu.Unlock()
+	out := map[int]string{}
+	if root == 0 {
+		return out
+	}
+	queue := []int{root}
+	for len(queue) > 0 {
+		pid := queue[0]
+		queue = queue[1:]
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			continue
+		}
+		out[pid] = strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
+		queue = append(queue, children(pid)...)
+	}
+	return out
+}
+
+func dieWithUs(c *exec.Cmd) {
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us; we clean up then
+}
+
+func children(pid int) []int {
+	var out []int
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return nil
+	}
+	for _, t := range tasks {
+		b, err := os.ReadFile(t)
+		if err != nil {
+			continue
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if c, err := strconv.Atoi(f); err == nil {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+func childOf(pid int) int {
+	if c := children(pid); len(c) > 0 {
+		return c[0]
+	}
+	return 0
+}
+
+func differentNet(pid int) bool {
+	ours, err1 := os.Readlink("/proc/self/ns/net")
+	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	return err1 == nil && err2 == nil && ours != theirs
+}
+
+// hostnameSet tells that the machine's first process is bash and past its first command.
+func hostnameSet(pid int) bool { return len(children(pid)) > 0 }
+
+// removeCgroups removes a cgroup and all below it from every hierarchy.
+func removeCgroups(name string) error {
+	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	if err != nil {
+		return err
+	}
+	roots = append(roots, "/sys/fs/cgroup/"+name)
+	var errs []error
+	for _, root := range roots {
+		var dirs []string
+		_ = filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, p)
+			}
+			return nil
+		})
+		slices.Reverse(dirs) // children before parents
+		for _, d := range dirs {
+			// A killed process leaves its cgroup a moment after it is gone.
+			err := await(5*time.Second, "cgroup "+d+" to be empty", func() bool {
+				err := os.Remove(d)
+				return err == nil || errors.Is(err, os.ErrNotExist)
+			})
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

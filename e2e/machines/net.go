@@ -1,0 +1,152 @@
+// Package machines makes machines out of namespaces on this one, joins them by a switch, and breaks both on purpose:
+// power cuts, partitions, loss, killed and frozen agents. It knows how to start the shipped binary on them and to ask
+// it as a person would; what must hold is its users' business. It touches nothing of the host that it did not make.
+package machines
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options of a Net.
+type Options struct {
+	// Binary is the shoal binary to run; required.
+	Binary string
+	// Dir is where the machines' disks are; "": a new temporary directory, removed by Close. It must be able to carry
+	// overlay file systems.
+	Dir string
+	// LogLevel of the agents; "": info.
+	LogLevel string
+}
+
+// Net is a switch with machines on it. Its methods are safe for concurrent use.
+type Net struct {
+	opts   Options
+	id     string // tells this run's things from others'
+	dir    string
+	ownDir bool
+	holder *exec.Cmd // keeps the switch's network namespace
+
+	mu       sync.Mutex
+	machines []*Machine
+	rules    []string // of the switch, see faults.go
+}
+
+// New makes a switch in a network namespace of its own.
+func New(o Options) (*Net, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("machines out of namespaces take root")
+	}
+	for _, tool := range []string{"ip", "nft", "unshare", "nsenter", "bash"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return nil, fmt.Errorf("%s is missing: install iproute2, nftables and util-linux", tool)
+		}
+	}
+	b := make([]byte, 3)
+	_, _ = rand.Read(b) // never fails
+	n := &Net{opts: o, id: hex.EncodeToString(b), dir: o.Dir}
+	if n.dir == "" {
+		dir, err := os.MkdirTemp("", "shoal-machines-")
+		if err != nil {
+			return nil, err
+		}
+		n.dir, n.ownDir = dir, true
+	}
+	// The holder dies with us, whatever happens, and the switch with it.
+	n.holder = exec.Command("unshare", "--net", "--kill-child", "--fork", "sleep", "infinity")
+	dieWithUs(n.holder)
+	if err := n.holder.Start(); err != nil {
+		return nil, fmt.Errorf("make the switch: %w", err)
+	}
+	if err := n.setUpSwitch(); err != nil {
+		_ = n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Net) setUpSwitch() error {
+	if err := await(5*time.Second, "the switch's namespace", func() bool { return differentNet(n.holder.Process.Pid) }); err != nil {
+		return err
+	}
+	return n.inSwitch("ip link add sw type bridge forward_delay 0 && ip link set sw up && ip link set lo up")
+}
+
+func (n *Net) inSwitch(script string) error {
+	return run("nsenter", "--net=/proc/"+strconv.Itoa(n.holder.Process.Pid)+"/ns/net", "sh", "-ec", script)
+}
+
+// Add makes a machine that is off.
+func (n *Net) Add(o MachineOptions) (*Machine, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	k := len(n.machines) + 1
+	m := &Machine{
+		net: n, num: k, Options: o,
+		Name: fmt.Sprintf("m%d", k), Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(k)}),
+		dir: filepath.Join(n.dir, fmt.Sprintf("m%d", k)), port: fmt.Sprintf("p%d", k),
+	}
+	if err := m.makeDisk(); err != nil {
+		return nil, err
+	}
+	n.machines = append(n.machines, m)
+	return m, nil
+}
+
+// Machines lists all, in the order in which they were added.
+func (n *Net) Machines() []*Machine {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]*Machine(nil), n.machines...)
+}
+
+// Close switches all off and removes everything that the Net made.
+func (n *Net) Close() error {
+	var errs []error
+	for _, m := range n.Machines() {
+		errs = append(errs, m.PowerOff(), m.removeDisk())
+	}
+	if n.holder.Process != nil {
+		_ = n.holder.Process.Kill() // it may be gone
+		_ = n.holder.Wait()
+	}
+	if n.ownDir {
+		errs = append(errs, os.RemoveAll(n.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// Dir is where the machines' disks and the agents' logs are.
+func (n *Net) Dir() string { return n.dir }
+
+// run runs a command and gives its output in the error.
+func run(args ...string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}
+
+// await polls until cond holds.
+func await(limit time.Duration, what string, cond func() bool) error {
+	for end := time.Now().Add(limit); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("waited %v for %s", limit, what)
+		}
+	}
+	return nil
+}
