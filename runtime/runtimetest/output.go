@@ -79,6 +79,13 @@ func testExecEnv(s *suite) {
 
 func testExecCancel(s *suite) {
 	id := s.run("sleep", "600")
+	processes := func() int64 {
+		st, err := s.rt.Stats(s.ctx, id)
+		if err != nil {
+			s.Fatalf("stats: %v", err)
+		}
+		return st.PIDs
+	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	type result struct {
 		code int
@@ -87,10 +94,11 @@ func testExecCancel(s *suite) {
 	doneCh := make(chan result, 1)
 	var out buffer
 	go func() {
-		code, err := s.rt.Exec(ctx, id, runtime.Exec{Args: []string{"sh", "-c", "echo up; " + scriptForever}, Stdout: &out})
+		code, err := s.rt.Exec(ctx, id, runtime.Exec{Args: []string{"sh", "-c", "echo up; exec sleep 600"}, Stdout: &out})
 		doneCh <- result{code, err}
 	}()
 	s.eventually("up", func() bool { return out.String() == "up\n" })
+	with := processes()
 	cancel()
 	select {
 	case r := <-doneCh:
@@ -103,10 +111,7 @@ func testExecCancel(s *suite) {
 	if in := s.inspect(id); in.State != runtime.Running {
 		s.Errorf("cancelled exec left the container %s", in.State)
 	}
-	s.eventually("alone", func() bool {
-		st, err := s.rt.Stats(s.ctx, id)
-		return err == nil && st.PIDs == 1
-	})
+	s.eventually("rid of the process", func() bool { return processes() < with })
 }
 
 func testExecContainerEnds(s *suite) {
