@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -82,6 +83,7 @@ type member struct {
 type cluster struct {
 	t       *testing.T
 	net     *memNet
+	logger  *slog.Logger
 	members []*member
 }
 
@@ -91,7 +93,11 @@ func quiet() *slog.Logger {
 
 // newCluster forms a cluster of n voters in memory, led by the first.
 func newCluster(t *testing.T, n int) *cluster {
-	c := &cluster{t: t, net: newMemNet()}
+	return formCluster(t, n, quiet())
+}
+
+func formCluster(t *testing.T, n int, logger *slog.Logger) *cluster {
+	c := &cluster{t: t, net: newMemNet(), logger: logger}
 	for i := range n {
 		c.add(fmt.Sprintf("n%d", i))
 	}
@@ -120,7 +126,7 @@ func (c *cluster) start(m *member) {
 	m.store = state.New()
 	l, err := Open(Config{
 		ID: job.NodeID(m.addr + "-id"), Advertise: m.addr, Streams: c.net.listen(m.addr), Dial: c.net.dialer(m.addr),
-		Logger: quiet(), Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
+		Logger: c.logger, Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
 	}, m.store)
 	c.must(err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -549,4 +555,45 @@ func TestPromoteWaitsForAStandbyThatLags(t *testing.T) {
 		c.must(leader.Promote(c.ctx(), m.ID()))
 		c.agree(c.propose(leader, "with two"))
 	})
+}
+
+func TestLogTellsChangesAndNotHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines countingWriter
+		c := formCluster(t, 3, slog.New(slog.NewTextHandler(&lines, nil)))
+		defer c.close()
+		c.leader()
+		if formed := lines.n.Load(); formed > 25 || formed == 0 {
+			t.Errorf("forming a cluster wrote %d lines", formed)
+		}
+		before := lines.n.Load()
+		c.net.cut(c.members[2].addr, true)
+		time.Sleep(10 * time.Minute)
+		if more := lines.n.Load() - before; more > 10 {
+			t.Errorf("a follower's absence of ten minutes wrote %d lines", more)
+		}
+	})
+}
+
+// countingWriter counts lines: slog writes each at once.
+type countingWriter struct{ n atomic.Int64 }
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	w.n.Add(1)
+	return len(p), nil
+}
+
+func TestUnknownEntriesAreNoPanic(t *testing.T) {
+	f := fsm{state.New()}
+	for _, kind := range []raft.LogType{raft.LogNoop, raft.LogBarrier, raft.LogConfiguration, raft.LogType(200)} {
+		if got := f.Apply(&raft.Log{Index: 1, Type: kind, Data: []byte("x")}); got != nil {
+			t.Errorf("type %v: %v", kind, got)
+		}
+	}
+	for i, raw := range [][]byte{nil, {}, {255}, []byte("a command of a later version")} {
+		r, ok := f.Apply(&raft.Log{Index: uint64(i + 1), Type: raft.LogCommand, Data: raw}).(state.Result)
+		if !ok || r.Err == nil {
+			t.Errorf("%q: %v", raw, r)
+		}
+	}
 }

@@ -193,10 +193,14 @@ func (d *disk) trouble() *DiskError {
 	if d.full != nil {
 		return d.full
 	}
+	var oldest pendingWrite
 	for _, w := range d.pending {
-		if time.Since(w.since) > d.limit {
-			return &DiskError{Dir: d.dir, Op: w.op, Stalled: true}
+		if oldest.since.IsZero() || w.since.Before(oldest.since) {
+			oldest = w
 		}
+	}
+	if !oldest.since.IsZero() && time.Since(oldest.since) > d.limit {
+		return &DiskError{Dir: d.dir, Op: oldest.op, Stalled: true}
 	}
 	return nil
 }

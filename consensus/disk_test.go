@@ -236,47 +236,49 @@ func TestDamagedLogIsAnErrorNotAPanic(t *testing.T) {
 }
 
 func TestLargeEmptyFileIsWrittenAnew(t *testing.T) {
+	if wasteful(compactBytes, 0) || wasteful(2*compactBytes, compactBytes) || !wasteful(2*compactBytes, compactBytes/4) {
+		t.Error("the wrong files are written anew")
+	}
 	dir := filepath.Join(t.TempDir(), "raft")
-	l, _, err := openDir(t, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Bootstrap(); err != nil {
-		t.Fatal(err)
-	}
-	stop := run(l)
-	waitLeader(t, l)
-	for i := range 9 {
-		proposeN(t, l, 1, strings.Repeat("x", MaxCommandBytes-1000)+fmt.Sprint(i))
-	}
-	last := proposeN(t, l, 1, "kept")
-	if err := stop(); err != nil {
+	if err := os.Mkdir(dir, dirMode); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, logFile)
-	bolt, err := open(path)
+	bolt, err := openBolt(dir, "me", &bridge{out: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := bolt.DeleteRange(3, last-1); err != nil {
+	for i := range uint64(8) {
+		if err := bolt.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: make([]byte, 1<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := bolt.DeleteRange(1, 7); err != nil {
 		t.Fatal(err)
 	}
-	_ = bolt.Close()
+	if err := bolt.Close(); err != nil {
+		t.Fatal(err)
+	}
 	before, err := os.Stat(path)
-	if err != nil || before.Size() < compactBytes {
-		t.Fatalf("%v %v", before, err)
-	}
-	bolt, err = openBolt(dir, l.ID(), &bridge{out: quiet()})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compact(path); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path); err != nil || after.Size() > before.Size()/2 {
+		t.Errorf("the file has %d bytes, and had %d", after.Size(), before.Size())
+	}
+	if bolt, err = openBolt(dir, "me", &bridge{out: quiet()}); err != nil {
 		t.Fatal(err)
 	}
 	defer bolt.Close()
-	if after, err := os.Stat(path); err != nil || after.Size() > before.Size()/8 {
-		t.Errorf("the file has %d bytes, and had %d", after.Size(), before.Size())
-	}
 	var entry raft.Log
-	if err := bolt.GetLog(last, &entry); err != nil || entry.Index != last {
-		t.Errorf("entry %d: %v", last, err)
+	if err := bolt.GetLog(8, &entry); err != nil || len(entry.Data) != 1<<20 {
+		t.Errorf("entry 8: %v", err)
+	}
+	if err := bolt.GetLog(7, &entry); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("entry 7: %v", err)
 	}
 }
 
