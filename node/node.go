@@ -82,6 +82,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	n.ident.TrustPinned(n.pinned)
+	n.ident.Distrust(n.removed)
 	n.peers = newPeers(n.cfg.Underlay, n.ident)
 	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.log)
 

@@ -103,6 +103,18 @@ func (n *Node) pinned(id string, key pki.Pin) bool {
 	return false
 }
 
+// freshContact is how recently a node must have heard from the leader to judge whose membership has ended.
+const freshContact = 5 * time.Second
+
+// removed tells whether a peer's certificate outlived its membership. Only a node whose copy of the log is fresh may
+// say so: one that is catching up does not know the younger nodes yet, and the leader may be one of them.
+func (n *Node) removed(p pki.Peer) bool {
+	if !n.started.Load() || p.Kind != pki.Node || p.ID == string(n.id) || !n.HasState() || time.Since(n.raft.LastContact()) > freshContact {
+		return false
+	}
+	return n.state.View().Node(job.NodeID(p.ID)) == nil
+}
+
 // HasState tells whether this node's copy of the log is one to answer and to feed from.
 func (n *Node) HasState() bool { return n.raft.IsHolder() && n.state.View().Node(n.id) != nil }
 

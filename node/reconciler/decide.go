@@ -63,6 +63,10 @@ func (t *task) settle(now time.Time, complete bool) {
 		t.fail(now, "%s", exitReason(t.info, false)) // it ended so before anybody asked it to
 		return
 	}
+	t.status.Message = ""
+	if t.status.State == job.Stopping && t.have && t.info.ExitCode == 128+9 && t.info.Error == "" {
+		t.say("killed: it did not end within its grace period")
+	}
 	t.to(now, job.Complete)
 }
 

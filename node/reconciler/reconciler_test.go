@@ -3,8 +3,6 @@ package reconciler
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -87,7 +85,7 @@ func TestStopAsked(t *testing.T) {
 				g.pass(11 * time.Second)
 				g.wantState("t2", job.Complete)
 				g.wantNoContainer("t2")
-				if s := g.status("t2"); s.ExitCode == nil || *s.ExitCode != 137 {
+				if s := g.status("t2"); s.ExitCode == nil || *s.ExitCode != 137 || !strings.Contains(s.Message, "grace") {
 					g.Errorf("exit code is %s", describe(s))
 				}
 				g.setAt(3, true, web("t1")) // an old word does not revive
@@ -230,212 +228,6 @@ func TestRestartDelaysDoubleAndAGoodRunCountsAnew(t *testing.T) {
 	})
 }
 
-func TestMachineThatComesBackStartsAgainWithoutCounting(t *testing.T) {
-	for name, cut := range map[string]func(*fake.Runtime){"stopped": (*fake.Runtime).PowerCut, "gone": (*fake.Runtime).Crash} {
-		for _, boot := range []string{"boot-1", "boot-2"} { // the kernel's name for its run may be missing
-			t.Run(name+" "+boot, func(t *testing.T) {
-				inBubble(t, func(g *rig) {
-					once := policy(job.Restart{Policy: job.RestartNever})
-					done := command1("true")
-					g.set(web("t1", policy(job.Restart{Max: 1})), web("once", once), web("done", once, done))
-					g.pass(3 * time.Second)
-					for range 4 {
-						g.stop()
-						cut(g.rt)
-						g.boot = boot
-						g.start() // without a leader's word
-						g.pass(3 * time.Second)
-						in, ok := g.info("t1")
-						if !ok || in.State != runtime.Running {
-							g.Fatalf("not started again: %v %+v", ok, in)
-						}
-						if s := g.status("t1"); s.State != job.Running || s.Restarts != 0 || !s.Ready() {
-							g.Errorf("after the machine came back: %s", describe(s))
-						}
-					}
-					g.wantState("once", job.Failed) // an end is final, and this one is not known
-					g.wantState("done", job.Complete)
-				})
-			})
-		}
-	}
-}
-
-func TestAgentRestartTouchesNothingAndLosesNoReport(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		h := health(job.Health{Test: []string{"CMD", "check"}, Interval: 5 * time.Second})
-		g.set(web("t1", h), web("t2", command1("sh", "-c", "sleep 20; exit 4"), policy(job.Restart{Policy: job.RestartNever})))
-		g.pass(10 * time.Second)
-		if s := g.status("t1"); s.Health != job.Healthy {
-			g.Fatalf("not healthy: %s", describe(s))
-		}
-		before := len(g.rt.Calls())
-		g.setDeaf(true)
-		g.stop()
-		g.pass(20 * time.Second) // t2 ends while nobody watches
-		g.start()
-		g.pass(5 * time.Second)
-		for _, s := range g.r.Statuses() {
-			if s.Task == "t1" && s.Health != job.Healthy {
-				g.Errorf("adopted as %s", describe(s))
-			}
-		}
-		g.stop() // before the leader could be told
-		g.setDeaf(false)
-		g.start()
-		g.pass(time.Second)
-		g.wantState("t2", job.Failed)
-		if s := g.status("t2"); s.ExitCode == nil || *s.ExitCode != 4 {
-			g.Errorf("exit of the time between: %s", describe(s))
-		}
-		g.wantContainer("t1", runtime.Running, 1)
-		g.setAt(2, true, web("t1", h))
-		g.pass(time.Second)
-		g.wantNoContainer("t2")
-		g.wantContainer("t1", runtime.Running, 1)
-		for _, c := range g.rt.Calls()[before:] {
-			if c != "stop t2" && c != "remove t2" {
-				g.Errorf("an agent's restart made the call %q", c)
-			}
-		}
-	})
-}
-
-func TestSeqGrowsWithoutFiles(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		g.set(web("t1"))
-		g.pass(3 * time.Second)
-		g.torn = true
-		begin := g.status("t1").At[job.Running]
-		for range 3 {
-			seq := g.status("t1").Seq
-			g.stop()
-			for _, f := range []string{assignmentsFile, statusesFile} {
-				if err := os.WriteFile(filepath.Join(g.dir, f), []byte("{torn"), 0o600); err != nil {
-					g.Fatal(err)
-				}
-			}
-			g.start()
-			g.setAt(1, true, web("t1"))
-			g.pass(time.Second)
-			if s := g.status("t1"); s.Seq <= seq || s.State != job.Running || !s.At[job.Running].Equal(begin) {
-				g.Errorf("seq %d after %d: %s", s.Seq, seq, describe(s))
-			}
-		}
-		g.wantContainer("t1", runtime.Running, 1)
-	})
-}
-
-func TestDiskThatCannotBeWrittenStopsNothing(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		blocks := []string{filepath.Join(g.dir, assignmentsFile+".tmp"), filepath.Join(g.dir, statusesFile+".tmp")}
-		for _, b := range blocks {
-			if err := os.MkdirAll(filepath.Join(b, "in the way"), 0o700); err != nil {
-				g.Fatal(err)
-			}
-		}
-		g.set(web("t1"))
-		g.pass(3 * time.Second)
-		g.wantState("t1", job.Running)
-		for _, b := range blocks {
-			if err := os.RemoveAll(b); err != nil {
-				g.Fatal(err)
-			}
-		}
-		g.pass(maxRetry) // written by now, without a further change
-		for _, f := range []string{assignmentsFile, statusesFile} {
-			if b, err := os.ReadFile(filepath.Join(g.dir, f)); err != nil || !strings.Contains(string(b), "t1") {
-				g.Errorf("%s holds %q, %v", f, b, err)
-			}
-		}
-	})
-}
-
-func TestPullFailures(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		err   error
-		after time.Duration
-		state job.State
-	}{
-		{"busy is tried for ever", runtime.ErrBusy, time.Hour, job.Pulling},
-		{"full disk is tried for ever", runtime.ErrNoSpace, time.Hour, job.Pulling},
-		{"not found is tried a few times", runtime.ErrNotFound, 10 * time.Second, job.Pulling},
-		{"not found fails in the end", runtime.ErrNotFound, 3 * time.Minute, job.Failed},
-		{"denied fails in the end", runtime.ErrDenied, 3 * time.Minute, job.Failed},
-		{"invalid fails at once", runtime.ErrInvalid, time.Second, job.Failed},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			inBubble(t, func(g *rig) {
-				g.rt.FailNext(fake.CallPull, "web", -1, fmt.Errorf("registry: %w", c.err))
-				g.set(web("t1"))
-				g.pass(c.after)
-				if s := g.status("t1"); s.State != c.state || !strings.Contains(s.Message, c.err.Error()) {
-					g.Errorf("%s", describe(s))
-				}
-				if c.state != job.Pulling {
-					return
-				}
-				if n, most := g.calls(fake.CallPull, "web"), 10+int(c.after/maxRetry); n > most {
-					g.Errorf("pulled %d times in %v", n, c.after)
-				}
-				g.rt.Heal()
-				g.pass(time.Minute)
-				if s := g.status("t1"); s.State != job.Running || s.Message != "" {
-					g.Errorf("healed, but %s", describe(s))
-				}
-			})
-		})
-	}
-}
-
-func TestCreateAndStartAreTriedAgain(t *testing.T) {
-	for _, call := range []fake.Call{fake.CallCreate, fake.CallStart} {
-		t.Run(string(call), func(t *testing.T) {
-			inBubble(t, func(g *rig) {
-				g.rt.FailNext(call, "t1", 3, fmt.Errorf("write layer: %w", runtime.ErrNoSpace))
-				g.set(web("t1"))
-				g.pass(1500 * time.Millisecond)
-				if s := g.status("t1"); !strings.Contains(s.Message, "no space left") {
-					g.Errorf("meanwhile: %s", describe(s))
-				}
-				g.pass(10 * time.Second)
-				if s := g.status("t1"); s.State != job.Running || s.Message != "" || s.Restarts != 0 {
-					g.Errorf("in the end: %s", describe(s))
-				}
-			})
-		})
-	}
-}
-
-func TestImageThatWentIsPulledAgain(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		g.rt.FailNext(fake.CallCreate, "t1", 1, fmt.Errorf("image web: %w", runtime.ErrNotFound))
-		g.set(web("t1"))
-		g.pass(10 * time.Second)
-		g.wantState("t1", job.Running)
-		if n := g.calls(fake.CallPull, "web"); n != 2 {
-			g.Errorf("pulled %d times", n)
-		}
-	})
-}
-
-func TestStopThatFailsIsTriedAgain(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		g.set(web("t1"))
-		g.pass(3 * time.Second)
-		g.rt.FailNext(fake.CallStop, "t1", 2, runtime.ErrBusy)
-		g.rt.FailNext(fake.CallRemove, "t1", 2, runtime.ErrBusy)
-		g.setAt(2, true)
-		g.pass(time.Minute)
-		g.wantNoContainer("t1")
-		g.wantState("t1", job.Complete)
-		if ss := g.r.Statuses(); len(ss) != 0 {
-			g.Errorf("still known: %v", ss)
-		}
-	})
-}
-
 func TestStopsBeforeStartsOnOneHostPort(t *testing.T) {
 	inBubble(t, func(g *rig) {
 		slow := command1("sh", "-c", "trap 'sleep 5; exit 0' TERM; sleep infinity")
@@ -465,21 +257,6 @@ func TestEndedContainerGivesItsHostPortUp(t *testing.T) {
 		g.wantNoContainer("old")
 		g.wantState("old", job.Failed)
 		g.wantState("new", job.Running)
-	})
-}
-
-func TestPortThatAnotherHasFailsInTheEnd(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		g.set(web("t1", port(8080)))
-		g.pass(3 * time.Second)
-		g.setAt(2, false, web("t2", port(8080))) // the leader should not do this; a foreign program would look the same
-		g.pass(3 * time.Second)
-		if s := g.status("t2"); s.State != job.Created || !strings.Contains(s.Message, "port 8080/tcp is taken") {
-			g.Errorf("meanwhile: %s", describe(s))
-		}
-		g.pass(5 * time.Minute)
-		g.wantState("t2", job.Failed)
-		g.wantContainer("t1", runtime.Running, 1)
 	})
 }
 
@@ -513,24 +290,6 @@ func TestReportsAreCoalescedAndRetried(t *testing.T) {
 		g.pass(time.Second)
 		if g.batches != 2 || len(g.history["t00"]) != 2 {
 			g.Errorf("asked for all: %d batches", g.batches)
-		}
-	})
-}
-
-func TestLostEventsAndForeignHands(t *testing.T) {
-	inBubble(t, func(g *rig) {
-		g.set(web("t1"), web("t2"))
-		g.pass(3 * time.Second)
-		g.rt.Exit("t1", 1)
-		g.rt.LoseEvents()
-		if err := g.rt.Remove(context.Background(), "t2"); err != nil {
-			g.Fatal(err)
-		}
-		g.pass(40 * time.Second)
-		g.wantContainer("t1", runtime.Running, 2)
-		g.wantContainer("t2", runtime.Running, 1)
-		if s := g.status("t2"); s.Restarts != 1 || !s.Ready() {
-			g.Errorf("made again: %s", describe(s))
 		}
 	})
 }

@@ -1,0 +1,108 @@
+package reconciler
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/runtime"
+	"shoal/runtime/fake"
+)
+
+func TestMachineThatComesBackStartsAgainWithoutCounting(t *testing.T) {
+	for name, cut := range map[string]func(*fake.Runtime){"stopped": (*fake.Runtime).PowerCut, "gone": (*fake.Runtime).Crash} {
+		for _, boot := range []string{"boot-1", "boot-2"} { // the kernel's name for its run may be missing
+			t.Run(name+" "+boot, func(t *testing.T) {
+				inBubble(t, func(g *rig) {
+					once := policy(job.Restart{Policy: job.RestartNever})
+					done := command1("true")
+					g.set(web("t1", policy(job.Restart{Max: 1})), web("once", once), web("done", once, done))
+					g.pass(3 * time.Second)
+					for range 4 {
+						g.stop()
+						cut(g.rt)
+						g.boot = boot
+						g.start() // without a leader's word
+						g.pass(3 * time.Second)
+						in, ok := g.info("t1")
+						if !ok || in.State != runtime.Running {
+							g.Fatalf("not started again: %v %+v", ok, in)
+						}
+						if s := g.status("t1"); s.State != job.Running || s.Restarts != 0 || !s.Ready() {
+							g.Errorf("after the machine came back: %s", describe(s))
+						}
+					}
+					g.wantState("once", job.Failed) // an end is final, and this one is not known
+					g.wantState("done", job.Complete)
+				})
+			})
+		}
+	}
+}
+
+func TestAgentRestartTouchesNothingAndLosesNoReport(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		h := health(job.Health{Test: []string{"CMD", "check"}, Interval: 5 * time.Second})
+		g.set(web("t1", h), web("t2", command1("sh", "-c", "sleep 20; exit 4"), policy(job.Restart{Policy: job.RestartNever})))
+		g.pass(10 * time.Second)
+		if s := g.status("t1"); s.Health != job.Healthy {
+			g.Fatalf("not healthy: %s", describe(s))
+		}
+		before := len(g.rt.Calls())
+		g.setDeaf(true)
+		g.stop()
+		g.pass(20 * time.Second) // t2 ends while nobody watches
+		g.start()
+		g.pass(5 * time.Second)
+		for _, s := range g.r.Statuses() {
+			if s.Task == "t1" && s.Health != job.Healthy {
+				g.Errorf("adopted as %s", describe(s))
+			}
+		}
+		g.stop() // before the leader could be told
+		g.setDeaf(false)
+		g.start()
+		g.pass(time.Second)
+		g.wantState("t2", job.Failed)
+		if s := g.status("t2"); s.ExitCode == nil || *s.ExitCode != 4 {
+			g.Errorf("exit of the time between: %s", describe(s))
+		}
+		g.wantContainer("t1", runtime.Running, 1)
+		g.setAt(2, true, web("t1", h))
+		g.pass(time.Second)
+		g.wantNoContainer("t2")
+		g.wantContainer("t1", runtime.Running, 1)
+		for _, c := range g.rt.Calls()[before:] {
+			if c != "stop t2" && c != "remove t2" {
+				g.Errorf("an agent's restart made the call %q", c)
+			}
+		}
+	})
+}
+
+func TestSeqGrowsWithoutFiles(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		g.torn = true
+		begin := g.status("t1").At[job.Running]
+		for range 3 {
+			seq := g.status("t1").Seq
+			g.stop()
+			for _, f := range []string{assignmentsFile, statusesFile} {
+				if err := os.WriteFile(filepath.Join(g.dir, f), []byte("{torn"), 0o600); err != nil {
+					g.Fatal(err)
+				}
+			}
+			g.start()
+			g.setAt(1, true, web("t1"))
+			g.pass(time.Second)
+			if s := g.status("t1"); s.Seq <= seq || s.State != job.Running || !s.At[job.Running].Equal(begin) {
+				g.Errorf("seq %d after %d: %s", s.Seq, seq, describe(s))
+			}
+		}
+		g.wantContainer("t1", runtime.Running, 1)
+	})
+}
