@@ -50,6 +50,9 @@ func (r *Runtime) adopt() error {
 	for _, id := range ids {
 		r.adoptPorts(r.containers[runtime.ID(id)])
 	}
+	if len(ids) == 0 {
+		r.dropMonitorsCgroup()
+	}
 	return errors.Join(errs...)
 }
 

@@ -188,13 +188,6 @@ func (r *rig) close() {
 	r.img.Close()
 }
 
-// reopen is a restart of the agent.
-func (r *rig) reopen() {
-	r.Helper()
-	r.close()
-	r.open()
-}
-
 func (r *rig) load(name string, cfg image.RunConfig, layers ...image.Tree) {
 	r.Helper()
 	var b bytes.Buffer

@@ -1,0 +1,104 @@
+package container
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+)
+
+// Feature is something of the machine that containers need or profit from.
+type Feature struct {
+	Name string
+	OK   bool
+	Lost string // what is missing without it
+}
+
+// Probe looks for what this package uses. It changes nothing and needs some milliseconds.
+func Probe() []Feature {
+	out := []Feature{
+		{"root", os.Geteuid() == 0, "everything: containers need root"},
+		{"overlayfs", knowsFilesystem("overlay"), "everything: images are overlaid layers"},
+		{"pidfd", hasPidfd(), "everything: monitors are waited for by pidfd (Linux 5.3)"},
+		{"openat2", hasOpenat2(), "everything: paths in images are resolved with openat2 (Linux 5.6)"},
+		{"seccomp", hasSeccomp(), "the filter of system calls; containers do not start with it"},
+		{"overlay lowerdir+", hasLowerdirPlus(), "images of more than about 150 layers (Linux 6.5)"},
+		{"CAP_SYS_RESOURCE", hasCapability(unix.CAP_SYS_RESOURCE), "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
+		{"swap accounting", hasController("memory") && swapAccounted(), "the limit on swap: a container may swap beyond its memory limit"},
+	}
+	for _, t := range []configs.NamespaceType{configs.NEWNS, configs.NEWPID, configs.NEWNET, configs.NEWIPC, configs.NEWUTS} {
+		out = append(out, Feature{"namespace " + strings.ToLower(strings.TrimPrefix(string(t), "NEW")), configs.IsNamespaceSupported(t), "everything: containers have namespaces of their own"})
+	}
+	for controller, lost := range map[string]string{
+		"cpu": "cpu limits", "memory": "memory limits, and the news of lack of memory", "pids": "limits on processes",
+		"freezer": "killing processes that somebody froze",
+	} {
+		out = append(out, Feature{"cgroup " + controller, hasController(controller), lost})
+	}
+	if !cgroups.IsCgroup2UnifiedMode() {
+		out = append(out, Feature{"cgroup devices", hasController("devices"), "everything: containers must be kept from devices"})
+	}
+	return out
+}
+
+func knowsFilesystem(name string) bool {
+	b, err := os.ReadFile("/proc/filesystems")
+	return err == nil && strings.Contains(string(b), "\t"+name+"\n")
+}
+
+func hasPidfd() bool {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+func hasOpenat2() bool {
+	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// hasSeccomp asks for a filter without giving one: EFAULT means that it would be taken (seccomp(2)).
+func hasSeccomp() bool {
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
+	return errno == unix.EFAULT
+}
+
+func hasLowerdirPlus() bool {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.FsconfigSetString(fd, "lowerdir+", "/") == nil
+}
+
+func hasController(name string) bool {
+	if !cgroups.IsCgroup2UnifiedMode() {
+		st, err := os.Stat(filepath.Join(cgroupRoot, name))
+		return err == nil && st.IsDir()
+	}
+	if name == "freezer" {
+		return true // part of v2 since Linux 5.2
+	}
+	b, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	for have := range strings.FieldsSeq(string(b)) {
+		if have == name {
+			return true
+		}
+	}
+	return false
+}
