@@ -18,7 +18,7 @@ var seedFlag = flag.Uint64("seed", 0, "run the property test with this seed only
 // every plan as it is made and every world once it is quiet.
 func TestRandomClusters(t *testing.T) {
 	seeds := []uint64{1, 2, 3}
-	for range 60 {
+	for range 30 {
 		seeds = append(seeds, rand.Uint64())
 	}
 	if *seedFlag != 0 {
