@@ -7,18 +7,32 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		runCommand(),
 		planCommand(),
+		scaleCommand(),
+		stopCommand(),
+		rmCommand(),
+		rollbackCommand(),
 		imageCommand(),
 
+		jobsCommand(),
 		psCommand(),
 		whyCommand(),
 		logsCommand(),
 		execCommand(),
+		eventsCommand(),
+		topCommand(),
+		historyCommand(),
 
 		agentCommand(),
 		tokenCommand(),
 		nodeCommand(),
+		membersCommand(),
+		statusCommand(),
 
+		versionCommand(),
+		completionCommand(),
+		debugCommand(),
 		helpCommand(),
 		demoWebCommand(),
+		docsCommand(),
 	}
 }

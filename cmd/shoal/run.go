@@ -45,7 +45,7 @@ const defaultTimeout = 5 * time.Minute
 func waitFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait"},
-		&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "wait at most this `LONG`"},
+		&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "wait at most this `TIME`"},
 	}
 }
 
@@ -76,7 +76,7 @@ func serviceFlags() []cli.Flag {
 		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIR` to run in"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` of the container's host"},
 		&cli.StringFlag{Name: "stop-signal", Usage: "`SIGNAL` that asks it to end"},
-		&cli.DurationFlag{Name: "stop-timeout", Usage: "kill it when it has not ended after this `LONG` (default 10s)"},
+		&cli.DurationFlag{Name: "stop-timeout", Usage: "kill it when it has not ended after this `TIME` (default 10s)"},
 		&cli.StringSliceFlag{Name: "cap-add", Usage: "`CAPABILITY` to add"},
 		&cli.StringSliceFlag{Name: "cap-drop", Usage: "`CAPABILITY` to drop"},
 		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal"},
@@ -84,10 +84,10 @@ func serviceFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "init", Usage: "run an init that reaps as its first process"},
 		&cli.BoolFlag{Name: "read-only", Usage: "make its root read-only"},
 		&cli.StringFlag{Name: "health-cmd", Usage: "`COMMAND` whose success means healthy"},
-		&cli.DurationFlag{Name: "health-interval", Usage: "time between checks"},
-		&cli.DurationFlag{Name: "health-timeout", Usage: "time that one check may take"},
-		&cli.DurationFlag{Name: "health-start-period", Usage: "time in which failing checks do not count"},
-		&cli.IntFlag{Name: "health-retries", Usage: "failing checks in a row that mean unhealthy"},
+		&cli.DurationFlag{Name: "health-interval", Usage: "`TIME` between checks"},
+		&cli.DurationFlag{Name: "health-timeout", Usage: "`TIME` that one check may take"},
+		&cli.DurationFlag{Name: "health-start-period", Usage: "`TIME` in which failing checks do not count"},
+		&cli.IntFlag{Name: "health-retries", Usage: "`NUMBER` of failing checks in a row that mean unhealthy"},
 		&cli.BoolFlag{Name: "no-healthcheck", Usage: "ignore the image's health check"},
 	}
 }

@@ -19,7 +19,7 @@ func tokenCommand() *cli.Command {
 				Name: "create", Usage: "make a join token and print the command for the next machine",
 				Description: "The secret is shown once; the cluster keeps only its hash.\n\nExample: shoal token create --once --ttl 10m",
 				Flags: clientFlags(
-					&cli.DurationFlag{Name: "ttl", Value: time.Hour, Usage: "valid for this `LONG`"},
+					&cli.DurationFlag{Name: "ttl", Value: time.Hour, Usage: "valid for this `TIME`"},
 					&cli.BoolFlag{Name: "once", Usage: "for one machine only"},
 					jsonFlag(),
 				),
