@@ -21,17 +21,22 @@ import (
 // openDir opens a log in dir that talks TCP on loopback.
 func openDir(t *testing.T, dir string) (*Log, *state.Store, error) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	quick := Timing{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, Lease: 100 * time.Millisecond}
+	return openAt(t, dir, "127.0.0.1:0", quick)
+}
+
+func openAt(t *testing.T, dir, addr string, timing Timing) (*Log, *state.Store, error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	store := state.New()
 	l, err := Open(Config{
-		Dir: dir, Advertise: ln.Addr().String(), Streams: ln, Logger: quiet(),
+		Dir: dir, Advertise: ln.Addr().String(), Streams: ln, Logger: quiet(), Timing: timing,
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		},
-		Timing: Timing{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, Lease: 100 * time.Millisecond},
 	}, store)
 	return l, store, err
 }
@@ -118,6 +123,88 @@ func TestRestartFromDiskKeepsTheState(t *testing.T) {
 	}
 	if got := store.View(); got.Hash() != want || got.Index() != last {
 		t.Errorf("the state is another: index %d, want %d", got.Index(), last)
+	}
+}
+
+// TestThreeNodesOnDiskAllRestart is the whole way with real sockets and files: form, agree, stop all, start all.
+func TestThreeNodesOnDiskAllRestart(t *testing.T) {
+	const n = 3
+	var logs [n]*Log
+	var stores [n]*state.Store
+	var stops [n]func() error
+	root := t.TempDir()
+	start := func(i int, addr string) {
+		var err error
+		if logs[i], stores[i], err = openAt(t, filepath.Join(root, fmt.Sprint(i), "raft"), addr, DefaultTiming()); err != nil {
+			t.Fatal(err)
+		}
+		stops[i] = run(logs[i])
+	}
+	// propose tries at whoever leads, for as long as the machine's other work makes leaders change.
+	propose := func(text string) uint64 {
+		var last error
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			for _, l := range logs {
+				r, err := l.Propose(t.Context(), event(text))
+				if err == nil {
+					return r.Index
+				}
+				last = err
+			}
+		}
+		t.Fatal(last)
+		return 0
+	}
+	agree := func(index uint64) (hash [32]byte) {
+		for i, s := range stores {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			if err := s.WaitIndex(ctx, index); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			if got := s.View().Hash(); i > 0 && got != hash {
+				t.Errorf("node %d has another state", i)
+			} else {
+				hash = got
+			}
+		}
+		return hash
+	}
+
+	for i := range n {
+		start(i, "127.0.0.1:0")
+	}
+	if err := logs[0].Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	waitLeader(t, logs[0])
+	for _, l := range logs[1:] {
+		if err := logs[0].AddStandby(t.Context(), l.ID(), l.cfg.Advertise); err != nil {
+			t.Fatal(err)
+		}
+		if err := logs[0].Promote(t.Context(), l.ID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := propose("before")
+	agree(before)
+	for _, stop := range stops {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range n {
+		start(i, logs[i].cfg.Advertise)
+	}
+	after := propose("after")
+	agree(after)
+	if got := len(stores[n-1].View().Events(state.EventFilter{})); got < 2 {
+		t.Errorf("%d events after the restart", got)
+	}
+	for _, stop := range stops {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
