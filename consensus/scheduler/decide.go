@@ -8,6 +8,19 @@ import (
 	"shoal/consensus/state"
 )
 
+// patientTries is how often a service's plan is made again at once while nothing of the service changes.
+const patientTries = 3
+
+// again has a service of which something was decided looked at by the next plan, in case that this one is refused or
+// lost. A plan that again and again changes nothing must not keep the log busy: then it waits for verifyAfter.
+func (w *work) again(s *service) {
+	if s.tries >= patientTries {
+		w.wakeAt(s, w.now.Add(verifyAfter))
+		return
+	}
+	w.p.mark(s)
+}
+
 // service decides on one service whose slots are classified.
 func (w *work) service(s *service) {
 	p := w.p
@@ -28,6 +41,9 @@ func (w *work) service(s *service) {
 		why = w.slowEnding(s)
 	}
 	w.explain(s, why)
+	if s.queued {
+		s.tries++
+	}
 	if w.left <= 0 {
 		s.cut = -1
 		w.next.Dirty = true
@@ -42,7 +58,7 @@ func (w *work) stop(t *task, d job.Desired, cause string) bool {
 	}
 	w.left--
 	w.plan.Stop = append(w.plan.Stop, state.TaskStop{ID: t.ID, Desired: d, Cause: cause})
-	w.p.mark(t.svc) // look again, in case that the plan is refused or lost
+	w.again(t.svc)
 	return true
 }
 
@@ -211,7 +227,7 @@ func (w *work) place(s *service, sl *slot, n *node) {
 	w.plan.Place = append(w.plan.Place, t)
 	w.p.claim(n, s, s.info, n.n.ID)
 	w.p.claims = append(w.p.claims, claim{n, s, s.info})
-	w.p.mark(s)
+	w.again(s)
 }
 
 func failCause(t *task, n *node) string {

@@ -59,6 +59,7 @@ type service struct {
 	blocked *job.Blocked // as the state has it
 	queued  bool
 	cut     int
+	tries   int // plans with something of it since something of it changed
 }
 
 // slotID is a number, or for a global service a node.
@@ -243,7 +244,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 		s.digest, s.info = d, p.infos[d]
 		s.class = p.useClass(spec.Constraints)
 	}
-	s.spec = spec
+	s.spec, s.tries = spec, 0
 	delete(p.globals, s)
 	if spec.Mode == job.Global {
 		p.globals[s] = struct{}{}
@@ -321,6 +322,7 @@ func (p *Planner) dropTask(id job.TaskID) {
 // touch has one slot looked at by the next plan.
 func (p *Planner) touch(s *service, sl *slot) {
 	s.dirty[sl] = struct{}{}
+	s.tries = 0
 	p.mark(s)
 }
 

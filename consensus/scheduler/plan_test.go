@@ -502,3 +502,26 @@ func TestOneTaskRemainsInASlotTheHealthierThenTheOlder(t *testing.T) {
 		}
 	}
 }
+
+func TestAPlanThatChangesNothingDoesNotSpin(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.submit("j", svc("s", 2))
+	plans := 0
+	for range 50 { // every proposal is lost
+		if pl, _ := w.p.Plan(w.now, 0); !pl.Empty() {
+			plans++
+		}
+	}
+	if plans == 0 || plans > patientTries+1 {
+		t.Errorf("planned %d times at once", plans)
+	}
+	pl, next := w.p.Plan(w.now, 0)
+	if !pl.Empty() || next.At.IsZero() {
+		t.Errorf("plan %+v, next at %v", pl, next.At)
+	}
+	w.now = next.At
+	if pl, _ := w.p.Plan(w.now, 0); len(pl.Place) != 2 {
+		t.Errorf("after a while: %+v", pl)
+	}
+}

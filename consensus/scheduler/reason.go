@@ -36,7 +36,7 @@ func (w *work) explain(s *service, why reason) {
 	default:
 		return
 	}
-	w.p.mark(s)
+	w.again(s)
 }
 
 // refusal is the first way in which a node cannot take a task.

@@ -148,7 +148,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db, s.derived = db, d
-	s.publishLocked(index, nil)
+	s.showLocked(index)
 	for sub := range s.subs {
 		sub.end(ErrSlow)
 	}

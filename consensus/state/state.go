@@ -78,20 +78,22 @@ func (s *Store) applyLocked(index uint64, c Command) Result {
 	return r
 }
 
-// publishLocked makes the new view visible, then tells waiters and subscribers.
+// publishLocked makes the new view visible and tells waiters and subscribers.
 func (s *Store) publishLocked(index uint64, changes []Change) {
-	s.view.Store(&View{txn: s.db.Txn(false), index: index})
-	close(s.applied)
-	s.applied = make(chan struct{})
-	if len(changes) == 0 {
-		return
-	}
+	s.showLocked(index)
 	b := Batch{Index: index, Changes: changes}
 	for sub := range s.subs {
 		if !sub.offer(b) {
 			delete(s.subs, sub)
 		}
 	}
+}
+
+// showLocked makes the database as it is now what readers see, and wakes those who wait for it.
+func (s *Store) showLocked(index uint64) {
+	s.view.Store(&View{txn: s.db.Txn(false), index: index})
+	close(s.applied)
+	s.applied = make(chan struct{})
 }
 
 // WaitIndex returns once a command of this index or a later one was applied, or with ctx's error. Entries of the log

@@ -11,10 +11,11 @@ var ErrSlow = errors.New("subscriber too slow or state restored: subscribe again
 // ErrClosed ends a subscription that was closed by its owner.
 var ErrClosed = errors.New("subscription closed")
 
-// Batch is what one command changed. Batches without changes are not delivered.
+// Batch is what one command changed. There is one for every command, also one that failed or changed nothing: so a
+// subscriber can wait until it has seen the index of its own proposal.
 type Batch struct {
 	Index   uint64
-	Changes []Change // each row at most once; shared, do not change
+	Changes []Change // each row at most once; may be empty; shared, do not change
 }
 
 // Change is one row's change. Before and After are pointers to the table's noun; Before is nil on insert and After on

@@ -15,7 +15,7 @@ func TestSubscriptionBeginsAfterItsView(t *testing.T) {
 	v, sub := l.s.Subscribe(10)
 	defer sub.Close()
 	l.nodes("b")
-	l.do(SetDrain{Node: "id-a", Drained: false, At: t0}) // changes nothing: not delivered
+	l.do(SetDrain{Node: "id-a", Drained: false, At: t0}) // changes nothing, but its index is told
 	l.do(SetDrain{Node: "id-a", Drained: true, At: t0})
 	if v.Index() != 2 || v.NodeByName("b") != nil {
 		t.Error("the view moved")
@@ -23,10 +23,13 @@ func TestSubscriptionBeginsAfterItsView(t *testing.T) {
 	if b := <-sub.C; b.Index != 3 || b.Changes[0].Before != nil || b.Changes[0].After.(*job.Node).Name != "b" {
 		t.Errorf("first batch: %+v", b)
 	}
+	if b := <-sub.C; b.Index != 4 || len(b.Changes) != 0 {
+		t.Errorf("batch of a command that changed nothing: %+v", b)
+	}
 	b := <-sub.C
 	was, is := b.Changes[0].Before.(*job.Node), b.Changes[0].After.(*job.Node)
 	if b.Index != 5 || was.Drained || !is.Drained {
-		t.Errorf("second batch: %+v", b)
+		t.Errorf("last batch: %+v", b)
 	}
 	if was != v.Node("id-a") {
 		t.Error("before must be what the view shows")
