@@ -31,7 +31,7 @@ func (n *Node) CreateToken(ctx context.Context, r api.TokenRequest) (api.TokenCr
 	}
 	now := time.Now()
 	stored := job.Token{ID: t.ID, Verifier: t.Verifier(), Created: now, Expires: now.Add(r.TTL), MaxUses: r.MaxUses}
-	if _, err := n.raft.Propose(ctx, state.PutToken{Token: stored, At: now}); err != nil {
+	if _, err := n.propose(ctx, state.PutToken{Token: stored, At: now}); err != nil {
 		return api.TokenCreated{}, err
 	}
 	stored.Verifier = nil
@@ -52,7 +52,7 @@ func (n *Node) Tokens(context.Context) ([]job.Token, error) {
 
 // RemoveToken revokes a join token.
 func (n *Node) RemoveToken(ctx context.Context, id string) error {
-	_, err := n.raft.Propose(ctx, state.RemoveToken{ID: id, At: time.Now()})
+	_, err := n.propose(ctx, state.RemoveToken{ID: id, At: time.Now()})
 	return err
 }
 
@@ -71,10 +71,10 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		return api.JoinResponse{}, err
 	}
 	if known := view.Node(r.Node.ID); known == nil { // else: the same machine asks again because the answer was lost
-		if _, err := n.raft.Propose(ctx, state.UseToken{ID: r.TokenID, Node: r.Node.ID, Key: "join-" + string(r.Node.ID), At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, state.UseToken{ID: r.TokenID, Node: r.Node.ID, Key: "join-" + string(r.Node.ID), At: time.Now()}); err != nil {
 			return api.JoinResponse{}, err
 		}
-		if _, err := n.raft.Propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
 			return api.JoinResponse{}, err
 		}
 	}
@@ -215,11 +215,11 @@ func (n *Node) Register(ctx context.Context, c api.Caller, r api.RegisterRequest
 		return job.Errorf(job.NotFound, "register: node %s was removed from the cluster: empty its data directory and join anew", r.Node.Name)
 	}
 	r.Node.KeyPin = known.KeyPin
-	if _, err := n.raft.Propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
+	if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
 		return err
 	}
 	if known.State == job.NodeDown {
-		_, err := n.raft.Propose(ctx, state.NodeUp{Node: r.Node.ID, At: time.Now()})
+		_, err := n.propose(ctx, state.NodeUp{Node: r.Node.ID, At: time.Now()})
 		return err
 	}
 	return nil
@@ -233,6 +233,6 @@ func (n *Node) Report(ctx context.Context, c api.Caller, r api.ReportRequest) er
 	if n.state.View().Node(r.Node) == nil {
 		return job.Errorf(job.Denied, "report: node %s is not a member", r.Node)
 	}
-	_, err := n.raft.Propose(ctx, state.Report{Node: r.Node, Statuses: r.Statuses, At: time.Now()})
+	_, err := n.propose(ctx, state.Report{Node: r.Node, Statuses: r.Statuses, At: time.Now()})
 	return err
 }

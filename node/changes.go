@@ -15,7 +15,7 @@ func (n *Node) Submit(ctx context.Context, key string, r api.SubmitRequest) (api
 	if err := r.Spec.Validate(); err != nil {
 		return api.SubmitResult{}, err
 	}
-	res, err := n.raft.Propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, At: time.Now()})
+	res, err := n.propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, At: time.Now()})
 	return submitResult(res, err)
 }
 
@@ -26,7 +26,7 @@ func (n *Node) Scale(ctx context.Context, key, name string, r api.ScaleRequest) 
 			return api.SubmitResult{}, job.Errorf(job.Invalid, "scale %s/%s=%d: it takes 0 to %d", name, svc, k, job.MaxReplicas)
 		}
 	}
-	res, err := n.raft.Propose(ctx, state.ScaleJob{Job: name, Replicas: r.Replicas, Key: key, At: time.Now()})
+	res, err := n.propose(ctx, state.ScaleJob{Job: name, Replicas: r.Replicas, Key: key, At: time.Now()})
 	return submitResult(res, err)
 }
 
@@ -43,13 +43,13 @@ func submitResult(res state.Result, err error) (api.SubmitResult, error) {
 
 // StopJob stops a job's tasks and keeps the job.
 func (n *Node) StopJob(ctx context.Context, name string) error {
-	_, err := n.raft.Propose(ctx, state.StopJob{Job: name, At: time.Now()})
+	_, err := n.propose(ctx, state.StopJob{Job: name, At: time.Now()})
 	return err
 }
 
 // RemoveJob stops a job's tasks and forgets the job.
 func (n *Node) RemoveJob(ctx context.Context, name string) error {
-	_, err := n.raft.Propose(ctx, state.RemoveJob{Job: name, At: time.Now()})
+	_, err := n.propose(ctx, state.RemoveJob{Job: name, At: time.Now()})
 	return err
 }
 
@@ -59,7 +59,7 @@ func (n *Node) SetDrain(ctx context.Context, ref string, drained bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.raft.Propose(ctx, state.SetDrain{Node: node.ID, Drained: drained, At: time.Now()})
+	_, err = n.propose(ctx, state.SetDrain{Node: node.ID, Drained: drained, At: time.Now()})
 	return err
 }
 
@@ -77,7 +77,7 @@ func (n *Node) SetLabels(ctx context.Context, ref string, r api.LabelsRequest) e
 			cmd.Set[k] = v
 		}
 	}
-	_, err = n.raft.Propose(ctx, cmd)
+	_, err = n.propose(ctx, cmd)
 	return err
 }
 
@@ -90,7 +90,7 @@ func (n *Node) RemoveNode(ctx context.Context, ref string, force bool) error {
 	if node.ID == n.id {
 		return job.Errorf(job.Conflict, "node %s leads the cluster at the moment: stop its agent first, then ask another node", node.Name)
 	}
-	if _, err := n.raft.Propose(ctx, state.RemoveNode{Node: node.ID, Force: force, At: time.Now()}); err != nil {
+	if _, err := n.propose(ctx, state.RemoveNode{Node: node.ID, Force: force, At: time.Now()}); err != nil {
 		return err
 	}
 	n.pool.Forget(string(node.ID))
@@ -118,4 +118,13 @@ func findNode(view *state.View, ref string) (*job.Node, error) {
 		return nil, job.Errorf(job.NotFound, "node %q: there is none of that name or id; `shoal node ls` lists them", ref)
 	}
 	return found, nil
+}
+
+// propose writes a command to the log; what the state refuses is an error like any other.
+func (n *Node) propose(ctx context.Context, cmd state.Command) (state.Result, error) {
+	res, err := n.raft.Propose(ctx, cmd)
+	if err == nil {
+		err = res.Err
+	}
+	return res, err
 }

@@ -41,7 +41,7 @@ func (n *Node) lead(ctx context.Context, term uint64) error {
 
 func (n *Node) recordTerm(ctx context.Context, term uint64) error {
 	now := time.Now()
-	_, err := n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{
+	_, err := n.propose(ctx, state.Event{At: now, Event: job.Event{
 		Time: now, Kind: job.EventLeader, Node: n.id, Message: fmt.Sprintf("%s leads in term %d", n.cfg.Name, term),
 	}})
 	return err
@@ -99,7 +99,7 @@ func (n *Node) proposePlan(ctx context.Context, plan state.Plan) (uint64, error)
 	ctx, cancel := context.WithTimeout(ctx, planProposeLimit)
 	defer cancel()
 	plan.At = time.Now()
-	res, err := n.raft.Propose(ctx, plan)
+	res, err := n.propose(ctx, plan)
 	if err != nil {
 		return 0, err
 	}
@@ -172,7 +172,7 @@ func (n *Node) keepHolders(ctx context.Context) error {
 			changed = true
 			n.log.Info("changed who holds the log", "change", c.Kind, "node", c.ID, "reason", c.Reason)
 			now := time.Now()
-			_, _ = n.raft.Propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: string(c.Kind) + ": " + c.Reason}}) // for people only
+			_, _ = n.propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: string(c.Kind) + ": " + c.Reason}}) // for people only
 		}
 	}
 	return nil

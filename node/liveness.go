@@ -169,7 +169,7 @@ func (j *judge) down(ctx context.Context, node *job.Node, q *inquiry, reason str
 		return // it was judged, removed or moved meanwhile
 	}
 	cmd := state.NodeDown{Node: node.ID, Reason: reason, SuspectAt: q.suspectAt, DeadAt: q.deadAt, At: time.Now()}
-	if _, err := j.n.raft.Propose(ctx, cmd); err != nil {
+	if _, err := j.n.propose(ctx, cmd); err != nil {
 		j.n.log.Warn("cannot record that a node is down", "node", node.Name, "error", err)
 		return
 	}
@@ -177,7 +177,7 @@ func (j *judge) down(ctx context.Context, node *job.Node, q *inquiry, reason str
 }
 
 func (j *judge) left(ctx context.Context, id job.NodeID) {
-	if _, err := j.n.raft.Propose(ctx, state.NodeLeft{Node: id, Reason: "it said goodbye", At: time.Now()}); err != nil {
+	if _, err := j.n.propose(ctx, state.NodeLeft{Node: id, Reason: "it said goodbye", At: time.Now()}); err != nil {
 		j.n.log.Warn("cannot record that a node left", "node", id, "error", err)
 	}
 }
@@ -188,7 +188,7 @@ func (j *judge) maybeUp(ctx context.Context, node *job.Node) {
 		sleep(ctx, time.Second)
 		return
 	}
-	if _, err := j.n.raft.Propose(ctx, state.NodeUp{Node: node.ID, At: time.Now()}); err != nil {
+	if _, err := j.n.propose(ctx, state.NodeUp{Node: node.ID, At: time.Now()}); err != nil {
 		j.n.log.Warn("cannot record that a node is up", "node", node.Name, "error", err)
 		return
 	}

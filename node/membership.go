@@ -156,12 +156,12 @@ func (n *Node) record(ctx context.Context) error {
 		}
 		now := time.Now()
 		c := job.Cluster{ID: n.member.Cluster, Created: now, Pool: n.member.Pool, SubnetBits: subnetBits, CACert: n.ident.CAPEM(), CAKey: sealedCA, GossipKeys: keys}
-		if _, err := n.raft.Propose(ctx, state.InitCluster{Cluster: c, At: now}); err != nil {
+		if _, err := n.propose(ctx, state.InitCluster{Cluster: c, At: now}); err != nil {
 			return err
 		}
 	}
 	if n.state.View().Node(n.id) == nil {
-		if _, err := n.raft.Propose(ctx, state.PutNode{Node: n.self(), At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, state.PutNode{Node: n.self(), At: time.Now()}); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,11 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 	}
 	for _, t := range r.order {
 		r.watchHealth(ctx, t)
-		switch o := t.next(now, r.complete); o {
+		o := t.next(now, r.complete)
+		if now.Before(r.hesitateUntil) && (o == opPull || o == opCreate || o == opStart) {
+			continue
+		}
+		switch o {
 		case opNone:
 			if t.forgettable(r.complete) {
 				delete(r.tasks, t.Task.ID)

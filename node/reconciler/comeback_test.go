@@ -25,7 +25,7 @@ func TestMachineThatComesBackStartsAgainWithoutCounting(t *testing.T) {
 						cut(g.rt)
 						g.boot = boot
 						g.start() // without a leader's word
-						g.pass(3 * time.Second)
+						g.pass(hesitation + 3*time.Second)
 						in, ok := g.info("t1")
 						if !ok || in.State != runtime.Running {
 							g.Fatalf("not started again: %v %+v", ok, in)
@@ -40,6 +40,23 @@ func TestMachineThatComesBackStartsAgainWithoutCounting(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestMachineThatWasReplacedStartsNothing(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(3 * time.Second)
+		g.stop()
+		g.rt.Crash()
+		g.boot = "boot-2"
+		g.start()
+		g.pass(hesitation - time.Second) // the cluster needs a moment to say that the task runs elsewhere now
+		g.setAt(2, true)
+		g.pass(10 * time.Second)
+		if n := g.calls(fake.CallStart, "t1"); n != 1 {
+			g.Errorf("the container was started %d times; once before the power cut is all", n)
+		}
+	})
 }
 
 func TestAgentRestartTouchesNothingAndLosesNoReport(t *testing.T) {

@@ -77,6 +77,7 @@ const (
 	MaxBatch        = 1000                   // statuses in one report
 	ReportTimeout   = 30 * time.Second       // of one report
 	coalesce        = 100 * time.Millisecond // between a change and its report
+	hesitation      = 4 * time.Second        // after a start without the cluster's word: longer than an election
 	resyncEvery     = 30 * time.Second       // all containers are compared, also without an event
 	firstRetry      = 500 * time.Millisecond // doubled up to maxRetry
 	maxRetry        = 30 * time.Second
@@ -99,28 +100,31 @@ type Reconciler struct {
 	endCh    chan struct{} // closed when Run ends
 
 	// What Run's goroutine alone touches.
-	tasks      map[job.TaskID]*task
-	order      []*task // by raft index, then id: who came first starts first
-	resort     bool
-	complete   bool // a complete set came since the start: what is not in it is not ours to run
-	index      uint64
-	seq        uint64
-	rebooted   bool // the machine was started anew since the statuses were saved
-	adopted    bool // the first list came
-	listing    bool
-	listAt     time.Time
-	listTries  int
-	started    uint64 // counts workers: tells which is newer, a list or a task's last change
-	pulls      int    // under way
-	starts     int
-	reportAt   time.Time // zero: nothing to report
-	reportWait int       // failed reports in a row
-	reporting  bool
-	saveAt     time.Time
-	viewOld    bool    // view is not what is true
-	told       []Local // by OnChange
-	toldOnce   bool
-	workers    sync.WaitGroup
+	tasks  map[job.TaskID]*task
+	order  []*task // by raft index, then id: who came first starts first
+	resort bool
+	// hesitateUntil: nothing of the saved set is started before, because a machine that was away may have been replaced;
+	// the cluster's first word ends it.
+	hesitateUntil time.Time
+	complete      bool // a complete set came since the start: what is not in it is not ours to run
+	index         uint64
+	seq           uint64
+	rebooted      bool // the machine was started anew since the statuses were saved
+	adopted       bool // the first list came
+	listing       bool
+	listAt        time.Time
+	listTries     int
+	started       uint64 // counts workers: tells which is newer, a list or a task's last change
+	pulls         int    // under way
+	starts        int
+	reportAt      time.Time // zero: nothing to report
+	reportWait    int       // failed reports in a row
+	reporting     bool
+	saveAt        time.Time
+	viewOld       bool    // view is not what is true
+	told          []Local // by OnChange
+	toldOnce      bool
+	workers       sync.WaitGroup
 
 	mu    sync.Mutex // guards what follows
 	inbox inbox
@@ -264,6 +268,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		r.disk.flush(r.log) // what changed last must not be lost
 	}()
 
+	r.hesitateUntil = time.Now().Add(hesitation)
 	evCh := r.cfg.Runtime.Events(ctx) // before the first list, so that nothing is missed between them
 	r.reportAll()
 	timer := time.NewTimer(0)
@@ -326,6 +331,9 @@ func (r *Reconciler) due() time.Time {
 			at = t
 		}
 	}
+	if r.hesitateUntil.After(time.Now()) {
+		sooner(r.hesitateUntil)
+	}
 	if !r.listing {
 		sooner(r.listAt)
 	}
@@ -364,6 +372,7 @@ func (r *Reconciler) apply(s set) {
 		return
 	}
 	r.index = s.index
+	r.hesitateUntil = time.Time{}
 	if s.complete {
 		r.complete = true
 		for _, t := range r.tasks {
