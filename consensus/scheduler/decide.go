@@ -270,6 +270,10 @@ func (w *work) due(s *service) (ready []*slot, wait reason) {
 	for _, sl := range s.in(failing) {
 		t := sl.current()
 		n := attempts(t)
+		if n == 1 && t.state() == job.Lost { // no failure of its own, such as after its machine was off
+			ready = append(ready, sl)
+			continue
+		}
 		if at := sl.since.Add(backoff(n)); at.After(w.now) {
 			w.wakeAt(s, at)
 			if wait.slots++; n > 1 {

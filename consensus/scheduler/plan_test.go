@@ -525,3 +525,19 @@ func TestAPlanThatChangesNothingDoesNotSpin(t *testing.T) {
 		t.Errorf("after a while: %+v", pl)
 	}
 }
+
+func TestALostTaskIsReplacedAtOnceTheFirstTime(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.submit("j", svc("s", 1))
+	w.settle()
+	w.behave = func(*job.Task) job.State { return job.Lost }
+	w.act()
+	if pl, _ := w.plan(); len(pl.Place) != 1 || pl.Place[0].Cause != "its task was lost on node a" {
+		t.Errorf("plan %+v", pl)
+	}
+	w.act()
+	if pl, next := w.plan(); len(pl.Place) != 0 || next.At.IsZero() {
+		t.Errorf("the second time it must wait: %+v", pl)
+	}
+}

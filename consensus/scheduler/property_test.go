@@ -46,6 +46,13 @@ func runRandom(t *testing.T, seed uint64) {
 	}
 	for range 30 {
 		disturb(w, r, bad)
+		if r.IntN(3) == 0 {
+			// The world moves on between plan and proposal: parts are refused, and the state must stay sound.
+			pl, _ := w.p.Plan(w.now, 1+r.IntN(20))
+			disturb(w, r, bad)
+			w.act()
+			w.apply(pl)
+		}
 		for range r.IntN(4) {
 			checkedPlan(w)
 			w.act()
@@ -181,6 +188,13 @@ func checkedPlan(w *world) (state.Plan, Next) {
 	fresh := New(v)
 	if !sameIndex(w.p, fresh) {
 		w.t.Fatalf("the planner's index differs from one built anew %s", w.dump())
+	}
+	twin := New(v)
+	fresh.NewID, twin.NewID = SeededIDs([32]byte{1}), SeededIDs([32]byte{1})
+	one, _ := fresh.Plan(w.now, 0)
+	two, _ := twin.Plan(w.now, 0)
+	if !reflect.DeepEqual(one, two) {
+		w.t.Fatalf("equal states give different plans:\n%+v\n%+v", one, two)
 	}
 	pl, next := w.p.Plan(w.now, 0)
 	if !sameIndex(w.p, fresh) {
