@@ -95,11 +95,10 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 }
 
 func makeContainerDir(dir string) error {
-	// 0711: processes of other users in the container reach their root file system through it.
-	if err := os.Mkdir(dir, 0o711); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	for name, mode := range map[string]fs.FileMode{dirUpper: 0o755, dirWork: 0o700, dirRootfs: 0o755, dirLog: 0o700, dirVolumes: 0o711, dirInit: 0o711} {
+	for name, mode := range map[string]fs.FileMode{dirUpper: 0o755, dirWork: 0o700, dirRootfs: 0o755, dirLog: 0o700, dirVolumes: 0o700, dirInit: 0o700} {
 		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil {
 			return err
 		}

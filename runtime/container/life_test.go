@@ -3,6 +3,7 @@ package container_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -180,4 +181,52 @@ func TestExecFormatErrorFailsStart(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The binary on disk may be replaced while the agent runs: starts, execs and inits go on with what runs.
+func TestBinaryMayBeReplaced(t *testing.T) {
+	r := newRig(t)
+	r.close()
+	path := filepath.Join(t.TempDir(), "shoal")
+	b, err := os.ReadFile(r.self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.self = path
+	r.open()
+	r.run(runtime.Spec{ID: "before", Init: true, Command: []string{"sleep", "600"}})
+	if err := os.WriteFile(path+".new", []byte("not a program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	r.run(runtime.Spec{ID: "after", Init: true, Command: []string{"sleep", "600"}})
+	for _, id := range []runtime.ID{"before", "after"} {
+		if out, code := r.exec(id, "cat", "/proc/1/comm"); out != "shoal-init:run\n" || code != 0 {
+			t.Errorf("exec in %s: %q, %d", id, out, code)
+		}
+		if out, _ := r.exec(id, "sh", "-c", "echo > /dev/shoal-init"); !strings.Contains(out, "Read-only") && !strings.Contains(out, "busy") {
+			t.Errorf("writing to the init of %s: %q", id, out)
+		}
+	}
+}
+
+// A monitor that is stopped reports nothing; Stop and Remove must end all the same.
+func TestStoppedMonitorDoesNotHoldRemove(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as the patience with a monitor")
+	}
+	r := newRig(t)
+	in := r.shell("held", "sleep 600")
+	if err := unix.Kill(r.monitorOf("held"), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.rt.Remove(t.Context(), "held"); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("dead", func() bool { return !alive(in.PID) })
 }

@@ -120,10 +120,6 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{TB: t, self: self, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
-	// The runtime's users pass through every directory above a container's root.
-	for d := r.dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
-		os.Chmod(d, 0o755)
-	}
 	r.open()
 	r.load(testImage, image.RunConfig{
 		Cmd: []string{"sh"}, Env: []string{"PATH=/bin", "FROM_IMAGE=yes"},

@@ -13,6 +13,9 @@ import (
 	"shoal/runtime"
 )
 
+// monitorPatience is what a monitor gets to report the end of its container.
+const monitorPatience = 5 * time.Second
+
 // Remove kills if needed and removes everything of the container but named volumes.
 func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 	if !validID.MatchString(string(id)) {
@@ -34,35 +37,48 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 	if err := os.Remove(filepath.Join(c.dir, fileRecord)); err != nil && !isAbsent(err) {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
+	defer r.forget(c)
 	c.mu.Lock()
 	c.removed = true
 	running, pid := c.state == runtime.Running, c.start.PID
 	c.killed = true
 	c.mu.Unlock()
 	if running {
-		r.killFirst(c, pid)
+		if err := r.endRun(c, pid); err != nil {
+			return fmt.Errorf("remove container %s: %w", id, err)
+		}
 	}
-	err = r.wipe(ctx, id)
-	r.forget(c)
+	if err := r.wipe(ctx, id); err != nil {
+		return err
+	}
 	r.mu.Lock()
-	last := len(r.containers) == 0
+	last := len(r.containers) == 1
 	r.mu.Unlock()
 	if last {
 		r.dropMonitorsCgroup()
 	}
-	return err
+	return nil
 }
 
-// killFirst ends a run in the ordinary way, so that the monitor reports and whoever waits for the exit hears of it. If
-// that does not work, wipe uses force.
-func (r *Runtime) killFirst(c *container, pid int) {
-	_ = r.signalFirst(c, pid, unix.SIGKILL)
+// endRun ends a run in the ordinary way, so that the monitor reports and whoever waits for the exit hears of it; if the
+// monitor does not, it is killed too.
+func (r *Runtime) endRun(c *container, pid int) error {
+	if err := r.signalFirst(c, pid, unix.SIGKILL); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	pidfd := c.pidfd
 	c.mu.Unlock()
-	if pidfd >= 0 && waitReadable(pidfd, launcherPatience) {
-		r.finish(c)
+	if pidfd < 0 {
+		return nil // it ended by itself, and is being finished
 	}
+	if !waitReadable(pidfd, monitorPatience) {
+		if err := r.killMonitor(c.dir); err != nil {
+			return err
+		}
+	}
+	r.finish(c)
+	return nil
 }
 
 // wipe removes all that can exist under an id, in any state of completeness, in an order in which nothing works on what

@@ -68,7 +68,8 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	for _, d := range []string{cfg.Dir, cfg.StateDir} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
+		// Nobody else may reach in: upper directories hold setuid programs of images.
+		if err := errors.Join(os.MkdirAll(d, 0o700), os.Chmod(d, 0o700)); err != nil {
 			return nil, fmt.Errorf("container runtime: %w", err)
 		}
 	}

@@ -115,7 +115,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	defer func() {
 		if err != nil {
 			l.abandon()
-			if cerr := r.clearRun(c.id, c.dir); cerr != nil {
+			if cerr := errors.Join(r.clearRun(c.id, c.dir), c.forgetStart(number)); cerr != nil {
 				r.log.Warn("a failed start left something behind", "container", c.id, "err", cerr)
 			}
 			if cause := context.Cause(ctx); cause != nil {
@@ -149,6 +149,21 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	r.log.Info("container started", "container", c.id, "pid", parked.PID, "start", number)
 	r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: *running.Started})
 	return nil
+}
+
+// forgetStart takes back the launcher's note of a start that failed after it was written.
+func (c *container) forgetStart(number int) error {
+	var noted startRecord
+	if err := readJSON(c.dir, fileStart, &noted); err != nil || noted.Start != number {
+		return nil // there is none, or it is of an earlier one
+	}
+	c.mu.Lock()
+	before := c.start
+	c.mu.Unlock()
+	if before.Start == 0 {
+		return os.Remove(filepath.Join(c.dir, fileStart))
+	}
+	return writeJSON(c.dir, fileStart, before)
 }
 
 // setRunning notes a run whose monitor is behind pidfd, and begins to watch it.

@@ -45,10 +45,15 @@ func (r *Runtime) Stop(ctx context.Context, id runtime.ID, grace time.Duration) 
 		return fmt.Errorf("stop container %s: %w", id, err)
 	}
 	done, err := r.awaitEnd(ctx, c, ended, killPatience)
-	if err == nil && !done {
-		err = fmt.Errorf("stop container %s: process %d is still there %v after it was killed", id, pid, killPatience)
+	if done || err != nil {
+		return err
 	}
-	return err
+	// The process cannot be killed, or its monitor does not say so: it is stopped itself, or cannot write.
+	if err := r.killMonitor(c.dir); err != nil {
+		return fmt.Errorf("stop container %s: %w", id, err)
+	}
+	r.finish(c)
+	return nil
 }
 
 // awaitEnd waits for the end of a run; false when the limit passed first.
