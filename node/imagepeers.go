@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"shoal/consensus/job"
 	"shoal/gossip"
 	"shoal/runtime"
 	"shoal/runtime/image"
@@ -62,12 +61,22 @@ func (n *Node) whoHas(ctx context.Context, ref string, addrs []string) []image.S
 	return have
 }
 
-// livePeers are the addresses of the nodes that gossip calls alive, in random order.
+// livePeers are the addresses of the nodes that may answer, in random order: those that gossip calls alive, and those
+// that it does not know yet but the cluster does.
 func (n *Node) livePeers() []string {
-	var out []string
+	state := map[string]gossip.State{}
 	for _, m := range n.pool.Members() {
-		if m.State == gossip.Alive && job.NodeID(m.ID) != n.id {
-			out = append(out, m.Addr.String())
+		state[m.Addr.String()] = m.State
+	}
+	for _, p := range n.knownPeers() {
+		if _, known := state[p]; !known {
+			state[p] = gossip.Alive
+		}
+	}
+	var out []string
+	for addr, s := range state {
+		if s == gossip.Alive && addr != n.cfg.Advertise.String() {
+			out = append(out, addr)
 		}
 	}
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })

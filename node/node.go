@@ -190,6 +190,13 @@ func (n *Node) runGossip(ctx context.Context) error {
 		}
 	})
 	n.pool.Rejoin(n.knownPeers)
+	wg.Go(func() { // at once; the loop of Rejoin would wait a while first
+		if peers := n.knownPeers(); len(peers) > 0 {
+			if _, err := n.pool.Join(ctx, peers); err != nil && ctx.Err() == nil {
+				n.log.Debug("gossip: nobody reached yet", "error", err)
+			}
+		}
+	})
 	return n.pool.Run(ctx)
 }
 
