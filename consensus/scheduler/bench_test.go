@@ -11,7 +11,7 @@ import (
 )
 
 // BenchmarkPlan is the shape of Nomad's own benchmark: 5,000 nodes in 50 racks, half of them eligible. One job arrives
-// and all its tasks are placed in one plan. spread: unequal loads, so that the least loaded nodes soon have a task of the job.
+// and all its tasks are placed in one plan.
 func BenchmarkPlan(b *testing.B) {
 	for _, nodes := range []int{500, 5000} {
 		for _, tasks := range []int{1, 300, 1200} {
@@ -20,9 +20,9 @@ func BenchmarkPlan(b *testing.B) {
 	}
 }
 
-func benchmarkPlan(b *testing.B, nodes, tasks int) {
+// bigCluster is a store with so many nodes, every second one drained.
+func bigCluster(b *testing.B, nodes int) *state.Store {
 	s := state.New()
-	now := time.Unix(1, 0)
 	index := uint64(0)
 	apply := func(c state.Command) {
 		raw, err := state.Encode(c)
@@ -46,7 +46,39 @@ func benchmarkPlan(b *testing.B, nodes, tasks int) {
 			apply(state.SetDrain{Node: n.ID, Drained: true})
 		}
 	}
-	p := New(s.View())
+	return s
+}
+
+// BenchmarkReplace is one failed task of a service with a task on every node.
+func BenchmarkReplace(b *testing.B) {
+	for _, nodes := range []int{500, 5000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
+			p := New(bigCluster(b, nodes).View())
+			now := time.Unix(1, 0)
+			sv := job.Service{Name: "web", Replicas: nodes / 2, Image: "web", Reservations: job.Resources{NanoCPUs: 1e8, MemoryBytes: 64 << 20}}
+			next := func(cs ...state.Change) { p.Update(state.Batch{Index: p.index + 1, Changes: cs}) }
+			next(state.Change{Table: state.TableJobs, After: &job.Job{Name: "j", Spec: job.Spec{Name: "j", Services: []job.Service{sv}}}})
+			come := func() job.Task {
+				pl, _ := p.Plan(now, 0)
+				for i := range pl.Place {
+					next(state.Change{Table: state.TableTasks, After: &pl.Place[i]},
+						state.Change{Table: state.TableStatuses, After: &job.Status{Task: pl.Place[i].ID, State: job.Running}})
+				}
+				return pl.Place[0]
+			}
+			last := come()
+			b.ResetTimer()
+			for range b.N {
+				next(state.Change{Table: state.TableTasks, Before: &last})
+				last = come()
+			}
+		})
+	}
+}
+
+func benchmarkPlan(b *testing.B, nodes, tasks int) {
+	now := time.Unix(1, 0)
+	p := New(bigCluster(b, nodes).View())
 	sv := job.Service{Name: "web", Replicas: tasks, Image: "web", Reservations: job.Resources{NanoCPUs: 1e8, MemoryBytes: 64 << 20}}
 	j := &job.Job{Name: "j", Spec: job.Spec{Name: "j", Services: []job.Service{sv}}}
 	b.ResetTimer()
