@@ -13,6 +13,24 @@ import (
 
 // Busybox writes an image archive of the machine's static busybox with all of its applets.
 func Busybox(name string) ([]byte, error) {
+	tree, err := busyboxTree()
+	if err != nil {
+		return nil, err
+	}
+	tree = append(tree,
+		image.File{Path: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")},
+		image.File{Path: "/etc/group", Data: []byte("root:x:0:\nnogroup:x:65534:\n")},
+	)
+	var b bytes.Buffer
+	cfg := image.RunConfig{Cmd: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}}
+	if err := image.WriteArchive(&b, name, cfg, tree); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// busyboxTree is busybox with links for its applets, and a /tmp.
+func busyboxTree() (image.Tree, error) {
 	const bin = "/bin/busybox"
 	list, err := exec.Command(bin, "--list").Output()
 	if err != nil {
@@ -24,17 +42,7 @@ func Busybox(name string) ([]byte, error) {
 			tree = append(tree, image.File{Path: "/bin/" + applet, Link: "busybox"})
 		}
 	}
-	tree = append(tree,
-		image.File{Path: "/tmp", Mode: os.ModeDir | os.ModeSticky | 0o777},
-		image.File{Path: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")},
-		image.File{Path: "/etc/group", Data: []byte("root:x:0:\nnogroup:x:65534:\n")},
-	)
-	var b bytes.Buffer
-	cfg := image.RunConfig{Cmd: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}}
-	if err := image.WriteArchive(&b, name, cfg, tree); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return append(tree, image.File{Path: "/tmp", Mode: os.ModeDir | os.ModeSticky | 0o777}), nil
 }
 
 // LoadImage puts an image archive into the machine's store; the other nodes fetch it from there.
