@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 	"time"
@@ -30,14 +31,14 @@ func (r Result) String() string {
 func (m *Machine) Shoal(args ...string) Result {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	return m.ShoalContext(ctx, "", args...)
+	return m.ShoalContext(ctx, nil, args...)
 }
 
-// ShoalContext is Shoal with a context and standard input.
-func (m *Machine) ShoalContext(ctx context.Context, stdin string, args ...string) Result {
+// ShoalContext is Shoal with a context and standard input; nil is an empty one.
+func (m *Machine) ShoalContext(ctx context.Context, stdin io.Reader, args ...string) Result {
 	cmd := exec.CommandContext(ctx, m.net.opts.Binary, append([]string{"--host", m.Socket()}, args...)...)
 	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
 	err := cmd.Run()
 	r := Result{Code: cmd.ProcessState.ExitCode(), Stdout: out.String(), Stderr: errs.String()}
 	var exit *exec.ExitError

@@ -2,7 +2,6 @@ package machines
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,58 +10,118 @@ import (
 	"time"
 )
 
-// Ledger is what of our kinds of things is on the host: to be the same after a test as before it.
-type Ledger map[string]bool
+// ledger counts what of our kinds of things the host has. Others work on the same host, so what carries a mark of its
+// own (processes, mounts, cgroups) is ours by that mark, and only the rest is compared with what was there before.
+type ledger struct {
+	before map[string]bool
+	spaces map[string]bool // every namespace that was made, as /proc/PID/ns names it
+}
 
-// TakeLedger counts processes of shoal, mounts, links, rules, cgroups and loop devices of the caller's namespaces.
-func TakeLedger() Ledger {
-	l := Ledger{}
-	procs, _ := filepath.Glob("/proc/[0-9]*/comm")
-	for _, p := range procs {
-		if b, err := os.ReadFile(p); err == nil && strings.HasPrefix(string(b), "shoal") {
-			l["process "+filepath.Base(filepath.Dir(p))+" "+strings.TrimSpace(string(b))] = true
-		}
+// kinds of namespaces whose processes must not outlive the Net.
+var kinds = []string{"net", "mnt", "pid"}
+
+func newLedger() *ledger {
+	l := &ledger{before: map[string]bool{}, spaces: map[string]bool{}}
+	for _, thing := range unmarked() {
+		l.before[thing] = true
 	}
-	l.lines("mount", "cat", "/proc/self/mounts")
-	l.lines("netns", "ip", "netns", "list")
-	l.lines("link", "sh", "-c", "ip -o link | cut -d: -f2")
-	l.lines("rule", "nft", "list", "tables")
-	l.lines("loop", "sh", "-c", "losetup -ln -O NAME,BACK-FILE 2>/dev/null || true")
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(p string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(d.Name(), "shoal") {
-			l["cgroup "+p] = true
-			return filepath.SkipDir
-		}
-		return nil
-	})
 	return l
 }
 
-func (l Ledger) lines(kind string, command ...string) {
-	out, err := exec.Command(command[0], command[1:]...).Output()
-	if err != nil {
-		return // the tool is missing: nothing of that kind can be ours either
-	}
-	for line := range strings.Lines(string(out)) {
-		l[kind+" "+strings.TrimSpace(line)] = true
+// note remembers the namespaces of a process that we started, but for those that it shares with us.
+func (l *ledger) note(pid int) {
+	for _, k := range kinds {
+		theirs, ours := namespace(fmt.Sprint(pid), k), namespace("self", k)
+		if theirs != "" && theirs != ours {
+			l.spaces[theirs] = true
+		}
 	}
 }
 
-// Check compares the host with what it was, and waits a little for the kernel to finish what was let go.
-func (l Ledger) Check() error {
+func namespace(pid, kind string) string {
+	s, err := os.Readlink("/proc/" + pid + "/ns/" + kind)
+	if err != nil {
+		return ""
+	}
+	return s
+}
+
+// Gone says, after Close, what is left of the Net on the host: processes, mounts, links, rules, cgroups, loop devices,
+// named namespaces. It waits a little for the kernel to finish what was let go. Nil: nothing.
+func (n *Net) Gone() error {
 	var left []string
 	err := await(5*time.Second, "", func() bool {
-		left = left[:0]
-		for thing := range maps.Keys(TakeLedger()) {
-			if !l[thing] {
-				left = append(left, thing)
-			}
-		}
+		left = n.left()
 		return len(left) == 0
 	})
 	if err == nil {
 		return nil
 	}
-	slices.Sort(left)
 	return fmt.Errorf("left behind on the host:\n  %s", strings.Join(left, "\n  "))
+}
+
+func (n *Net) left() []string {
+	out := n.ledger.processes()
+	for _, thing := range unmarked() {
+		if !n.ledger.before[thing] {
+			out = append(out, thing)
+		}
+	}
+	mark := "shoal-" + n.id
+	for _, thing := range slices.Concat(lines("mount", "cat", "/proc/self/mounts"), lines("loop device", "losetup", "-ln", "-O", "NAME,BACK-FILE")) {
+		if strings.Contains(thing, n.dir+"/") || strings.Contains(thing, mark) {
+			out = append(out, thing)
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		found, _ := filepath.Glob(pattern + mark + "-*") // the pattern is right
+		for _, dir := range found {
+			out = append(out, "cgroup "+dir)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// processes lists those that live in a namespace of the Net.
+func (l *ledger) processes() []string {
+	var out []string
+	for _, pid := range pids() {
+		for _, k := range kinds {
+			if l.spaces[namespace(pid, k)] {
+				comm, _ := os.ReadFile("/proc/" + pid + "/comm") // for people only
+				out = append(out, "process "+pid+" "+strings.TrimSpace(string(comm)))
+				break
+			}
+		}
+	}
+	return out
+}
+
+// pids lists all processes that we can see.
+func pids() []string {
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	for i, d := range dirs {
+		dirs[i] = filepath.Base(d)
+	}
+	return dirs
+}
+
+// unmarked lists things of the host's own namespaces that do not say whose they are.
+func unmarked() []string {
+	links, _ := filepath.Glob("/sys/class/net/*") // the pattern is right
+	out := slices.Concat(links, lines("rules", "nft", "list", "tables"), lines("named namespace", "ip", "netns", "list"))
+	return out
+}
+
+func lines(kind string, command ...string) []string {
+	b, err := exec.Command(command[0], command[1:]...).Output()
+	if err != nil {
+		return nil // the tool is missing: nothing of that kind can be ours either
+	}
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		out = append(out, kind+" "+strings.TrimSpace(line))
+	}
+	return out
 }

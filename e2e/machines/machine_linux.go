@@ -38,14 +38,14 @@ type Machine struct {
 	port string // of the switch
 
 	mu    sync.Mutex
-	init  *exec.Cmd // nil: off
-	pid   int       // of the machine's first process, in our namespace
-	agent *agent    // nil: not running
+	init  *process // nil: off
+	pid   int      // of the machine's first process, in our namespace
+	agent *agent   // nil: not running
 }
 
 // agent is a running agent.
 type agent struct {
-	cmd  *exec.Cmd // the nsenter that started it
+	cmd  *exec.Cmd // the nsenter that started it; nil: another process did
 	pid  int       // its own, in our namespace
 	done chan struct{}
 	err  error // set when done is closed
@@ -87,16 +87,17 @@ func (m *Machine) PowerOn() error {
 	// bash reaps whatever becomes its child, as an init must.
 	init := exec.Command("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"bash", "-c", "hostname "+m.Name+"; trap : CHLD; while :; do sleep 1000 & wait; done")
-	dieWithUs(init)
-	if err := init.Start(); err != nil {
+	p, err := startApart(init, m.net.opts.Keep)
+	if err != nil {
 		return fmt.Errorf("switch on machine %s: %w", m.Name, err)
 	}
-	m.init = init
-	err := await(5*time.Second, "machine "+m.Name, func() bool {
-		m.pid = childOf(init.Process.Pid)
+	m.init = p
+	err = await(5*time.Second, "machine "+m.Name, func() bool {
+		m.pid = childOf(p.PID)
 		return m.pid != 0 && differentNet(m.pid) && hostnameSet(m.pid)
 	})
 	if err == nil {
+		m.net.note(m.pid)
 		err = m.plugIn()
 	}
 	if err != nil {
@@ -131,13 +132,12 @@ func (m *Machine) powerOffLocked() error {
 	if m.pid != 0 {
 		_ = unix.Kill(m.pid, unix.SIGKILL) // the kernel kills the whole process namespace with its first process
 	}
-	_ = m.init.Process.Kill()
-	_ = m.init.Wait()
+	err := m.init.kill()
 	if m.agent != nil {
 		<-m.agent.done
 	}
 	m.init, m.pid, m.agent = nil, 0, nil
-	return removeCgroups(m.Cgroup())
+	return errors.Join(err, removeCgroups(m.Cgroup()))
 }
 
 // Start starts the agent with further flags, such as --join and --token. It returns at once; see Ready.
@@ -165,7 +165,7 @@ func (m *Machine) Start(args ...string) error {
 	}, m.Options.AgentArgs, args)
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	if _, err := startApart(cmd, m.net.opts.Keep); err != nil {
 		return err
 	}
 	a := &agent{cmd: cmd, done: make(chan struct{})}
@@ -235,7 +235,7 @@ func (m *Machine) Signal(s syscall.Signal) error {
 	return unix.Kill(pid, s)
 }
 
-// AwaitEnd waits for the agent to end and gives its exit code.
+// AwaitEnd waits for the agent to end and gives its exit code; -1 if another process started it.
 func (m *Machine) AwaitEnd(limit time.Duration) (int, error) {
 	m.mu.Lock()
 	a := m.agent
@@ -245,13 +245,16 @@ func (m *Machine) AwaitEnd(limit time.Duration) (int, error) {
 	}
 	select {
 	case <-a.done:
+		if a.cmd == nil {
+			return -1, nil
+		}
 		return a.cmd.ProcessState.ExitCode(), nil
 	case <-time.After(limit):
 		return 0, fmt.Errorf("the agent of machine %s still runs after %v", m.Name, limit)
 	}
 }
 
-// Processes lists the machine's processes in the caller's namespace: pid to command line. Those of its containers too.
+// Processes lists the machine's processes, those of its containers too, in the caller's namespace: pid to command line.
 func (m *Machine) Processes() map[int]string {
 	m.mu.Lock()
 	root := m.pid
@@ -260,12 +263,21 @@ func (m *Machine) Processes() map[int]string {
 	if root == 0 {
 		return out
 	}
-	queue := []int{root}
+	// What entered from outside has its parent there, and a container has a namespace of its own: so all that are in
+	// the machine's namespace, and their children.
+	space := namespace(strconv.Itoa(root), "pid")
+	var queue []int
+	for _, pid := range pids() {
+		if namespace(pid, "pid") == space {
+			n, _ := strconv.Atoi(pid) // it is a number
+			queue = append(queue, n)
+		}
+	}
 	for len(queue) > 0 {
 		pid := queue[0]
 		queue = queue[1:]
 		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
+		if _, seen := out[pid]; seen || err != nil {
 			continue
 		}
 		out[pid] = strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
@@ -274,8 +286,29 @@ func (m *Machine) Processes() map[int]string {
 	return out
 }
 
-func dieWithUs(c *exec.Cmd) {
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us; we clean up then
+// Tasks tells which tasks of a job truly run on the machine: task id to the process ids of its container, in the
+// caller's namespace, sorted. It asks the kernel, not the agent.
+func (m *Machine) Tasks(job string) map[string][]int {
+	out := map[string][]int{}
+	for pid := range m.Processes() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil {
+			continue
+		}
+		env := strings.Split(string(b), "\x00")
+		if !slices.Contains(env, "SHOAL_JOB="+job) {
+			continue
+		}
+		for _, v := range env {
+			if id, ok := strings.CutPrefix(v, "SHOAL_TASK="); ok {
+				out[id] = append(out[id], pid)
+			}
+		}
+	}
+	for _, pids := range out {
+		slices.Sort(pids)
+	}
+	return out
 }
 
 func children(pid int) []int {
@@ -306,9 +339,8 @@ func childOf(pid int) int {
 }
 
 func differentNet(pid int) bool {
-	ours, err1 := os.Readlink("/proc/self/ns/net")
-	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
-	return err1 == nil && err2 == nil && ours != theirs
+	theirs := namespace(strconv.Itoa(pid), "net")
+	return theirs != "" && theirs != namespace("self", "net")
 }
 
 // hostnameSet tells that the machine's first process is bash and past its first command.

@@ -28,6 +28,8 @@ type Options struct {
 	Dir string
 	// LogLevel of the agents; "": info.
 	LogLevel string
+	// Keep lets the machines outlive this process if it ends without Close; see Save and Open.
+	Keep bool
 }
 
 // Net is a switch with machines on it. Its methods are safe for concurrent use.
@@ -36,9 +38,10 @@ type Net struct {
 	id     string // tells this run's things from others'
 	dir    string
 	ownDir bool
-	holder *exec.Cmd // keeps the switch's network namespace
+	holder *process // keeps the switch's network namespace
 
 	mu       sync.Mutex
+	ledger   *ledger
 	machines []*Machine
 	rules    []string // of the switch, see faults.go
 }
@@ -55,7 +58,7 @@ func New(o Options) (*Net, error) {
 	}
 	b := make([]byte, 3)
 	_, _ = rand.Read(b) // never fails
-	n := &Net{opts: o, id: hex.EncodeToString(b), dir: o.Dir}
+	n := &Net{opts: o, id: hex.EncodeToString(b), dir: o.Dir, ledger: newLedger()}
 	if n.dir == "" {
 		dir, err := os.MkdirTemp("", "shoal-machines-")
 		if err != nil {
@@ -63,12 +66,11 @@ func New(o Options) (*Net, error) {
 		}
 		n.dir, n.ownDir = dir, true
 	}
-	// The holder dies with us, whatever happens, and the switch with it.
-	n.holder = exec.Command("unshare", "--net", "--kill-child", "--fork", "sleep", "infinity")
-	dieWithUs(n.holder)
-	if err := n.holder.Start(); err != nil {
-		return nil, fmt.Errorf("make the switch: %w", err)
+	holder, err := startApart(exec.Command("unshare", "--net", "--kill-child", "--fork", "sleep", "infinity"), o.Keep)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the switch: %w", err), n.removeDir())
 	}
+	n.holder = holder
 	if err := n.setUpSwitch(); err != nil {
 		_ = n.Close()
 		return nil, err
@@ -77,31 +79,43 @@ func New(o Options) (*Net, error) {
 }
 
 func (n *Net) setUpSwitch() error {
-	if err := await(5*time.Second, "the switch's namespace", func() bool { return differentNet(n.holder.Process.Pid) }); err != nil {
+	if err := await(5*time.Second, "the switch's namespace", func() bool { return differentNet(n.holder.PID) }); err != nil {
 		return err
 	}
+	n.note(n.holder.PID)
 	return n.inSwitch("ip link add sw type bridge forward_delay 0 && ip link set sw up && ip link set lo up")
 }
 
+// note tells the ledger of a process with namespaces of ours.
+func (n *Net) note(pid int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ledger.note(pid)
+}
+
 func (n *Net) inSwitch(script string) error {
-	return run("nsenter", "--net=/proc/"+strconv.Itoa(n.holder.Process.Pid)+"/ns/net", "sh", "-ec", script)
+	return run("nsenter", "--net=/proc/"+strconv.Itoa(n.holder.PID)+"/ns/net", "sh", "-ec", script)
 }
 
 // Add makes a machine that is off.
 func (n *Net) Add(o MachineOptions) (*Machine, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	k := len(n.machines) + 1
-	m := &Machine{
-		net: n, num: k, Options: o,
-		Name: fmt.Sprintf("m%d", k), Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(k)}),
-		dir: filepath.Join(n.dir, fmt.Sprintf("m%d", k)), port: fmt.Sprintf("p%d", k),
-	}
+	m := n.machine(len(n.machines)+1, o)
 	if err := m.makeDisk(); err != nil {
 		return nil, err
 	}
 	n.machines = append(n.machines, m)
 	return m, nil
+}
+
+// machine names all that belongs to the k-th machine.
+func (n *Net) machine(k int, o MachineOptions) *Machine {
+	name := fmt.Sprintf("m%d", k)
+	return &Machine{
+		net: n, num: k, Options: o, Name: name, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(k)}),
+		dir: filepath.Join(n.dir, name), port: fmt.Sprintf("p%d", k),
+	}
 }
 
 // Machines lists all, in the order in which they were added.
@@ -117,14 +131,16 @@ func (n *Net) Close() error {
 	for _, m := range n.Machines() {
 		errs = append(errs, m.PowerOff(), m.removeDisk())
 	}
-	if n.holder.Process != nil {
-		_ = n.holder.Process.Kill() // it may be gone
-		_ = n.holder.Wait()
-	}
-	if n.ownDir {
-		errs = append(errs, os.RemoveAll(n.dir))
-	}
+	errs = append(errs, n.holder.kill(), n.removeDir())
 	return errors.Join(errs...)
+}
+
+// removeDir removes what is ours to remove.
+func (n *Net) removeDir() error {
+	if !n.ownDir {
+		return nil
+	}
+	return os.RemoveAll(n.dir)
 }
 
 // Dir is where the machines' disks and the agents' logs are.
