@@ -237,11 +237,47 @@ const (
 	reachYes
 )
 
+// tried remembers tries by TCP that found nothing, so that who is asked (or comes to lead) a moment after a suspicion
+// need not wait for a try of its own. Bounded by the addresses of nodes.
+type tried struct {
+	mu   sync.Mutex
+	none map[string]time.Time // address -> when the try began
+}
+
+// triedFresh is how long a try that found nothing speaks for the present.
+const triedFresh = 2 * time.Second
+
+// try reaches for an address, or answers from a try that a suspicion made a moment ago.
+func (n *Node) try(ctx context.Context, addr string) reachability {
+	n.tried.mu.Lock()
+	at, ok := n.tried.none[addr]
+	n.tried.mu.Unlock()
+	if ok && time.Since(at) < triedFresh {
+		return reachNone
+	}
+	return n.tryNow(ctx, addr)
+}
+
+func (n *Node) tryNow(ctx context.Context, addr string) reachability {
+	began := time.Now()
+	r := dialResult(ctx, n.cfg.Underlay, addr)
+	n.tried.mu.Lock()
+	defer n.tried.mu.Unlock()
+	delete(n.tried.none, addr)
+	if r == reachNone && ctx.Err() == nil {
+		if n.tried.none == nil {
+			n.tried.none = map[string]time.Time{}
+		}
+		n.tried.none[addr] = began
+	}
+	return r
+}
+
 // reach asks this node and one more log-holder at once; the better answer counts.
 func (n *Node) reach(ctx context.Context, node *job.Node) reachability {
 	second := make(chan reachability, 1)
 	go func() { second <- n.reachFromAnother(ctx, node) }()
-	return max(dialResult(ctx, n.cfg.Underlay, node.Addr.String()), <-second)
+	return max(n.try(ctx, node.Addr.String()), <-second)
 }
 
 // reachFromAnother asks the log-holders that gossip calls alive, one after the other, until one answers. With nobody to
@@ -294,7 +330,7 @@ func (n *Node) Probe(ctx context.Context, addr string) (api.ProbeResult, error) 
 	if !n.knowsAddr(addr) {
 		return api.ProbeResult{}, job.Errorf(job.Invalid, "probe %s: not the address of a node of this cluster", addr)
 	}
-	switch dialResult(ctx, n.cfg.Underlay, addr) {
+	switch n.try(ctx, addr) {
 	case reachYes:
 		return api.ProbeResult{OK: true}, nil
 	case reachRefused:

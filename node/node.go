@@ -45,7 +45,8 @@ type Node struct {
 	leaderHint atomic.Pointer[leaderHint] // from the feed
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
-	joinMu     sync.Mutex                 // joins are taken one at a time
+	tried      tried
+	joinMu     sync.Mutex // joins are taken one at a time
 }
 
 var _ api.Backend = (*Node)(nil)
@@ -185,6 +186,7 @@ func (n *Node) runGossip(ctx context.Context) error {
 			n.suspicion.Add(1)
 			if e.Kind == gossip.Suspected {
 				n.suspectAt.Store(e.Member.ID, e.At)
+				wg.Go(func() { n.tryNow(ctx, e.Member.Addr.String()) }) // the leader, or who comes to lead, will want to know
 			}
 			n.log.Debug("gossip", "event", e.Kind.String(), "node", e.Member.Name)
 		}
