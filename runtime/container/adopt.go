@@ -81,7 +81,7 @@ func (r *Runtime) adoptOne(id runtime.ID) (*container, error) {
 		return nil, err
 	}
 	if pid != 0 {
-		r.setRunning(c, c.start, pidfd, pid, nil)
+		r.setRunning(c, c.start, pidfd, pid, func() {}) // whoever listens later lists first
 		return c, nil
 	}
 	if err := r.clearRun(id, dir); err != nil {

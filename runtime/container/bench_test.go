@@ -87,7 +87,7 @@ func BenchmarkExec(b *testing.B) {
 	b.ReportMetric(float64(threads(b)-before), "threads-more")
 }
 
-func threads(b *testing.B) int {
+func threads(b testing.TB) int {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		b.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -229,4 +230,37 @@ func TestStoppedMonitorDoesNotHoldRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.eventually("dead", func() bool { return !alive(in.PID) })
+}
+
+func TestManyContainersNeedFewThreads(t *testing.T) {
+	r := newRig(t)
+	const n = 24
+	r.shell("warm", "true")
+	before := threads(t)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	begin := time.Now()
+	for i := range n {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			id := runtime.ID(fmt.Sprint("many", i))
+			s := runtime.Spec{ID: id, Name: string(id), Image: testImage, Command: []string{"sh", "-c", "echo up; exec sleep 600"}}
+			if _, err := r.rt.Create(t.Context(), s); err != nil {
+				t.Error(err)
+			} else if _, err := r.rt.Start(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d containers, four at a time: %v, %d threads more", n, time.Since(begin).Round(time.Millisecond), threads(t)-before)
+	if more := threads(t) - before; more > n/2 {
+		t.Errorf("%d containers took %d threads", n, more)
+	}
+	for i := range n {
+		if err := r.rt.Stop(t.Context(), runtime.ID(fmt.Sprint("many", i)), 0); err != nil {
+			t.Error(err)
+		}
+	}
 }

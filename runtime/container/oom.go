@@ -20,22 +20,22 @@ type oomWatch struct {
 	counter string // file with the number of kills
 }
 
-// watchOOM begins to watch a run. A container that cannot be watched only misses its events: the exit tells anyhow.
-func (r *Runtime) watchOOM(c *container) {
+// watchOOM begins to watch the run with that start number. A container that cannot be watched only misses its events: the
+// exit tells anyhow.
+func (r *Runtime) watchOOM(c *container, start int) {
 	w, err := openOOMWatch(filepath.Join(r.cfg.CgroupParent, string(c.id)))
-	if err == nil {
-		err = r.watch.add(w.fd, func() { r.noticeOOM(c) })
-		if err != nil {
-			unix.Close(w.fd)
-		}
-	}
 	if err != nil {
 		r.log.Debug("no events of lack of memory", "container", c.id, "err", err)
 		return
 	}
 	c.mu.Lock()
-	c.oomWatch, c.oomSeen = w, w.kills()
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.oomSeen = w.kills()
+	if c.pidfd < 0 || c.start.Start != start || r.watch.add(w.fd, func() { r.noticeOOM(c) }) != nil {
+		unix.Close(w.fd) // it has ended already
+		return
+	}
+	c.oomWatch = w
 }
 
 func (r *Runtime) unwatchOOM(c *container) {

@@ -40,11 +40,11 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 	defer r.forget(c)
 	c.mu.Lock()
 	c.removed = true
-	running, pid := c.state == runtime.Running, c.start.PID
+	running, pid, ended := c.state == runtime.Running, c.start.PID, c.ended
 	c.killed = true
 	c.mu.Unlock()
 	if running {
-		if err := r.endRun(c, pid); err != nil {
+		if err := r.endRun(ctx, c, pid, ended); err != nil {
 			return fmt.Errorf("remove container %s: %w", id, err)
 		}
 	}
@@ -62,23 +62,15 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 
 // endRun ends a run in the ordinary way, so that the monitor reports and whoever waits for the exit hears of it; if the
 // monitor does not, it is killed too.
-func (r *Runtime) endRun(c *container, pid int) error {
+func (r *Runtime) endRun(ctx context.Context, c *container, pid int, ended <-chan struct{}) error {
 	if err := r.signalFirst(c, pid, unix.SIGKILL); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	pidfd := c.pidfd
-	c.mu.Unlock()
-	if pidfd < 0 {
-		return nil // it ended by itself, and is being finished
+	done, err := r.awaitEnd(ctx, c, ended, monitorPatience)
+	if done || err != nil {
+		return err
 	}
-	if !waitReadable(pidfd, monitorPatience) {
-		if err := r.killMonitor(c.dir); err != nil {
-			return err
-		}
-	}
-	r.finish(c)
-	return nil
+	return r.forceEnd(ctx, c, ended)
 }
 
 // wipe removes all that can exist under an id, in any state of completeness, in an order in which nothing works on what

@@ -145,9 +145,14 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return fmt.Errorf("open the monitor: %w", err)
 	}
-	r.setRunning(c, startRecord{Start: number, PID: parked.PID, At: *running.Started}, pidfd, l.pid, ports)
 	r.log.Info("container started", "container", c.id, "pid", parked.PID, "start", number)
-	r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: *running.Started})
+	start := startRecord{Start: number, PID: parked.PID, At: *running.Started}
+	r.setRunning(c, start, pidfd, l.pid, func() {
+		if ports != nil {
+			c.ports = ports
+		}
+		r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: start.At})
+	})
 	return nil
 }
 
@@ -166,19 +171,19 @@ func (c *container) forgetStart(number int) error {
 	return writeJSON(c.dir, fileStart, before)
 }
 
-// setRunning notes a run whose monitor is behind pidfd, and begins to watch it.
-func (r *Runtime) setRunning(c *container, start startRecord, pidfd, monitor int, ports []runtime.Port) {
+// setRunning notes a run whose monitor is behind pidfd, and begins to watch it. All under one lock: nobody sees the run,
+// and so nobody can end it and close pidfd, before it is watched and announce was called.
+func (r *Runtime) setRunning(c *container, start startRecord, pidfd, monitor int, announce func()) {
 	c.mu.Lock()
 	c.state, c.start, c.pidfd, c.monitor = runtime.Running, start, pidfd, monitor
-	c.ended, c.killed, c.oomSeen = make(chan struct{}), false, 0
-	if ports != nil {
-		c.ports = ports
-	}
+	c.ended, c.killed = make(chan struct{}), false
+	err := r.watch.add(pidfd, func() { r.finish(c) })
+	announce()
 	c.mu.Unlock()
-	if err := r.watch.add(pidfd, func() { r.finish(c) }); err != nil {
+	if err != nil {
 		r.log.Warn("exits of a container are noticed only when it is asked for", "container", c.id, "err", err)
 	}
-	r.watchOOM(c)
+	r.watchOOM(c, start.Start)
 }
 
 // launchJob gathers what the launcher must know.

@@ -48,12 +48,24 @@ func (r *Runtime) Stop(ctx context.Context, id runtime.ID, grace time.Duration) 
 	if done || err != nil {
 		return err
 	}
-	// The process cannot be killed, or its monitor does not say so: it is stopped itself, or cannot write.
-	if err := r.killMonitor(c.dir); err != nil {
+	if err := r.forceEnd(ctx, c, ended); err != nil {
 		return fmt.Errorf("stop container %s: %w", id, err)
 	}
-	r.finish(c)
 	return nil
+}
+
+// forceEnd ends a run whose first process was killed and whose monitor does not say so: it is stopped itself, or cannot
+// write. Or the process cannot be killed: then this fails.
+func (r *Runtime) forceEnd(ctx context.Context, c *container, ended <-chan struct{}) error {
+	if err := r.killMonitor(c.dir); err != nil {
+		return err
+	}
+	r.refresh(c)
+	done, err := r.awaitEnd(ctx, c, ended, 2*killPatience)
+	if err == nil && !done {
+		err = fmt.Errorf("its end is not noticed %v after its monitor was killed", 2*killPatience)
+	}
+	return err
 }
 
 // awaitEnd waits for the end of a run; false when the limit passed first.
