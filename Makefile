@@ -11,10 +11,10 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test check bench docs fuzz clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench docs fuzz clean deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps:
 	@packaging/deps.sh build
@@ -24,7 +24,16 @@ build: deps ## the static binary, bin/shoal
 	CGO_ENABLED=1 go build $(GOFLAGS_REL) -o $(BIN) ./cmd/shoal
 
 demo: build ## three machines on this one, a web service, and a power cut; KEEP=1 leaves them up
-	@go run ./e2e/demo -binary $(BIN) $(if $(KEEP),-keep)
+	@CGO_ENABLED=0 go build -o build/demo ./e2e/demo
+	@exec build/demo -binary $(BIN) $(if $(KEEP),-keep)
+
+demo-down: ## remove the cluster that make demo KEEP=1 has left
+	@CGO_ENABLED=0 go build -o build/demo ./e2e/demo
+	@exec build/demo -down
+
+# With M=m2: cut the power of a machine of the kept cluster, switch it on again, open a shell in it.
+demo-off demo-on demo-enter:
+	@exec build/demo -$(subst demo-,,$@) "$(M)"
 
 test: build ## all tests, as root: units, cluster in namespaces
 	@packaging/deps.sh test
