@@ -39,6 +39,9 @@ func (n *Node) follow(ctx context.Context) error {
 	n.recall()
 	for ctx.Err() == nil {
 		err := n.followOnce(ctx)
+		if errors.Is(err, errReplaced) {
+			return err
+		}
 		if ctx.Err() == nil {
 			n.log.Debug("feed ended", "error", err)
 			sleep(ctx, 100*time.Millisecond+rand.N(200*time.Millisecond))
@@ -53,8 +56,7 @@ func (n *Node) followOnce(ctx context.Context) error {
 			if !n.HasState() {
 				return errors.New("this node no longer holds the log")
 			}
-			n.take(ctx, f)
-			return nil
+			return n.take(ctx, f)
 		})
 	}
 	holders := n.holderAddrs()
@@ -85,8 +87,7 @@ func (n *Node) followAt(ctx context.Context, addr string) error {
 		if n.HasState() {
 			return errors.New("this node now holds the log itself")
 		}
-		n.take(ctx, f)
-		return nil
+		return n.take(ctx, f)
 	})
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -108,17 +109,28 @@ func (n *Node) holderAddrs() []string {
 	return n.knownPeers()
 }
 
-// take acts on a frame.
-func (n *Node) take(ctx context.Context, f api.FeedFrame) {
+// errReplaced ends an agent whose id another one has taken over: two that act as one node undo each other's work.
+var errReplaced = job.Errorf(job.Conflict, "another machine has taken over this node's id")
+
+// take acts on a frame; its error is errReplaced.
+func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 	n.leaderHint.Store(&leaderHint{id: f.Leader, addr: f.LeaderAddr, at: time.Now()})
 	if f.Full == nil {
-		return
+		return nil
+	}
+	// Frames from before the registration of a node that moved have its old address.
+	switch here := f.Full.Self.Addr == n.cfg.Advertise; {
+	case here:
+		n.addrKnown = true
+	case n.addrKnown:
+		return fmt.Errorf("%w: it is at %s now, and this is %s: the data directory %s was copied; empty it and join anew", errReplaced, f.Full.Self.Addr, n.cfg.Advertise, n.cfg.DataDir)
 	}
 	if err := n.obey(ctx, f.Full, f.Index); err != nil {
 		n.log.Error("cannot do all that the cluster asks", "error", err)
-		return
+		return nil
 	}
 	n.remember(f.Full)
+	return nil
 }
 
 // obey pushes down what the feed says, in the order in which the parts need each other.

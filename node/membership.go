@@ -34,6 +34,8 @@ type membership struct {
 	Peers []string `json:"peers"`
 	// Pool is where all containers of the cluster have their addresses.
 	Pool netip.Prefix `json:"pool"`
+	// Addr is where this node was last reached. A start at another one may be that of a copy, see checkMoved.
+	Addr netip.AddrPort `json:"addr,omitzero"`
 	// Founder has made the cluster but may not have written it to the log yet.
 	Founder bool `json:"founder,omitempty"`
 }
@@ -81,7 +83,27 @@ func (n *Node) establish(ctx context.Context) error {
 		n.log.Info("already a member of a cluster: --join and --token are not needed any more", "cluster", m.Cluster)
 	}
 	n.ident, n.member = ident, m
-	return nil
+	return n.checkMoved(ctx)
+}
+
+// checkMoved refuses to run at a new address while this node answers at its old one: the data directory was copied, and
+// two that hold the same log under one id would undo what the cluster agreed on.
+func (n *Node) checkMoved(ctx context.Context) error {
+	old := n.member.Addr
+	if old == n.cfg.Advertise {
+		return nil
+	}
+	if old.IsValid() {
+		conn, err := dialTLS(ctx, n.cfg.Underlay, old.String(), n.ident.ClientTLS(pki.ALPNHTTP1, string(n.id)))
+		if err == nil {
+			_ = conn.Close()
+			return job.Errorf(job.Conflict, "node %s (%s) runs at %s already: two machines must not share one data directory; empty this one's %s and join with a token and another --name",
+				n.ident.Name(), n.id, old, n.cfg.DataDir)
+		}
+		n.log.Info("this node has a new address", "old", old, "new", n.cfg.Advertise)
+	}
+	n.member.Addr = n.cfg.Advertise
+	return n.saveMembership()
 }
 
 // found makes a new cluster with this node alone. What it makes is written to the log once this node leads (record).
@@ -114,7 +136,7 @@ func (n *Node) found() error {
 	if _, err := rand.Read(gossipKey); err != nil {
 		return err
 	}
-	n.member = membership{Cluster: cluster, SealKey: sealKey, GossipKeys: [][]byte{gossipKey}, Pool: n.cfg.Pool, Founder: true}
+	n.member = membership{Cluster: cluster, SealKey: sealKey, GossipKeys: [][]byte{gossipKey}, Pool: n.cfg.Pool, Addr: n.cfg.Advertise, Founder: true}
 	if err := n.ident.Save(n.path(identityDir)); err != nil {
 		return err
 	}
@@ -210,7 +232,7 @@ func (n *Node) join(ctx context.Context) error {
 	if err := n.ident.Save(n.path(identityDir)); err != nil {
 		return err
 	}
-	n.member = membership{Cluster: resp.Cluster, SealKey: resp.SealKey, GossipKeys: resp.GossipKeys, Peers: resp.Peers, Pool: resp.Pool}
+	n.member = membership{Cluster: resp.Cluster, SealKey: resp.SealKey, GossipKeys: resp.GossipKeys, Peers: resp.Peers, Pool: resp.Pool, Addr: n.cfg.Advertise}
 	n.log.Info("joined", "cluster", resp.Cluster, "node", n.cfg.Name, "id", n.id)
 	return n.saveMembership()
 }

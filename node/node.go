@@ -47,6 +47,7 @@ type Node struct {
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried
 	joinMu     sync.Mutex // joins are taken one at a time
+	addrKnown  bool       // the cluster has this node's address; follow's own
 }
 
 var _ api.Backend = (*Node)(nil)

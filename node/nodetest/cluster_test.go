@@ -6,11 +6,15 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/node"
 	"shoal/node/api"
 	"shoal/runtime/fake"
 )
@@ -173,4 +177,53 @@ func (c *Cluster) starts() int {
 		}
 	}
 	return n
+}
+
+// copyOf makes a machine at another address with a copy of m's disk.
+func (c *Cluster) copyOf(m *Machine, host byte) *Machine {
+	c.t.Helper()
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), node.DefaultPort)
+	twin := &Machine{c: c, Name: fmt.Sprintf("m%d", host), Addr: addr, Runtime: c.newRuntime(int(host))}
+	if err := os.CopyFS(filepath.Join(c.dir, twin.Name), os.DirFS(filepath.Join(c.dir, m.Name))); err != nil {
+		c.t.Fatal(err)
+	}
+	c.Machines = append(c.Machines, twin)
+	return twin
+}
+
+func TestCopiedDataDirectoryIsRefusedWhileTheNodeRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		twin := c.copyOf(c.Machines[1], 9)
+		twin.StartAgent()
+		err := <-twin.done
+		if job.KindOf(err) != job.Conflict || !strings.Contains(err.Error(), c.Machines[1].Addr.String()) {
+			t.Errorf("the copy ended with %v, want a conflict that names the address of the node", err)
+		}
+		twin.cancel, twin.node = nil, nil
+		if !c.Machines[1].ready() {
+			t.Error("the node itself suffered")
+		}
+	})
+}
+
+func TestNodeMovesToAnotherAddressAndItsOldSelfGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		old := c.Machines[1]
+		old.PowerOff()
+		moved := c.copyOf(old, 9)
+		moved.StartAgent()
+		c.Await(time.Minute, "the moved node to be ready at its new address", func() bool {
+			list, err := c.Machines[0].node.Nodes(context.Background())
+			return moved.ready() && err == nil && slices.ContainsFunc(list.Nodes, func(n api.NodeView) bool { return n.Addr == moved.Addr })
+		})
+		old.PowerOn() // it finds nobody at its own old address, so it takes its id back
+		err := <-moved.done
+		if job.KindOf(err) != job.Conflict {
+			t.Errorf("the copy ended with %v, want a conflict", err)
+		}
+		moved.cancel, moved.node = nil, nil
+		c.Await(time.Minute, "the old self to be ready", old.ready)
+	})
 }
