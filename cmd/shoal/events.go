@@ -79,7 +79,7 @@ func eventLine(s *screen, e *job.Event, node string) string {
 		subject += node
 	}
 	line := fmt.Sprintf("%s  %6d  %s  %s", s.paint(dim, stamp(e.Time)), e.Index, s.paint(eventStyle(e), fmt.Sprintf("%-14s", e.Kind)), subject)
-	if e.Message != "" {
+	if e.Message != "" && e.Message != subject {
 		line += ": " + oneLine(e.Message)
 	}
 	return line

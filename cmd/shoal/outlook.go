@@ -11,7 +11,7 @@ import (
 )
 
 // A job has no hope to become healthy by itself when one of its slots has failed so many times in a row, or when a task
-// has been held up before its start by the same kind of trouble for so long.
+// has been held up for so long: before its start, or by restarts of which there were so many.
 const (
 	hopelessFailures = 3
 	hopelessHoldUp   = 30 * time.Second
@@ -34,6 +34,9 @@ type prospect struct {
 	remark      string // the latest trouble, "" if there is none
 }
 
+// leaving counts tasks that are to make place.
+const leaving = "leaving"
+
 // trouble is a reason for a job not to become healthy; task is nil for slots without one.
 type trouble struct {
 	task *api.Task
@@ -43,7 +46,7 @@ type trouble struct {
 // String is the prospect's line without its name: "2/3 ready, 1 pulling: no other node has image x".
 func (p *prospect) String() string {
 	parts := []string{fmt.Sprintf("%d/%d ready", p.ready, p.want)}
-	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost)} {
+	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost), leaving} {
 		if n := p.states[st]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, st))
 		}
@@ -72,7 +75,13 @@ func (o *outlook) service(svc *job.Service, list *api.TaskList, heldUp func(*api
 	placed := 0
 	for i := range list.Tasks {
 		t := &list.Tasks[i]
-		if t.Service != svc.Name || t.Digest != digest || t.Desired != job.DesiredRun {
+		if t.Service != svc.Name {
+			continue
+		}
+		if t.Digest != digest || t.Desired != job.DesiredRun {
+			if !t.State().Terminal() {
+				p.states[leaving]++
+			}
 			continue
 		}
 		placed++
@@ -129,15 +138,21 @@ func hopeless(svc *job.Service, t *api.Task, heldUp func(*api.Task) time.Duratio
 		return "failed" + because(t) + ", and its restart policy is no"
 	case failures >= hopelessFailures:
 		return fmt.Sprintf("failed %d times in a row%s", failures, because(t))
+	case held(t) && heldUp != nil && heldUp(t) >= hopelessHoldUp && state == job.Running:
+		return fmt.Sprintf("was restarted %d times and is not ready%s", t.Status.Restarts, because(t))
 	case held(t) && heldUp != nil && heldUp(t) >= hopelessHoldUp:
 		return fmt.Sprintf("is still %s after %s%s", state, age(heldUp(t)), because(t))
 	}
 	return ""
 }
 
-// held tells whether something keeps a task from starting.
+// held tells whether something keeps a task from starting, or from going on for long.
 func held(t *api.Task) bool {
-	return t.State().Before(job.Running) && t.Status != nil && t.Status.Message != ""
+	st := t.Status
+	if st == nil || t.Ready || st.State.Terminal() {
+		return false
+	}
+	return st.State.Before(job.Running) && st.Message != "" || st.Restarts >= hopelessFailures
 }
 
 // because words what a task says of its end: ": exit code 3, out of memory, no such file".

@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
 // progress draws the services of a job: in place on a terminal, as lines of changes elsewhere.
@@ -17,6 +20,7 @@ func (p *progress) show(o *outlook) {
 	if p.lines == nil {
 		p.lines = map[string]string{}
 	}
+	live := p.s.live && len(o.services) < p.height() // what has scrolled away cannot be drawn over
 	width := 0
 	for i := range o.services {
 		width = max(width, len(o.services[i].name))
@@ -31,13 +35,13 @@ func (p *progress) show(o *outlook) {
 		changed := p.lines[svc.name] != line
 		p.lines[svc.name] = line
 		switch {
-		case p.s.live:
+		case live:
 			fmt.Fprintf(&b, "\r\x1b[K%s\n", p.fit(p.mark(svc)+fmt.Sprintf(" %-*s  %s", width, svc.name, line)))
 		case changed:
 			fmt.Fprintf(&b, "%s: %s\n", svc.name, line)
 		}
 	}
-	if p.s.live {
+	if live {
 		p.drawn = len(o.services)
 	}
 	fmt.Fprint(p.s.err, b.String())
@@ -57,6 +61,18 @@ func (p *progress) fit(line string) string {
 		return line
 	}
 	return string([]rune(line)[:width-2]) + "…"
+}
+
+func (p *progress) height() int {
+	f, ok := p.s.err.(*os.File)
+	if !ok {
+		return 0
+	}
+	_, height, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return height
 }
 
 // end leaves what is drawn where it is.

@@ -53,7 +53,7 @@ func ps(c *cli.Context, s *screen, cl *api.Client) error {
 	}
 	s.stale(list.Stale, list.Index)
 	images := newImages(cl)
-	images.learn(c.Context, list.Tasks)
+	images.learn(c.Context, &list)
 	if len(list.Tasks)+len(list.Blocked) == 0 {
 		sayNothing(s, q)
 		return nil
@@ -98,7 +98,7 @@ func watchTasks(c *cli.Context, s *screen, cl *api.Client, q api.TaskQuery) erro
 		case c.Bool("json") && changed:
 			err = s.jsonLine(list)
 		case s.terminal || changed:
-			images.learn(c.Context, list.Tasks)
+			images.learn(c.Context, &list)
 			drawTasks(s, &list, images)
 		}
 		if err != nil {
@@ -161,22 +161,34 @@ func newImages(cl *api.Client) *imageNames {
 // maxImageQuestions bounds the requests for one list; further tasks show their digest.
 const maxImageQuestions = 50
 
-func (im *imageNames) learn(ctx context.Context, tasks []api.Task) {
-	for i := range tasks {
-		t := &tasks[i]
-		if im.byDigest[t.Digest] != "" || im.asked[t.Job+string(t.Digest)] || len(im.asked) >= maxImageQuestions {
-			continue
+// learn asks for the specs that a list needs and that are not known yet.
+func (im *imageNames) learn(ctx context.Context, list *api.TaskList) {
+	for i := range list.Tasks {
+		if t := &list.Tasks[i]; im.byDigest[t.Digest] == "" {
+			im.ask(ctx, t.Job, string(t.Digest))
 		}
-		im.asked[t.Job+string(t.Digest)] = true
-		d, err := im.cl.Job(ctx, t.Job, true)
-		if err != nil {
-			continue // a job that is gone: its tasks show digests
+	}
+	for _, b := range list.Blocked {
+		if im.byService[b.Job+"/"+b.Service] == "" {
+			im.ask(ctx, b.Job, b.Service)
 		}
-		for _, v := range append(d.Versions, d.Job) {
-			for _, svc := range v.Spec.Services {
-				im.byDigest[svc.Digest()] = svc.Image
-				im.byService[t.Job+"/"+svc.Name] = svc.Image
-			}
+	}
+}
+
+// ask learns all images of a job, once for each thing that it is asked for.
+func (im *imageNames) ask(ctx context.Context, jobName, thing string) {
+	if im.asked[jobName+"/"+thing] || len(im.asked) >= maxImageQuestions {
+		return
+	}
+	im.asked[jobName+"/"+thing] = true
+	d, err := im.cl.Job(ctx, jobName, true)
+	if err != nil {
+		return // a job that is gone: its tasks show digests
+	}
+	for _, v := range append(d.Versions, d.Job) {
+		for _, svc := range v.Spec.Services {
+			im.byDigest[svc.Digest()] = svc.Image
+			im.byService[jobName+"/"+svc.Name] = svc.Image
 		}
 	}
 }

@@ -18,13 +18,16 @@ func rmCommand() *cli.Command {
 }
 
 func remove(c *cli.Context, s *screen, cl *api.Client) error {
-	asked := map[string]bool{}
+	for _, name := range c.Args().Slice() { // before anything is removed: one of them may be a typing error
+		if _, err := cl.Job(c.Context, name, false); err != nil {
+			return err
+		}
+	}
 	return endJobs(c, s, cl, "removed", func(name string) error {
 		err := cl.RemoveJob(c.Context, name)
-		if asked[name] && job.KindOf(err) == job.NotFound {
-			return nil // the answer to the first try was lost, what it asked for was not
+		if job.KindOf(err) == job.NotFound {
+			return nil // an answer that was lost, to a try that was not
 		}
-		asked[name] = true
 		return err
 	})
 }

@@ -199,7 +199,7 @@ func sayChanges(s *screen, r *api.SubmitResult, changes job.Changes, known bool)
 // settle waits until a job is as it was just submitted, unless told otherwise.
 func settle(c *cli.Context, s *screen, cl *api.Client, r *api.SubmitResult) error {
 	if !c.Bool("detach") {
-		w := &waiter{s: s, cl: cl, submitted: r, timeout: c.Duration("timeout")}
+		w := &waiter{s: s, cl: cl, submitted: r, timeout: c.Duration("timeout"), quiet: c.Bool("json")}
 		if err := w.wait(c.Context); err != nil {
 			return err
 		}

@@ -82,7 +82,7 @@ func listTokens(c *cli.Context, s *screen, cl *api.Client) error {
 	for _, tok := range tokens {
 		left, of := "expired", "any"
 		if tok.Expires.After(now) {
-			left = age(tok.Expires.Sub(now))
+			left = age(tok.Expires.Sub(now).Round(time.Second))
 		}
 		if tok.MaxUses > 0 {
 			of = strconv.Itoa(tok.MaxUses)

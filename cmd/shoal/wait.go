@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ type waiter struct {
 	cl        *api.Client
 	submitted *api.SubmitResult
 	timeout   time.Duration
+	quiet     bool // say nothing on the screen's out when all is well: an answer for programs goes there
 
 	shown progress
 	since map[job.TaskID]time.Time // when a task was first seen to be held up
@@ -44,7 +46,9 @@ func (w *waiter) wait(ctx context.Context) error {
 	case len(o.troubles) > 0 && !o.healthy():
 		return w.failed(ctx, &o, "does not become healthy")
 	}
-	w.s.note("job %s is healthy: %d of %s ready after %s", name, o.ready, plural(o.want, "task"), millis(time.Since(begun)))
+	if !w.quiet {
+		w.s.printf("job %s: healthy, %d of %s ready after %s\n", name, o.ready, plural(o.want, "task"), millis(time.Since(begun)))
+	}
 	return nil
 }
 
@@ -71,6 +75,7 @@ func (w *waiter) follow(ctx context.Context) (outlook, error) {
 			continue
 		}
 		w.last = list
+		w.forget(&list)
 		o = judge(&w.submitted.Job.Spec, &list, w.heldUp)
 		w.shown.show(&o)
 		if o.healthy() || len(o.troubles) > 0 {
@@ -85,6 +90,15 @@ func (w *waiter) heldUp(t *api.Task) time.Duration {
 		w.since[t.ID] = time.Now()
 	}
 	return time.Since(w.since[t.ID])
+}
+
+// forget drops the tasks that nothing holds up any more.
+func (w *waiter) forget(list *api.TaskList) {
+	still := map[job.TaskID]bool{}
+	for i := range list.Tasks {
+		still[list.Tasks[i].ID] = held(&list.Tasks[i])
+	}
+	maps.DeleteFunc(w.since, func(id job.TaskID, _ time.Time) bool { return !still[id] })
 }
 
 const maxReasons = 10
