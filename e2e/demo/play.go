@@ -224,10 +224,10 @@ func (p *play) cutPower() error {
 		}
 	}
 	p.step("Cut the power of the machine that holds the leader")
-	p.tell(yellow, "%s leads the cluster and runs %s. Its cable goes and all of its processes are killed: now.", p.lost.Name, strings.Join(names, ", "))
 	survivor := p.otherThan(p.lost)
 	off := make(chan error, 1)
 	cut := time.Now()
+	p.tell(yellow, "%s leads the cluster and runs %s. At %s its cable goes and all of its processes are killed.", p.lost.Name, strings.Join(names, ", "), cut.Format("15:04:05.000"))
 	go func() { off <- p.lost.PowerOff() }()
 	err = p.await("the lost replicas to run again", func() bool {
 		p.reborn = p.replacements(survivor)
