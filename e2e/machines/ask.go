@@ -23,6 +23,9 @@ type Result struct {
 	Stdout, Stderr string
 }
 
+// Error makes a run that failed an error.
+func (r Result) Error() string { return r.String() }
+
 func (r Result) String() string {
 	return fmt.Sprintf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -14,7 +15,7 @@ import (
 // own (processes, mounts, cgroups) is ours by that mark, and only the rest is compared with what was there before.
 type ledger struct {
 	before map[string]bool
-	spaces map[string]bool // every namespace that was made, as /proc/PID/ns names it
+	spaces map[string]bool // the namespaces that were made and not let go, as /proc/PID/ns names them
 }
 
 // kinds of namespaces whose processes must not outlive the Net.
@@ -28,13 +29,40 @@ func newLedger() *ledger {
 	return l
 }
 
-// note remembers the namespaces of a process that we started, but for those that it shares with us.
-func (l *ledger) note(pid int) {
+// ownSpaces are the namespaces of a process that we started, but for those that it shares with us.
+func ownSpaces(pid int) []string {
+	var out []string
 	for _, k := range kinds {
-		theirs, ours := namespace(fmt.Sprint(pid), k), namespace("self", k)
-		if theirs != "" && theirs != ours {
-			l.spaces[theirs] = true
+		if theirs := namespace(strconv.Itoa(pid), k); theirs != "" && theirs != namespace("self", k) {
+			out = append(out, theirs)
 		}
+	}
+	return out
+}
+
+// note remembers the namespaces of a process that we started.
+func (n *Net) note(pid int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range ownSpaces(pid) {
+		n.ledger.spaces[s] = true
+	}
+}
+
+// letGo waits until nothing lives in the namespaces any more, and forgets them: the kernel gives their names to others.
+// If something does live on, they stay for Gone to tell.
+func (n *Net) letGo(spaces []string) {
+	l := &ledger{spaces: map[string]bool{}}
+	for _, s := range spaces {
+		l.spaces[s] = true
+	}
+	if await(5*time.Second, "", func() bool { return len(l.processes()) == 0 }) != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range spaces {
+		delete(n.ledger.spaces, s)
 	}
 }
 

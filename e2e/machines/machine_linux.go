@@ -70,6 +70,14 @@ func (m *Machine) makeDisk() error {
 	return unix.Mount("shoal-"+m.net.id, disk, "tmpfs", 0, fmt.Sprintf("size=%d", m.Options.DiskBytes))
 }
 
+// Wipe empties the disk of a machine whose agent does not run.
+func (m *Machine) Wipe() error {
+	if m.Running() {
+		return fmt.Errorf("wipe the disk of %s: its agent runs", m.Name)
+	}
+	return os.RemoveAll(m.DataDir())
+}
+
 func (m *Machine) removeDisk() error {
 	if m.Options.DiskBytes == 0 {
 		return nil
@@ -129,13 +137,16 @@ func (m *Machine) powerOffLocked() error {
 	}
 	// The cable first: dying processes would still send the ends of their connections.
 	_ = m.net.inSwitch("ip link del " + m.port) // not there if switching on failed
+	var spaces []string
 	if m.pid != 0 {
+		spaces = ownSpaces(m.pid)
 		_ = unix.Kill(m.pid, unix.SIGKILL) // the kernel kills the whole process namespace with its first process
 	}
 	err := m.init.kill()
 	if m.agent != nil {
 		<-m.agent.done
 	}
+	m.net.letGo(spaces)
 	m.init, m.pid, m.agent = nil, 0, nil
 	return errors.Join(err, removeCgroups(m.Cgroup()))
 }

@@ -86,13 +86,6 @@ func (n *Net) setUpSwitch() error {
 	return n.inSwitch("ip link add sw type bridge forward_delay 0 && ip link set sw up && ip link set lo up")
 }
 
-// note tells the ledger of a process with namespaces of ours.
-func (n *Net) note(pid int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.ledger.note(pid)
-}
-
 func (n *Net) inSwitch(script string) error {
 	return run("nsenter", "--net=/proc/"+strconv.Itoa(n.holder.PID)+"/ns/net", "sh", "-ec", script)
 }
@@ -131,7 +124,9 @@ func (n *Net) Close() error {
 	for _, m := range n.Machines() {
 		errs = append(errs, m.PowerOff(), m.removeDisk())
 	}
+	spaces := ownSpaces(n.holder.PID)
 	errs = append(errs, n.holder.kill(), n.removeDir())
+	n.letGo(spaces)
 	return errors.Join(errs...)
 }
 
