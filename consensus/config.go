@@ -51,6 +51,9 @@ type Config struct {
 	Timing Timing
 	// Logger takes changes and decisions; nil: slog.Default().
 	Logger *slog.Logger
+	// BeforeWrite is called before every write of the log, for tests of slow and failing disks: it may take its time, and
+	// its error is the write's. It must return when the log closes, or closing takes closeTimeout. nil: nothing.
+	BeforeWrite func(op string) error
 	// Stores replaces the files in Dir, for tests; all three or none. They are guarded in the same way.
 	Stores Stores
 }

@@ -16,10 +16,11 @@ import (
 // fsync, so a later one that succeeds proves nothing (Rebello et al., ATC'20).
 type disk struct {
 	dir     string
-	limit   time.Duration // a write that takes longer is a stall
-	closeCh chan struct{} // closed when the log closes
-	changed chan struct{} // cap 1: look at trouble again
-	spare   func() bool   // frees space set aside; false when there is none left
+	limit   time.Duration         // a write that takes longer is a stall
+	closeCh chan struct{}         // closed when the log closes
+	changed chan struct{}         // cap 1: look at trouble again
+	spare   func() bool           // frees space set aside; false when there is none left
+	before  func(op string) error // Config.BeforeWrite, may be nil
 
 	mu      sync.Mutex
 	pending map[uint64]pendingWrite
@@ -58,7 +59,14 @@ func (d *disk) write(op string, fn func() error) error {
 	end := d.begin(op)
 	defer end()
 	for {
-		err := guarded(fn)
+		err := guarded(func() error {
+			if d.before != nil {
+				if err := d.before(op); err != nil {
+					return err
+				}
+			}
+			return fn()
+		})
 		switch {
 		case err == nil:
 			d.setFull(nil)

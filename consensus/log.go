@@ -76,6 +76,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 		endCh:   make(chan struct{}),
 		endedCh: make(chan struct{}),
 	}
+	l.disk.before = cfg.BeforeWrite
 	if err := l.open(store); err != nil {
 		_ = cfg.Streams.Close()
 		if l.files != nil {

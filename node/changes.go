@@ -15,8 +15,27 @@ func (n *Node) Submit(ctx context.Context, key string, r api.SubmitRequest) (api
 	if err := r.Spec.Validate(); err != nil {
 		return api.SubmitResult{}, err
 	}
+	view := n.state.View()
+	resolveImages(view, &r.Spec)
+	if r.DryRun {
+		return dryRun(view, r.Spec), nil
+	}
 	res, err := n.propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, At: time.Now()})
 	return submitResult(res, err)
+}
+
+// dryRun tells what a submit would make of a job.
+func dryRun(view *state.View, spec job.Spec) api.SubmitResult {
+	res := api.SubmitResult{Job: job.Job{Name: spec.Name, Version: 1, Spec: spec}, Index: view.Index()}
+	if was := view.Job(spec.Name); was != nil {
+		changes := job.Diff(&was.Spec, &spec)
+		res.Unchanged = changes.Empty() && !was.Stopped
+		res.Job.Version = was.Version
+		if !res.Unchanged {
+			res.Job.Version++
+		}
+	}
+	return res
 }
 
 // Scale sets replicas of some services.

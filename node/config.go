@@ -57,6 +57,8 @@ type Config struct {
 	Machine func(MachineConfig) (*Machine, error)
 	// Underlay is the network below; nil: the real one. Tests hand in one of their own.
 	Underlay Underlay
+	// BeforeLogWrite is called before every write of the log, for tests of slow and failing disks; nil: nothing.
+	BeforeLogWrite func(op string) error
 	// Raft and Gossip timings; zero fields are the defaults.
 	Raft   consensus.Timing
 	Gossip gossip.Timing

@@ -140,6 +140,9 @@ func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) 
 	if err != nil {
 		return nil, kindly(err)
 	}
+	if err := n.tellImageNames(ctx, list); err != nil {
+		return nil, job.Errorf(job.KindOf(err), "the image is stored here, but the cluster could not be told what its name means now: %w; load it again then", err)
+	}
 	return viewImages(list), nil
 }
 
@@ -155,7 +158,10 @@ func (n *Node) PullImage(ctx context.Context, ref string, progress func(done, to
 	return viewImage(i), nil
 }
 
-// RemoveImage removes a name or an image from this node's store.
-func (n *Node) RemoveImage(_ context.Context, ref string) error {
-	return kindly(n.machine.Images.Remove(ref))
+// RemoveImage removes a name or an image from this node's store; a name means whatever its registry says again.
+func (n *Node) RemoveImage(ctx context.Context, ref string) error {
+	if err := n.machine.Images.Remove(ref); err != nil {
+		return kindly(err)
+	}
+	return n.forgetImageName(ctx, ref)
 }

@@ -120,12 +120,16 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 }
 
+// State is this node's copy of what the cluster agreed on: empty on a node that does not hold the log.
+func (n *Node) State() *state.Store { return n.state }
+
 // Started tells whether Run has got so far that the API's methods may be called.
 func (n *Node) Started() bool { return n.started.Load() }
 
 func (n *Node) openLog(m *mux) (*consensus.Log, error) {
 	l, err := consensus.Open(consensus.Config{
 		Dir: n.path(raftDir), Advertise: n.cfg.Advertise.String(), Streams: m.raft, Dial: n.peers.dialer(alpnRaft), Timing: n.cfg.Raft, Logger: n.log.With("part", "raft"),
+		BeforeWrite: n.cfg.BeforeLogWrite,
 	}, n.state)
 	if err != nil {
 		return nil, err

@@ -254,7 +254,7 @@ func (n *Node) Events(ctx context.Context, q api.EventQuery, emit func(job.Event
 			return nil
 		}
 		if err := n.state.WaitIndex(ctx, last+1); err != nil {
-			return nil //nolint:nilerr // the follower went away
+			return nil // the follower went away
 		}
 	}
 }

@@ -61,6 +61,15 @@ type Token struct {
 	Uses     int       `json:"uses,omitempty"`
 }
 
+// ImageName says which image a name means in the whole cluster, since somebody loaded one under it. A job that is
+// submitted by that name runs that image on every node, and another one only when it is submitted again.
+type ImageName struct {
+	Name   string    `json:"name"`   // full: "docker.io/library/web:1"
+	Digest string    `json:"digest"` // of the manifest: "sha256:…"
+	Node   NodeID    `json:"node"`   // where it was loaded
+	At     time.Time `json:"at"`
+}
+
 // Cluster is what all nodes agree on about the cluster itself.
 type Cluster struct {
 	ID      string       `json:"id"`

@@ -71,6 +71,12 @@ func (t *tx) apply(c Command) Result {
 	case Report:
 		t.at = c.At
 		return t.report(c)
+	case PutImage:
+		t.at = c.At
+		return t.putImage(c)
+	case RemoveImage:
+		t.at = c.At
+		return t.removeImage(c)
 	case Event:
 		t.at = c.At
 		t.event(c.Event)

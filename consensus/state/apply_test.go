@@ -432,3 +432,45 @@ func TestWaitIndex(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestNamesOfImages(t *testing.T) {
+	l := newLog(t).cluster()
+	name := func(n, digest string) job.ImageName { return job.ImageName{Name: n, Digest: digest, At: t0} }
+	l.do(PutImage{Images: []job.ImageName{name("web:1", "sha256:a"), name("db:1", "sha256:b")}, At: t0})
+	if r := l.do(PutImage{Images: []job.ImageName{name("web:1", "sha256:a")}, At: t0}); !r.Unchanged {
+		t.Error("the same name and digest again is a change")
+	}
+	l.do(PutImage{Images: []job.ImageName{name("web:1", "sha256:c")}, At: t0})
+	if got := l.s.View().Image("web:1"); got == nil || got.Digest != "sha256:c" {
+		t.Errorf("web:1 means %v, want the image loaded last", got)
+	}
+	l.fails(job.Invalid, PutImage{Images: []job.ImageName{name("", "sha256:a")}, At: t0})
+	l.do(RemoveImage{Name: "web:1", At: t0})
+	if r := l.do(RemoveImage{Name: "web:1", At: t0}); !r.Unchanged {
+		t.Error("removing what is not there is a change")
+	}
+	var b bytes.Buffer
+	if err := l.s.View().Persist(&b); err != nil {
+		t.Fatal(err)
+	}
+	again := New()
+	if err := again.Restore(&b); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.View().Images(); len(got) != 1 || got[0].Name != "db:1" {
+		t.Errorf("after a restore the names are %v", got)
+	}
+}
+
+func TestOldestNamesOfImagesGo(t *testing.T) {
+	l := newLog(t).cluster()
+	var many []job.ImageName
+	for i := range KeepImages + 2 {
+		many = append(many, job.ImageName{Name: fmt.Sprintf("i%d", i), Digest: "sha256:a", At: t0.Add(time.Duration(i) * time.Second)})
+	}
+	l.do(PutImage{Images: many, At: t0})
+	v := l.s.View()
+	if n := len(v.Images()); n != KeepImages || v.Image("i0") != nil || v.Image("i1") != nil || v.Image("i2") == nil {
+		t.Errorf("%d names are kept; the two oldest should have gone", n)
+	}
+}

@@ -39,6 +39,8 @@ const (
 	kindPlan          byte = 17
 	kindReport        byte = 18
 	kindEvent         byte = 19
+	kindPutImage      byte = 20
+	kindRemoveImage   byte = 21
 )
 
 // InitCluster makes the cluster. Conflict if there is one with another ID; the same ID again changes nothing.
@@ -209,6 +211,18 @@ type Event struct {
 	At    time.Time `json:"at"`
 }
 
+// PutImage says which images names mean from now on. At most KeepImages names are kept; the oldest go.
+type PutImage struct {
+	Images []job.ImageName `json:"images"`
+	At     time.Time       `json:"at"`
+}
+
+// RemoveImage makes a name mean whatever its registry says again. A name that means nothing is no error.
+type RemoveImage struct {
+	Name string    `json:"name"`
+	At   time.Time `json:"at"`
+}
+
 func (InitCluster) kind() byte   { return kindInitCluster }
 func (PutNode) kind() byte       { return kindPutNode }
 func (SetNodeLabels) kind() byte { return kindSetNodeLabels }
@@ -228,6 +242,8 @@ func (RemoveJob) kind() byte     { return kindRemoveJob }
 func (Plan) kind() byte          { return kindPlan }
 func (Report) kind() byte        { return kindReport }
 func (Event) kind() byte         { return kindEvent }
+func (PutImage) kind() byte      { return kindPutImage }
+func (RemoveImage) kind() byte   { return kindRemoveImage }
 
 // MaxCommandBytes bounds one encoded command.
 const MaxCommandBytes = 64 << 20
@@ -297,6 +313,10 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[Report](body)
 	case kindEvent:
 		return decodeAs[Event](body)
+	case kindPutImage:
+		return decodeAs[PutImage](body)
+	case kindRemoveImage:
+		return decodeAs[RemoveImage](body)
 	}
 	return nil, job.Errorf(job.Invalid, "decode command: unknown kind %d: this node's shoal is older than the leader's; upgrade it", raw[0])
 }

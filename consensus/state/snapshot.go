@@ -45,6 +45,7 @@ var snapshotTables = [...]struct {
 	{TableTokens, readRow[job.Token](TableTokens)},
 	{TableEvents, readRow[eventRow](TableEvents)},
 	{tableKeys, readRow[keyRow](tableKeys)},
+	{TableImages, readRow[job.ImageName](TableImages)},
 }
 
 func readRow[T any](table Table) func(*memdb.Txn, codec, []byte) error {

@@ -25,6 +25,7 @@ const (
 	TableTokens   Table = "tokens"   // job.Token
 	TableEvents   Table = "events"   // job.Event
 	tableKeys     Table = "keys"     // keyRow, never shown
+	TableImages   Table = "images"   // job.ImageName
 )
 
 // Bounds of what the state keeps.
@@ -32,6 +33,7 @@ const (
 	KeepVersions = 10     // of each job
 	KeepEvents   = 10_000 // of the cluster
 	KeepKeys     = 10_000 // idempotency keys
+	KeepImages   = 10_000 // names of images
 	KeepDead     = 3      // ended tasks of each slot
 	MaxMessage   = 512    // bytes of a status message, reason or cause
 )
@@ -159,6 +161,7 @@ func schema() *memdb.DBSchema {
 	add(TableEvents, "id", keyOf[eventRow](eventKey))
 	add(tableKeys, "id", keyOf[keyRow](func(k *keyRow) []byte { return strKey(k.Key) }))
 	add(tableKeys, "age", keyOf[keyRow](keyAge))
+	add(TableImages, "id", keyOf[job.ImageName](func(i *job.ImageName) []byte { return strKey(i.Name) }))
 	return s
 }
 

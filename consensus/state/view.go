@@ -132,6 +132,14 @@ func (v *View) Token(id string) *job.Token {
 	return first[job.Token](v.txn, TableTokens, "id", strKey(id))
 }
 
+// Image tells what a full image name means in the cluster, nil if nobody loaded one under it.
+func (v *View) Image(name string) *job.ImageName {
+	return first[job.ImageName](v.txn, TableImages, "id", strKey(name))
+}
+
+// Images lists all names that were loaded, sorted.
+func (v *View) Images() []*job.ImageName { return all[job.ImageName](v.txn, TableImages, "id", nil) }
+
 // EventFilter selects events; zero fields select all. A task's filter also selects events of its node that explain it
 // (they carry no task) when Node is given too: set both to have either.
 type EventFilter struct {

@@ -78,6 +78,8 @@ type Backend interface {
 	Renew(ctx context.Context, c Caller, r RenewRequest) (RenewResponse, error)
 	Register(ctx context.Context, c Caller, r RegisterRequest) error
 	Report(ctx context.Context, c Caller, r ReportRequest) error
+	NameImages(ctx context.Context, r ImageNamesRequest) error
+	UnnameImage(ctx context.Context, name string) error
 	// Feed calls emit with frames until ctx ends or emit fails. Unavailable when this node does not hold the log.
 	Feed(ctx context.Context, node job.NodeID, emit func(FeedFrame) error) error
 	Probe(ctx context.Context, addr string) (ProbeResult, error)

@@ -431,6 +431,16 @@ func (c *Client) Report(ctx context.Context, r ReportRequest) error {
 	return c.do(ctx, "POST", "/v1/report", nil, r, nil, "")
 }
 
+// NameImages tells the cluster what names of images mean from now on.
+func (c *Client) NameImages(ctx context.Context, r ImageNamesRequest) error {
+	return c.do(ctx, "POST", "/v1/imagenames", nil, r, nil, "")
+}
+
+// UnnameImage makes a name mean whatever its registry says again.
+func (c *Client) UnnameImage(ctx context.Context, name string) error {
+	return c.do(ctx, "DELETE", "/v1/imagenames", url.Values{"name": {name}}, nil, nil, "")
+}
+
 // Feed follows a node's feed until ctx ends or the stream breaks.
 func (c *Client) Feed(ctx context.Context, node job.NodeID, emit func(FeedFrame) error) error {
 	err := readStream(ctx, c, "GET", "/v1/feed", url.Values{"node": {string(node)}}, emit)

@@ -35,6 +35,19 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	done(w, s.backend.Register(r.Context(), callerOf(r), req))
 }
 
+func (s *Server) nameImages(w http.ResponseWriter, r *http.Request) {
+	var req ImageNamesRequest
+	if err := decode(r, maxJobBytes, &req); err != nil {
+		writeError(w, err)
+		return
+	}
+	done(w, s.backend.NameImages(r.Context(), req))
+}
+
+func (s *Server) unnameImage(w http.ResponseWriter, r *http.Request) {
+	done(w, s.backend.UnnameImage(r.Context(), r.URL.Query().Get("name")))
+}
+
 func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	var req ReportRequest
 	if err := decode(r, maxReportBytes, &req); err != nil {

@@ -39,6 +39,8 @@ type SubmitRequest struct {
 	Spec job.Spec `json:"spec"`
 	// IfVersion refuses the submit (job.Conflict) unless the job is at this version; 0 means that it must not exist.
 	IfVersion *uint64 `json:"ifVersion,omitempty"`
+	// DryRun changes nothing; the result's Job carries the spec as it would be submitted, with names of images resolved.
+	DryRun bool `json:"dryRun,omitempty"`
 }
 
 // SubmitResult tells what a submit or scale did.
@@ -280,6 +282,11 @@ type RenewResponse struct {
 type ReportRequest struct {
 	Node     job.NodeID   `json:"node"`
 	Statuses []job.Status `json:"statuses"`
+}
+
+// ImageNamesRequest says what names of images mean from now on, because a node loaded them.
+type ImageNamesRequest struct {
+	Images []job.ImageName `json:"images"`
 }
 
 // RegisterRequest tells the cluster what a node is now (address, capacity, version), each time that its agent starts.

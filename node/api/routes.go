@@ -68,6 +68,8 @@ var Routes = []Route{
 	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
 	{"POST", "/v1/renew", NodeOnly, AtLeader, (*Server).renew},
 	{"POST", "/v1/register", NodeOnly, AtLeader, (*Server).register},
+	{"POST", "/v1/imagenames", NodeOnly, AtLeader, (*Server).nameImages},
+	{"DELETE", "/v1/imagenames", NodeOnly, AtLeader, (*Server).unnameImage},
 	{"POST", "/v1/report", NodeOnly, AtLeader, (*Server).report},
 	{"GET", "/v1/feed", NodeOnly, Here, (*Server).feed},
 	{"GET", "/v1/probe", NodeOnly, Here, (*Server).probe},
