@@ -43,7 +43,7 @@ var table = map[string][]string{
 		"runtime", "runtime/image", "runtime/network", "runtime/volume",
 	},
 	"node/nodetest": {
-		"consensus/job", "gossip/gossiptest", "node", "node/api", "runtime", "runtime/fake", "runtime/image", "runtime/network",
+		"consensus/job", "consensus/state", "gossip/gossiptest", "node", "node/api", "runtime", "runtime/fake", "runtime/image", "runtime/network",
 	},
 	"cmd/shoal": {
 		"consensus/job", "consensus/job/compose", "node", "node/api", "runtime", "runtime/container", "runtime/image", "runtime/network", "runtime/volume",

@@ -24,6 +24,8 @@ type Network struct {
 	groups    map[netip.Addr]int // set by Partition; hosts in none are in group 0
 	down      map[netip.Addr]bool
 	cuts      map[[2]netip.Addr]bool // one way, from first to second
+	noStreams map[[2]netip.Addr]bool // likewise, of streams only
+	retries   float64                // how often a segment of a stream is lost
 	packets   map[netip.AddrPort]*packetConn
 	listeners map[netip.AddrPort]*listener
 	flows     map[*flow]struct{}
@@ -39,6 +41,7 @@ func NewNetwork(seed uint64) *Network {
 		groups:    map[netip.Addr]int{},
 		down:      map[netip.Addr]bool{},
 		cuts:      map[[2]netip.Addr]bool{},
+		noStreams: map[[2]netip.Addr]bool{},
 		packets:   map[netip.AddrPort]*packetConn{},
 		listeners: map[netip.AddrPort]*listener{},
 		flows:     map[*flow]struct{}{},
@@ -48,6 +51,27 @@ func NewNetwork(seed uint64) *Network {
 
 // SetLoss makes every packet get lost with the given probability. Streams are not affected.
 func (n *Network) SetLoss(probability float64) { n.change(func() { n.loss = probability }) }
+
+// SetStreamLoss makes every segment of a stream, those of its handshake included, get lost with the given probability.
+// What is lost is sent again, as TCP does: so streams lose time, and nothing else.
+func (n *Network) SetStreamLoss(probability float64) { n.change(func() { n.retries = probability }) }
+
+// Retransmission timeouts as Linux has them: of a SYN, and the least of data; each further one takes twice as long.
+const (
+	firstSYN  = time.Second
+	firstData = 200 * time.Millisecond
+	maxTries  = 6
+)
+
+// resendDelay is how long the lost tries of one segment take.
+func (n *Network) resendDelay(first time.Duration) (d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := 0; i < maxTries && n.retries > 0 && n.random.Float64() < n.retries; i++ {
+		d += first << i
+	}
+	return d
+}
 
 // SetLatency makes packets, stream data and dials take so long one way. The default is none.
 func (n *Network) SetLatency(d time.Duration) { n.change(func() { n.latency = d }) }
@@ -70,11 +94,17 @@ func (n *Network) Cut(from, to netip.Addr) {
 	n.change(func() { n.cuts[[2]netip.Addr{from, to}] = true })
 }
 
+// CutStreams stops the streams from from to to, and only that direction; packets pass.
+func (n *Network) CutStreams(from, to netip.Addr) {
+	n.change(func() { n.noStreams[[2]netip.Addr{from, to}] = true })
+}
+
 // Heal ends all partitions and cuts. Hosts that are down stay down.
 func (n *Network) Heal() {
 	n.change(func() {
 		n.groups = map[netip.Addr]int{}
 		n.cuts = map[[2]netip.Addr]bool{}
+		n.noStreams = map[[2]netip.Addr]bool{}
 	})
 }
 
@@ -118,11 +148,11 @@ func (n *Network) change(f func()) {
 	}
 }
 
-// reaches tells whether what from sends arrives at to.
+// reaches tells whether what from streams arrives at to.
 func (n *Network) reaches(from, to netip.Addr) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.reachesLocked(from, to)
+	return n.reachesLocked(from, to) && !n.noStreams[[2]netip.Addr{from, to}]
 }
 
 func (n *Network) reachesLocked(from, to netip.Addr) bool {

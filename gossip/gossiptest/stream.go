@@ -104,6 +104,7 @@ func (n *Network) Dial(ctx context.Context, from netip.Addr, addr string) (net.C
 	local := &conn{in: back, out: there, local: src, remote: to, read: newDeadline(), write: newDeadline()}
 	remote := &conn{in: there, out: back, local: to, remote: src, read: newDeadline(), write: newDeadline()}
 
+	roundTrip += n.resendDelay(firstSYN)
 	if err := there.waitUp(ctx, back, roundTrip); err != nil {
 		local.abort(err)
 		return fail(err)
@@ -316,6 +317,7 @@ func (f *flow) write(b []byte, d deadline) (int, error) {
 	f.net.mu.Lock()
 	latency := f.net.latency
 	f.net.mu.Unlock()
+	latency += f.net.resendDelay(firstData)
 	written := 0
 	for {
 		select {
