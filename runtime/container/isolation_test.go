@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"shoal/runtime"
 	"shoal/runtime/image"
 	"shoal/runtime/volume"
@@ -109,6 +111,14 @@ func TestMounts(t *testing.T) {
 	})
 	host := t.TempDir()
 	os.Chmod(host, 0o755)
+	below := filepath.Join(host, "below")
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", below, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(below, 0) })
 	mounts := []runtime.Mount{
 		{Type: runtime.MountBind, Source: host, Target: "/host/ro", ReadOnly: true},
 		{Type: runtime.MountBind, Source: filepath.Join(host, "new"), Target: "/host/rw", CreateHostPath: true},
@@ -117,9 +127,9 @@ func TestMounts(t *testing.T) {
 		{Type: runtime.MountTmpfs, Target: "/scratch", SizeBytes: 1 << 20, Mode: 0o750},
 	}
 	spec := runtime.Spec{ID: "mounts", Image: "docker.io/library/data:1", Mounts: mounts, ReadOnly: true}
-	out, code := r.output(spec, "exec 2>&1; touch /host/ro/x; touch /host/rw/y && echo ok; cat /data/link; stat -c '%u %g %a' /data/sub/file; "+
+	out, code := r.output(spec, "exec 2>&1; touch /host/ro/x; touch /host/ro/below/x; touch /host/rw/y && echo ok; cat /data/link; stat -c '%u %g %a' /data/sub/file; "+
 		"echo changed > /data/sub/file; stat -c %a /scratch; df -k /scratch | tail -1 | awk '{print $2}'; touch /x; cat /anon/seed; echo x > /anon/y; ls /data2")
-	want := "touch: /host/ro/x: Read-only file system\nok\nfrom image\n1000 1001 640\n750\n1024\ntouch: /x: Read-only file system\nseed"
+	want := "touch: /host/ro/x: Read-only file system\ntouch: /host/ro/below/x: Read-only file system\nok\nfrom image\n1000 1001 640\n750\n1024\ntouch: /x: Read-only file system\nseed"
 	if out != want || code != 0 {
 		t.Errorf("got %q (%d), want %q", out, code, want)
 	}
@@ -288,5 +298,23 @@ func TestCapabilitiesOfSpec(t *testing.T) {
 		if out != "CapEff:\t"+c.want {
 			t.Errorf("add %v, drop %v: %q, want %s", c.add, c.drop, out, c.want)
 		}
+	}
+}
+
+// A stream that does not block makes programs fail that never expected it; and stdin, when asked for, stays open.
+func TestStreamsBlockAndStdinStaysOpen(t *testing.T) {
+	r := newRig(t)
+	r.run(runtime.Spec{ID: "in", Stdin: true, Command: []string{"sh", "-c", "cat /proc/self/fdinfo/0 /proc/self/fdinfo/1 /proc/self/fdinfo/2 | grep flags; read line; echo ended"}})
+	r.eventually("told", func() bool { return len(r.lines("in", runtime.LogQuery{})) >= 3 })
+	for _, l := range r.lines("in", runtime.LogQuery{}) {
+		var flags int
+		if _, err := fmt.Sscanf(l, "flags: %o", &flags); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("%q: not a stream that blocks", l)
+		}
+	}
+	out, _ := r.exec("in", "sh", "-c", "grep flags /proc/self/fdinfo/1; grep State /proc/1/status")
+	var flags int
+	if _, err := fmt.Sscanf(out, "flags: %o", &flags); err != nil || flags&unix.O_NONBLOCK != 0 || !strings.Contains(out, "S (sleeping)") {
+		t.Errorf("exec tells %q", out)
 	}
 }

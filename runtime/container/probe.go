@@ -27,17 +27,20 @@ func Probe() []Feature {
 		{"openat2", hasOpenat2(), "everything: paths in images are resolved with openat2 (Linux 5.6)"},
 		{"seccomp", hasSeccomp(), "the filter of system calls; containers do not start with it"},
 		{"overlay lowerdir+", hasLowerdirPlus(), "images of more than about 150 layers (Linux 6.5)"},
+		{"mount_setattr", hasMountSetattr(), "read-only for what is mounted below a read-only bind mount (Linux 5.12)"},
 		{"CAP_SYS_RESOURCE", hasCapability(unix.CAP_SYS_RESOURCE), "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
 		{"swap accounting", hasController("memory") && swapAccounted(), "the limit on swap: a container may swap beyond its memory limit"},
 	}
 	for _, t := range []configs.NamespaceType{configs.NEWNS, configs.NEWPID, configs.NEWNET, configs.NEWIPC, configs.NEWUTS} {
 		out = append(out, Feature{"namespace " + strings.ToLower(strings.TrimPrefix(string(t), "NEW")), configs.IsNamespaceSupported(t), "everything: containers have namespaces of their own"})
 	}
-	for controller, lost := range map[string]string{
-		"cpu": "cpu limits", "memory": "memory limits, and the news of lack of memory", "pids": "limits on processes",
-		"freezer": "killing processes that somebody froze",
+	for _, c := range []struct{ name, lost string }{
+		{"cpu", "cpu limits"},
+		{"memory", "memory limits, and the news of lack of memory"},
+		{"pids", "limits on processes"},
+		{"freezer", "killing processes that somebody froze"},
 	} {
-		out = append(out, Feature{"cgroup " + controller, hasController(controller), lost})
+		out = append(out, Feature{"cgroup " + c.name, hasController(c.name), c.lost})
 	}
 	if !cgroups.IsCgroup2UnifiedMode() {
 		out = append(out, Feature{"cgroup devices", hasController("devices"), "everything: containers must be kept from devices"})

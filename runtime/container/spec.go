@@ -241,8 +241,16 @@ func bindMount(source, target string, readOnly bool) specs.Mount {
 	options := []string{"rbind", "rprivate"}
 	if readOnly {
 		options = append(options, "ro")
+		if hasMountSetattr() {
+			options = append(options, "rro") // what is mounted below the source as well
+		}
 	}
 	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: options}
+}
+
+// hasMountSetattr is false before Linux 5.12; a read-only bind mount then leaves writable what is mounted below its source.
+func hasMountSetattr() bool {
+	return unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}) != unix.ENOSYS
 }
 
 func tmpfsMount(target string, m runtime.Mount) specs.Mount {
