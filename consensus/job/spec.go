@@ -61,7 +61,7 @@ type Service struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	WorkingDir string            `json:"workingDir,omitempty"`
 	User       string            `json:"user,omitempty"`
-	Hostname   string            `json:"hostname,omitempty"` // "": "<service>.<slot>"
+	Hostname   string            `json:"hostname,omitempty"` // "": "<service>-<slot>"
 	TTY        bool              `json:"tty,omitempty"`
 	Stdin      bool              `json:"stdin,omitempty"`
 	Init       bool              `json:"init,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"shoal/consensus/job"
 	"shoal/runtime"
@@ -49,7 +50,7 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 		ID: runtime.ID(t.ID), Name: t.Name(), Labels: labels,
 		Image: s.Image, Entrypoint: s.Entrypoint, Command: s.Command,
 		Env:        slices.Concat(s.Env, env),
-		WorkingDir: s.WorkingDir, User: s.User, Hostname: s.Hostname,
+		WorkingDir: s.WorkingDir, User: s.User, Hostname: hostname(t, s),
 		TTY: s.TTY, Stdin: s.Stdin, Init: s.Init, ReadOnly: s.ReadOnly,
 		StopSignal: s.StopSignal, StopGrace: s.StopGrace,
 		Mounts: mounts(t.ID, s.Mounts), CapAdd: s.CapAdd, CapDrop: s.CapDrop,
@@ -60,6 +61,15 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 		Ports: ports(s.Ports),
 		Log:   runtime.LogLimits{MaxBytes: s.Log.MaxBytes, MaxFiles: s.Log.MaxFiles},
 	}
+}
+
+// hostname is the task's name without a dot: what follows a dot would be the domain in which glibc and Go look up short
+// names first, so that in client.2 the name "web" would mean web.2 alone.
+func hostname(t *job.Task, s *job.Service) string {
+	if s.Hostname != "" {
+		return s.Hostname
+	}
+	return strings.ReplaceAll(t.Name(), ".", "-")
 }
 
 // mounts names anonymous volumes after the task, so that a restart in place finds its own again.

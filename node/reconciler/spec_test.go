@@ -33,7 +33,7 @@ func TestSpec(t *testing.T) {
 		{
 			name:    "least",
 			service: job.Service{Image: "web:1"},
-			want:    runtime.Spec{ID: "abc", Name: "web.2", Labels: labels(), Image: "web:1"},
+			want:    runtime.Spec{ID: "abc", Name: "web.2", Labels: labels(), Image: "web:1", Hostname: "web-2"},
 		},
 		{
 			name: "everything",
