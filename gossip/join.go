@@ -100,10 +100,10 @@ func (p *Pool) joinOne(addr netip.AddrPort) error {
 	return err
 }
 
-// Rejoin makes the pool look for lost peers for as long as it runs: at each RejoinInterval it tries to join with some
-// of the addresses that known returns (host:port) and of the dead members, leaving out those that are here. Without it
-// two halves of a healed partition never find each other again. known must not block; it may be nil. A second call
-// replaces it.
+// Rejoin makes the pool look for lost peers for as long as it runs: at once, and then at each RejoinInterval, it tries to
+// join with some of the addresses that known returns (host:port) and of the dead members, leaving out those that are
+// here. Without it two halves of a healed partition never find each other again. known must not block; it may be nil. A
+// second call replaces it.
 func (p *Pool) Rejoin(known func() []string) {
 	if known == nil {
 		known = func() []string { return nil }
@@ -113,9 +113,15 @@ func (p *Pool) Rejoin(known func() []string) {
 	p.mu.Unlock()
 }
 
+// firstRejoin is the mean time to the second attempt; from there it doubles up to RejoinInterval.
+const firstRejoin = 200 * time.Millisecond
+
+// rejoinLoop tries at once, and often in the beginning: who was just started knows nobody, and when all machines come
+// back together the first attempts find nobody.
 func (p *Pool) rejoinLoop(ctx context.Context) {
-	for {
-		mean := p.cfg.Timing.RejoinInterval
+	for mean := firstRejoin; ; mean *= 2 {
+		p.rejoinOnce(ctx)
+		mean = min(mean, p.cfg.Timing.RejoinInterval)
 		timer := time.NewTimer(mean/2 + rand.N(mean))
 		select {
 		case <-timer.C:
@@ -123,7 +129,6 @@ func (p *Pool) rejoinLoop(ctx context.Context) {
 			timer.Stop()
 			return
 		}
-		p.rejoinOnce(ctx)
 	}
 }
 
