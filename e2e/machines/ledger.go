@@ -111,10 +111,13 @@ func (n *Net) left() []string {
 	return out
 }
 
-// processes lists those that live in a namespace of the Net.
+// processes lists those that live in a namespace of the Net. The dead that only wait to be reaped do not.
 func (l *ledger) processes() []string {
 	var out []string
 	for _, pid := range pids() {
+		if n, _ := strconv.Atoi(pid); begun(n) == "" {
+			continue
+		}
 		for _, k := range kinds {
 			if l.spaces[namespace(pid, k)] {
 				comm, _ := os.ReadFile("/proc/" + pid + "/comm") // for people only
