@@ -66,13 +66,22 @@ const (
 // persist tries until it works, as long as the agent itself answers and only the cluster cannot: an election takes a
 // moment. do must be safe to repeat.
 func persist(ctx context.Context, s *screen, cl *api.Client, do func() error) error {
+	return tryAgain(ctx, s, do, func() bool {
+		_, err := cl.Status(ctx)
+		return err == nil
+	})
+}
+
+// outlast is persist for who has had answers already: also the agent may go for a moment, such as for an upgrade.
+func outlast(ctx context.Context, s *screen, do func() error) error {
+	return tryAgain(ctx, s, do, func() bool { return true })
+}
+
+func tryAgain(ctx context.Context, s *screen, do func() error, sensible func() bool) error {
 	deadline := time.Now().Add(retryFor)
 	for told := false; ; {
 		err := do()
-		if job.KindOf(err) != job.Unavailable || ctx.Err() != nil || time.Now().After(deadline) {
-			return err
-		}
-		if _, gone := cl.Status(ctx); gone != nil {
+		if job.KindOf(err) != job.Unavailable || ctx.Err() != nil || time.Now().After(deadline) || !sensible() {
 			return err
 		}
 		if !told {

@@ -26,7 +26,7 @@ func (e *ending) wait(ctx context.Context) error {
 	q, before := e.query, -1
 	for {
 		var list api.TaskList
-		err := persist(bounded, e.s, e.cl, func() (err error) {
+		err := outlast(bounded, e.s, func() (err error) {
 			list, err = e.cl.Tasks(bounded, q)
 			return err
 		})

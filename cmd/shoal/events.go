@@ -54,8 +54,11 @@ func events(c *cli.Context, s *screen, cl *api.Client) error {
 		case !q.Follow, err != nil && job.KindOf(err) != job.Unavailable:
 			return err
 		}
-		// The stream broke: go on after the last event, unless the agent is gone for good.
-		if err := persist(c.Context, s, cl, func() error { _, err := cl.Status(c.Context); return err }); err != nil {
+		// The stream broke: go on after the last event, unless the agent was never there or is gone for good.
+		if err != nil && q.After == 0 {
+			return err
+		}
+		if err := outlast(c.Context, s, func() error { _, err := cl.Status(c.Context); return err }); err != nil {
 			return err
 		}
 		if err := pause(c.Context, retryPause); err != nil {

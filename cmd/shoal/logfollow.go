@@ -40,10 +40,16 @@ func (f *follower) run(ctx context.Context) error {
 	q := api.TaskQuery{All: true}
 	for first := true; ; first = false {
 		var list api.TaskList
-		err := persist(ctx, f.s, f.cl, func() (err error) {
+		ask := func() (err error) {
 			list, err = f.cl.Tasks(ctx, q)
 			return err
-		})
+		}
+		var err error
+		if first {
+			err = persist(ctx, f.s, f.cl, ask)
+		} else {
+			err = outlast(ctx, f.s, ask)
+		}
 		if ctx.Err() != nil {
 			return nil // Ctrl-C is how following ends
 		}

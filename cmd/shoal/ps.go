@@ -83,10 +83,16 @@ func watchTasks(c *cli.Context, s *screen, cl *api.Client, q api.TaskQuery) erro
 	images := newImages(cl)
 	for {
 		var list api.TaskList
-		err := persist(c.Context, s, cl, func() (err error) {
+		ask := func() (err error) {
 			list, err = cl.Tasks(c.Context, q)
 			return err
-		})
+		}
+		var err error
+		if q.After == 0 {
+			err = persist(c.Context, s, cl, ask)
+		} else {
+			err = outlast(c.Context, s, ask)
+		}
 		if c.Context.Err() != nil {
 			return nil // Ctrl-C is how a watch ends
 		}

@@ -61,7 +61,7 @@ func (w *waiter) follow(ctx context.Context) (outlook, error) {
 	}
 	for {
 		var list api.TaskList
-		err := persist(ctx, w.s, w.cl, func() (err error) {
+		err := outlast(ctx, w.s, func() (err error) {
 			list, err = w.cl.Tasks(ctx, q)
 			return err
 		})
