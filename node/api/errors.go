@@ -25,7 +25,14 @@ var httpStatus = map[job.Kind]int{
 	job.Internal:    http.StatusInternalServerError,
 }
 
-func toWire(err error) *Error { return &Error{Kind: job.KindOf(err), Message: err.Error()} }
+// toWire gives every error a kind of ours: one that a newer node made up would have no status here.
+func toWire(err error) *Error {
+	e := &Error{Kind: job.KindOf(err), Message: err.Error()}
+	if httpStatus[e.Kind] == 0 {
+		e.Kind = job.Internal
+	}
+	return e
+}
 
 func (e *Error) err() error { return &job.Error{Kind: e.Kind, Message: e.Message} }
 
@@ -42,6 +49,9 @@ func readError(resp *http.Response) error {
 	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxErrorBytes)).Decode(&e); err != nil || e.Message == "" {
 		return job.Errorf(kindOfStatus(resp.StatusCode), "%s %s: the node answered %s without an explanation", resp.Request.Method, resp.Request.URL.Path, resp.Status)
 	}
+	if httpStatus[e.Kind] == 0 {
+		e.Kind = kindOfStatus(resp.StatusCode)
+	}
 	return e.err()
 }
 
@@ -57,14 +67,24 @@ func kindOfStatus(status int) job.Kind {
 	return job.Internal
 }
 
+// byPerson tells whether people wrote the body, though nodes may have passed it on. A machine that joins has no
+// certificate yet, but is none of them.
+func byPerson(r *http.Request) bool {
+	return r.Pattern != "POST /v1/join" && (callerOf(r).Node == "" || r.Header.Get(headerForwarded) != "")
+}
+
 // decode reads a JSON body of at most limit bytes into v. People's typos are refused; nodes may be of a newer version
 // and say more than this one understands.
 func decode(r *http.Request, limit int64, v any) error {
 	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, limit))
-	if callerOf(r).Node == "" {
+	if byPerson(r) {
 		d.DisallowUnknownFields()
 	}
-	if err := d.Decode(v); err != nil {
+	err := d.Decode(v)
+	if err == nil && d.More() {
+		err = errors.New("there is more after its end")
+	}
+	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
 			return job.Errorf(job.Invalid, "%s %s: the body is larger than %d bytes", r.Method, r.URL.Path, limit)

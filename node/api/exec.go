@@ -1,24 +1,22 @@
 package api
 
 import (
-	"bufio"
-	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"sync"
-
-	"shoal/consensus/job"
 )
 
 // After the upgrade to execProtocol both ends speak frames: one byte of kind, four of length (big endian), the payload.
+//
+// The server always reads on, whatever the process does, because only so does it notice that the client is gone. What
+// the process has not read yet is held for it, so a client may have no more than stdinWindow bytes of stdin under way: it
+// starts with that much credit, and gets more by frameCredit as the process reads.
 const (
 	execProtocol  = "shoal-exec/1"
 	maxFrameBytes = 64 << 10
+	stdinWindow   = 1 << 20
 )
 
 const (
@@ -28,6 +26,7 @@ const (
 	frameResize = 'r' // client: Size
 	frameStdout = 'o' // server
 	frameStderr = 'E' // server
+	frameCredit = 'c' // server: so many more bytes of stdin may be sent, four bytes, big endian
 	frameExit   = 'x' // server, last: execExit
 )
 
@@ -116,174 +115,4 @@ func (s streamWriter) Write(p []byte) (int, error) {
 		p = p[n:]
 	}
 	return total, nil
-}
-
-func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Upgrade") != execProtocol {
-		writeError(w, job.Errorf(job.Invalid, "exec: the connection must ask for an upgrade to %s", execProtocol))
-		return
-	}
-	ctx := r.Context()
-	conn, buf, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		writeError(w, job.Errorf(job.Invalid, "exec: it takes HTTP/1.1: %w", err))
-		return
-	}
-	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", execProtocol); err != nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a hijacked request has no end of its own
-	defer cancel()
-	out := &frameWriter{w: conn}
-	session, pump, err := readStart(buf.Reader, out)
-	if err != nil {
-		_ = out.writeJSON(frameExit, execExit{Code: -1, Error: toWire(err)})
-		return
-	}
-	go func() {
-		pump() // ends when the client is gone
-		cancel()
-	}()
-	code, err := s.backend.Exec(ctx, r.PathValue("task"), session)
-	if stdin, ok := session.Stdin.(io.Closer); ok {
-		_ = stdin.Close() // frees a pump that waits for a process that is gone
-	}
-	exit := execExit{Code: code}
-	if err != nil {
-		exit.Error = toWire(err)
-	}
-	_ = out.writeJSON(frameExit, exit) // the client is gone if this fails
-}
-
-// readStart reads the first frame and gives the session and the loop that feeds it with the client's later frames.
-func readStart(in *bufio.Reader, out *frameWriter) (*ExecSession, func(), error) {
-	kind, payload, err := readFrame(in)
-	if err != nil {
-		return nil, nil, err
-	}
-	if kind != frameStart {
-		return nil, nil, job.Errorf(job.Invalid, "exec stream: it begins with a frame of kind %q", kind)
-	}
-	s := &ExecSession{Stdout: streamWriter{out, frameStdout}, Stderr: streamWriter{out, frameStderr}}
-	if err := json.Unmarshal(payload, &s.ExecRequest); err != nil {
-		return nil, nil, job.Errorf(job.Invalid, "exec stream: its first frame is not a request: %w", err)
-	}
-	if len(s.Args) == 0 {
-		return nil, nil, job.Errorf(job.Invalid, "exec: no command given")
-	}
-	resize := make(chan Size, 1)
-	s.Resize = resize
-	if s.Size != nil {
-		resize <- *s.Size
-	}
-	var stdin *io.PipeWriter
-	if s.ExecRequest.Stdin {
-		pr, pw := io.Pipe()
-		s.Stdin, stdin = pr, pw
-	}
-	return s, func() { pumpClient(in, stdin, resize) }, nil
-}
-
-func pumpClient(in io.Reader, stdin *io.PipeWriter, resize chan Size) {
-	defer close(resize)
-	defer func() {
-		if stdin != nil {
-			_ = stdin.CloseWithError(io.ErrUnexpectedEOF)
-		}
-	}()
-	for {
-		kind, payload, err := readFrame(in)
-		if err != nil {
-			return
-		}
-		switch kind {
-		case frameStdin:
-			if stdin != nil {
-				_, _ = stdin.Write(payload) // an exec that no longer reads
-			}
-		case frameEOF:
-			if stdin != nil {
-				_ = stdin.Close()
-			}
-		case frameResize:
-			var size Size
-			if json.Unmarshal(payload, &size) != nil {
-				continue
-			}
-			select { // only the latest size counts
-			case <-resize:
-			default:
-			}
-			resize <- size
-		}
-	}
-}
-
-// ClientExec is the client's end. Stdin nil sends none; Resize may be nil.
-type ClientExec struct {
-	ExecRequest
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	Resize         <-chan Size
-}
-
-// runClient speaks the client's side on an upgraded connection until the exit frame.
-func (e *ClientExec) runClient(conn net.Conn, in io.Reader) (int, error) {
-	e.ExecRequest.Stdin = e.Stdin != nil
-	out := &frameWriter{w: conn}
-	if err := out.writeJSON(frameStart, e.ExecRequest); err != nil {
-		return -1, err
-	}
-	if e.Stdin != nil {
-		go func() {
-			_, _ = io.Copy(streamWriter{out, frameStdin}, e.Stdin) // ends with the connection
-			_ = out.write(frameEOF, nil)
-		}()
-	}
-	finished := make(chan struct{})
-	defer close(finished)
-	if e.Resize != nil {
-		go func() {
-			for {
-				select {
-				case size, ok := <-e.Resize:
-					if !ok {
-						return
-					}
-					_ = out.writeJSON(frameResize, size)
-				case <-finished:
-					return
-				}
-			}
-		}()
-	}
-	return e.readOutput(in)
-}
-
-func (e *ClientExec) readOutput(in io.Reader) (int, error) {
-	for {
-		kind, payload, err := readFrame(in)
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return -1, job.Errorf(job.Unavailable, "exec: the connection to the task's node broke: %w", err)
-		}
-		switch kind {
-		case frameStdout:
-			_, _ = e.Stdout.Write(payload)
-		case frameStderr:
-			_, _ = e.Stderr.Write(payload)
-		case frameExit:
-			var exit execExit
-			if err := json.Unmarshal(payload, &exit); err != nil {
-				return -1, err
-			}
-			if exit.Error != nil {
-				return exit.Code, exit.Error.err()
-			}
-			return exit.Code, nil
-		}
-	}
 }

@@ -2,7 +2,7 @@ package api
 
 import (
 	"context"
-	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -27,7 +27,7 @@ func (s *Server) atLeader(route Route, w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get(headerForwarded) != "" || route.Access == NodeOnly: // a node speaks for itself, never through another
 		writeError(w, job.Errorf(job.Unavailable, "the leader is at %s, not here; try again there", addr))
 	default:
-		s.forward(addr, w, r)
+		s.forward(addr, answerPatience, nil, w, r)
 	}
 }
 
@@ -53,26 +53,48 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 	b := s.backend
 	addr, _, self, ok := b.Leader()
 	forwarded := r.Header.Get(headerForwarded) != ""
+	lastKnown := func() { // a reader is better served by what was known than by nothing
+		switch {
+		case b.HasState():
+			route.handle(s, w, markStale(r))
+		case !forwarded && b.Holder() != "":
+			s.forward(b.Holder(), answerPatience, nil, w, r)
+		default:
+			writeError(w, job.Errorf(job.Unavailable, "no node that holds the log can be reached from here"))
+		}
+	}
 	switch {
 	case ok && self:
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		err := b.Confirm(ctx)
 		cancel()
 		if err != nil {
-			r.Header.Set(headerStale, "1")
+			r = markStale(r)
 		}
 		route.handle(s, w, r)
 	case ok && !forwarded && s.reachable(r.Context(), addr):
-		s.forward(addr, w, r)
-	case b.HasState():
-		r.Header.Set(headerStale, "1")
-		route.handle(s, w, r)
-	case !forwarded && b.Holder() != "":
-		s.forward(b.Holder(), w, r)
+		wait, _ := duration(r.URL.Query().Get("wait")) // a wrong one is refused where it is read
+		s.forward(addr, readPatience+wait, lastKnown, w, r)
 	default:
-		writeError(w, job.Errorf(job.Unavailable, "no node that holds the log can be reached from here"))
+		lastKnown()
 	}
 }
+
+// How long a node to which a request was passed on may take to begin its answer. A machine that was paused, or cut off a
+// moment ago, still takes connections.
+const (
+	readPatience   = 3 * time.Second
+	answerPatience = 30 * time.Second
+)
+
+type staleKey struct{}
+
+// markStale notes that the answer to a read is what this node last knew.
+func markStale(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), staleKey{}, true))
+}
+
+func stale(r *http.Request) bool { return r.Context().Value(staleKey{}) != nil }
 
 // reachable saves a reader from hanging on a leader that was just lost.
 func (s *Server) reachable(ctx context.Context, addr string) bool {
@@ -81,8 +103,6 @@ func (s *Server) reachable(ctx context.Context, addr string) bool {
 	p, err := s.backend.Probe(ctx, addr)
 	return err == nil && p.OK
 }
-
-func stale(r *http.Request) bool { return r.Header.Get(headerStale) != "" }
 
 func (s *Server) atOwner(route Route, w http.ResponseWriter, r *http.Request) {
 	addr, id, self, err := s.backend.Owner(r.Context(), r.PathValue("task"))
@@ -94,27 +114,41 @@ func (s *Server) atOwner(route Route, w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get(headerForwarded) != "":
 		writeError(w, job.Errorf(job.Unavailable, "task %s moved to node %s while the request was on its way; try again", r.PathValue("task"), id))
 	default:
-		s.forward(addr, w, r)
+		s.forward(addr, answerPatience, nil, w, r)
 	}
 }
 
-// forward passes the request on to another node, with this node's certificate and the caller's rights.
-func (s *Server) forward(addr string, w http.ResponseWriter, r *http.Request) {
+// forward passes the request on to another node, with this node's certificate and the caller's rights. When that node
+// cannot be reached or does not begin to answer within patience, instead answers; nil: the caller is told.
+func (s *Server) forward(addr string, patience time.Duration, instead func(), w http.ResponseWriter, r *http.Request) {
 	c := callerOf(r)
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	late := time.AfterFunc(patience, func() {
+		cancel(job.Errorf(job.Unavailable, "node %s did not answer within %v; what was asked of it may have been done or not", addr, patience))
+	})
+	defer late.Stop()
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "https", Host: addr})
 			p.Out.Header.Set(headerForwarded, "1")
 			p.Out.Header.Set(headerAccess, strconv.Itoa(int(c.Access)))
 		},
-		Transport:     s.backend.Transport(),
-		FlushInterval: -1, // streams
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if errors.Is(err, context.Canceled) {
-				return
+		Transport:      s.backend.Transport(),
+		FlushInterval:  -1, // streams
+		ModifyResponse: func(*http.Response) error { late.Stop(); return nil },
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			switch cause := context.Cause(ctx); {
+			case r.Context().Err() != nil: // the caller is gone
+			case instead != nil:
+				instead()
+			case cause != nil:
+				writeError(w, cause)
+			default:
+				writeError(w, job.Errorf(job.Unavailable, "node %s cannot be reached: %w", addr, err))
 			}
-			writeError(w, job.Errorf(job.Unavailable, "node %s cannot be reached: %w", addr, err))
 		},
 	}
-	proxy.ServeHTTP(w, r)
+	proxy.ServeHTTP(w, r.WithContext(ctx))
 }

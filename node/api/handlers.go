@@ -144,7 +144,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		}
 		lq.Since = at
 	}
-	st := newStream(w)
+	st := newStream(w, r)
 	if lq.Follow {
 		st.start()
 	}
@@ -199,7 +199,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	eq := EventQuery{Job: q.Get("job"), Task: job.TaskID(q.Get("task")), After: after, Follow: q.Get("follow") != ""}
-	st := newStream(w)
+	st := newStream(w, r)
 	if eq.Follow {
 		st.start()
 	}
@@ -237,7 +237,7 @@ func (s *Server) loadImage(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) {
-	st := newStream(w)
+	st := newStream(w, r)
 	v, err := s.backend.PullImage(r.Context(), r.URL.Query().Get("ref"), func(done, total int64) {
 		_ = st.send(PullProgress{Done: done, Total: total}) // a caller that is gone ends ctx
 	})

@@ -58,8 +58,13 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) feed(w http.ResponseWriter, r *http.Request) {
-	st := newStream(w)
-	err := s.backend.Feed(r.Context(), job.NodeID(r.URL.Query().Get("node")), func(f FeedFrame) error { return st.send(f) })
+	node := job.NodeID(r.URL.Query().Get("node"))
+	if c := callerOf(r); c.Node != node {
+		writeError(w, job.Errorf(job.Denied, "feed: node %s may not read what is meant for node %s", c.Node, node))
+		return
+	}
+	st := newStream(w, r)
+	err := s.backend.Feed(r.Context(), node, func(f FeedFrame) error { return st.send(f) })
 	_ = st.end(err) // a feed that breaks is resumed elsewhere
 }
 

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -24,9 +23,8 @@ const (
 // Headers of ours.
 const (
 	headerKey       = "Idempotency-Key"
-	headerForwarded = "Shoal-Forwarded" // set when a node passes a request on: it is not passed on twice
-	headerAccess    = "Shoal-Access"    // the access of the original caller; believed from nodes alone
-	headerStale     = "Shoal-Stale"
+	headerForwarded = "Shoal-Forwarded" // set when a node passes a request on: it is not passed on twice; from nodes alone
+	headerAccess    = "Shoal-Access"    // the access of the original caller; from nodes alone
 )
 
 // Server answers the protocol for one node.
@@ -70,11 +68,18 @@ func callerOf(r *http.Request) Caller {
 	return c
 }
 
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if c, _ := r.Context().Value(callerKey{}).(Caller); c.Node == "" {
+		r.Header.Del(headerForwarded)
+		r.Header.Del(headerAccess)
+	}
+	s.mux.ServeHTTP(w, r)
+}
 
 func (s *Server) serve(route Route, w http.ResponseWriter, r *http.Request) {
 	c := callerOf(r)
 	if c.Access < route.Access {
+		w.Header().Set("Connection", "close") // rather than wait for a body that nobody wants
 		writeError(w, job.Errorf(job.Denied, "%s %s: you may not: it takes more rights than your connection has", r.Method, r.URL.Path))
 		return
 	}
@@ -114,11 +119,14 @@ func done(w http.ResponseWriter, err error) { answer(w, struct{}{}, err) }
 // status any more, so streams carry their errors themselves.
 type stream struct {
 	w       http.ResponseWriter
+	ctx     context.Context
 	enc     *json.Encoder
 	started bool
 }
 
-func newStream(w http.ResponseWriter) *stream { return &stream{w: w, enc: json.NewEncoder(w)} }
+func newStream(w http.ResponseWriter, r *http.Request) *stream {
+	return &stream{w: w, ctx: r.Context(), enc: json.NewEncoder(w)}
+}
 
 func (st *stream) start() {
 	if !st.started {
@@ -137,9 +145,13 @@ func (st *stream) send(v any) error {
 	return http.NewResponseController(st.w).Flush()
 }
 
-// end reports err if nothing was sent yet, and gives it back otherwise.
+// end reports err if nothing was sent yet, and gives it back otherwise. A stream that ends because this server stops
+// breaks off: its reader must not take that for the end.
 func (st *stream) end(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if st.ctx.Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if err == nil {
 		st.start()
 		return nil
 	}
