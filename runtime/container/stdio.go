@@ -1,0 +1,107 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// stdio are the ends of the container's streams in the launcher.
+type stdio struct {
+	stdin           *os.File
+	stdout, stdoutW *os.File
+	stderr, stderrW *os.File
+	console         *os.File // receives the terminal
+	consoleChild    *os.File
+	terminal        *os.File
+}
+
+func (s *stdio) open(job launch) (err error) {
+	if job.Record.Spec.TTY {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.console, s.consoleChild = os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console-child")
+		return nil
+	}
+	s.stdin, err = os.Open(os.DevNull)
+	if job.Record.Spec.Stdin {
+		// Both ends in one descriptor: no writer is ever missing, so the container never reads an end of file.
+		path := filepath.Join(job.Dir, fileStdin)
+		if err := unix.Mkfifo(path, 0o600); err != nil && err != unix.EEXIST {
+			return fmt.Errorf("make stdin: %w", err)
+		}
+		s.stdin, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	}
+	if err != nil {
+		return err
+	}
+	if s.stdout, s.stdoutW, err = os.Pipe(); err != nil {
+		return err
+	}
+	s.stderr, s.stderrW, err = os.Pipe()
+	return err
+}
+
+// started closes what now belongs to the container and takes its terminal.
+func (s *stdio) started() error {
+	if s.console == nil {
+		return errors.Join(s.stdoutW.Close(), s.stderrW.Close())
+	}
+	s.consoleChild.Close()
+	defer s.console.Close()
+	var err error
+	s.terminal, err = receiveFile(s.console)
+	return err
+}
+
+// receiveFile takes one descriptor that comes over a socket.
+func receiveFile(sock *os.File) (*os.File, error) {
+	name, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := unix.Recvmsg(int(sock.Fd()), name, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("receive the terminal: %w", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("receive the terminal: %d control messages, want 1: %w", len(msgs), errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil {
+		return nil, fmt.Errorf("receive the terminal: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), string(name[:n])), nil
+}
+
+// handOver gives the descriptors that the monitor reads; -1 for none.
+func (s *stdio) handOver() (out, errOut int) {
+	if s.terminal != nil {
+		return int(s.terminal.Fd()), -1
+	}
+	return int(s.stdout.Fd()), int(s.stderr.Fd())
+}
+
+// lastWords reads what is in stderr now, or in the terminal, as one line.
+func (s *stdio) lastWords() string {
+	f := s.stderr
+	if s.terminal != nil {
+		f = s.terminal
+	}
+	fd := int(f.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return ""
+	}
+	buf := make([]byte, 4096)
+	n, err := syscall.Read(fd, buf)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(buf[:n])), " ")
+}
