@@ -42,6 +42,11 @@ type Machine struct {
 	Runtime *fake.Runtime
 	Labels  map[string]string
 
+	// OnStart is called with each agent that was started, before it runs; nil: nothing.
+	OnStart func(*node.Node)
+
+	life   int // counts wiped disks
+	disk   disk
 	node   *node.Node
 	cancel context.CancelFunc
 	done   chan error
@@ -112,10 +117,12 @@ func (m *Machine) start(join []string, token string) {
 	if m.cancel != nil {
 		m.c.t.Fatalf("the agent of %s runs already", m.Name)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	handle := m.Runtime.Reopen()
 	n, err := node.New(node.Config{
-		DataDir: filepath.Join(m.c.dir, m.Name), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,
+		DataDir: m.dir(), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,
 		Version: "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
+		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },
 		Machine: func(node.MachineConfig) (*node.Machine, error) {
 			return &node.Machine{Runtime: handle, Network: deafNetwork{}, Images: noImages{}, Info: job.Node{
 				Capacity: job.Resources{NanoCPUs: 4e9, MemoryBytes: 8 << 30, PIDs: 10_000}, OS: "test", Arch: "amd64",
@@ -125,7 +132,9 @@ func (m *Machine) start(join []string, token string) {
 	if err != nil {
 		m.c.t.Fatalf("configure %s: %v", m.Name, err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	if m.OnStart != nil {
+		m.OnStart(n)
+	}
 	m.node, m.cancel, m.done = n, cancel, make(chan error, 1)
 	go func() { m.done <- n.Run(ctx) }()
 }
@@ -152,6 +161,9 @@ func (m *Machine) PowerOn() {
 	m.c.Net.SetDown(m.Addr.Addr(), false)
 	m.StartAgent()
 }
+
+// dir is the machine's data directory in its present life.
+func (m *Machine) dir() string { return filepath.Join(m.c.dir, fmt.Sprintf("%s-%d", m.Name, m.life)) }
 
 // Node is the machine's node; nil while its agent does not run.
 func (m *Machine) Node() *node.Node { return m.node }
@@ -201,6 +213,21 @@ func (c *Cluster) Running() map[string]int {
 		}
 	}
 	return out
+}
+
+// starts counts all starts of containers that are there.
+func (c *Cluster) starts() int {
+	n := 0
+	for _, m := range c.Machines {
+		list, err := m.Runtime.List(context.Background())
+		if err != nil {
+			c.t.Fatalf("list containers of %s: %v", m.Name, err)
+		}
+		for _, i := range list {
+			n += i.Starts
+		}
+	}
+	return n
 }
 
 // underlay is one machine's view of the network.

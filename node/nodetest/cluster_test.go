@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -164,27 +163,12 @@ func TestAllMachinesOffAndOnAgain(t *testing.T) {
 	})
 }
 
-// starts counts all starts of containers that are there.
-func (c *Cluster) starts() int {
-	n := 0
-	for _, m := range c.Machines {
-		list, err := m.Runtime.List(context.Background())
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		for _, i := range list {
-			n += i.Starts
-		}
-	}
-	return n
-}
-
 // copyOf makes a machine at another address with a copy of m's disk.
 func (c *Cluster) copyOf(m *Machine, host byte) *Machine {
 	c.t.Helper()
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), node.DefaultPort)
 	twin := &Machine{c: c, Name: fmt.Sprintf("m%d", host), Addr: addr, Runtime: c.newRuntime(int(host))}
-	if err := os.CopyFS(filepath.Join(c.dir, twin.Name), os.DirFS(filepath.Join(c.dir, m.Name))); err != nil {
+	if err := os.CopyFS(twin.dir(), os.DirFS(m.dir())); err != nil {
 		c.t.Fatal(err)
 	}
 	c.Machines = append(c.Machines, twin)

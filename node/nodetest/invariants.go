@@ -1,0 +1,486 @@
+package nodetest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+	"shoal/node"
+)
+
+// auditor reads along with every copy of the log and checks each change by rules of its own: that copies agree, and that
+// nothing is placed where it must not be. It knows the tables, and nothing of how state or scheduler decide.
+type auditor struct {
+	mu         sync.Mutex
+	hashes     map[uint64]hashed
+	violations []string
+	downs      map[uint64]job.NodeID // index -> node that was declared down
+}
+
+type hashed struct {
+	hash [32]byte
+	by   string
+}
+
+func newAuditor() *auditor {
+	return &auditor{hashes: map[uint64]hashed{}, downs: map[uint64]job.NodeID{}}
+}
+
+func (a *auditor) accuse(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.violations) < 20 {
+		a.violations = append(a.violations, fmt.Sprintf(format, args...))
+	}
+}
+
+// verdict is what was found, "" if nothing.
+func (a *auditor) verdict() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return strings.Join(a.violations, "\n")
+}
+
+// agree compares a node's state with what any node had at the same index.
+func (a *auditor) agree(m *Machine) {
+	v := m.node.State().View()
+	h := hashed{v.Hash(), m.Name}
+	a.mu.Lock()
+	known, ok := a.hashes[v.Index()]
+	if !ok {
+		a.hashes[v.Index()] = h
+	}
+	a.mu.Unlock()
+	if ok && known.hash != h.hash {
+		a.accuse("at index %d %s and %s have different states", v.Index(), known.by, m.Name)
+	}
+}
+
+// follow audits an agent's copy until the returned function is called.
+func (a *auditor) follow(m *Machine, n *node.Node) (stop func()) {
+	var mu sync.Mutex
+	var sub *state.Subscription
+	stopped := false
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			mu.Lock()
+			if stopped {
+				mu.Unlock()
+				return
+			}
+			var view *state.View
+			view, sub = n.State().Subscribe(1 << 16)
+			mine := sub
+			mu.Unlock()
+			s := shadowOf(view)
+			for b := range mine.C {
+				s.take(a, m.Name, b)
+			}
+		}
+	}()
+	return func() {
+		mu.Lock()
+		stopped = true
+		if sub != nil {
+			sub.Close()
+		}
+		mu.Unlock()
+		<-done
+	}
+}
+
+// shadow is the tables as a copy's changes tell them.
+type shadow struct {
+	nodes    map[job.NodeID]*job.Node
+	jobs     map[string]*job.Job
+	tasks    map[job.TaskID]*job.Task
+	statuses map[job.TaskID]*job.Status
+	demands  map[job.Digest]*job.Service // by what jobs said they want
+}
+
+func shadowOf(v *state.View) *shadow {
+	s := &shadow{
+		nodes: map[job.NodeID]*job.Node{}, jobs: map[string]*job.Job{}, tasks: map[job.TaskID]*job.Task{},
+		statuses: map[job.TaskID]*job.Status{}, demands: map[job.Digest]*job.Service{},
+	}
+	for _, n := range v.Nodes() {
+		s.nodes[n.ID] = n
+	}
+	for _, j := range v.Jobs() {
+		s.jobs[j.Name] = j
+		s.learn(j)
+	}
+	for _, t := range v.Tasks() {
+		s.tasks[t.ID] = t
+		if sv := v.Service(t.Digest); sv != nil {
+			s.demands[t.Digest] = sv
+		}
+		if st := v.Status(t.ID); st != nil {
+			s.statuses[t.ID] = st
+		}
+	}
+	return s
+}
+
+func (s *shadow) learn(j *job.Job) {
+	for i := range j.Spec.Services {
+		s.demands[j.Spec.Services[i].Digest()] = &j.Spec.Services[i]
+	}
+}
+
+func put[K comparable, V any](m map[K]*V, key func(*V) K, c state.Change) {
+	if v, ok := c.After.(*V); ok && v != nil {
+		m[key(v)] = v
+	} else if v, ok := c.Before.(*V); ok && v != nil {
+		delete(m, key(v))
+	}
+}
+
+func (s *shadow) take(a *auditor, who string, b state.Batch) {
+	var placed []*job.Task
+	for _, c := range b.Changes {
+		switch c.Table {
+		case state.TableNodes:
+			was, _ := c.Before.(*job.Node)
+			is, _ := c.After.(*job.Node)
+			if was != nil && is != nil && was.State == job.NodeReady && is.State == job.NodeDown {
+				a.mu.Lock()
+				a.downs[b.Index] = is.ID
+				a.mu.Unlock()
+			}
+			put(s.nodes, func(n *job.Node) job.NodeID { return n.ID }, c)
+		case state.TableJobs:
+			put(s.jobs, func(j *job.Job) string { return j.Name }, c)
+			if j, ok := c.After.(*job.Job); ok && j != nil {
+				s.learn(j)
+			}
+		case state.TableTasks:
+			put(s.tasks, func(t *job.Task) job.TaskID { return t.ID }, c)
+			if t, ok := c.After.(*job.Task); ok && t != nil && c.Before == nil {
+				placed = append(placed, t)
+			}
+			s.forward(a, who, b.Index, c)
+		case state.TableStatuses:
+			put(s.statuses, func(st *job.Status) job.TaskID { return st.Task }, c)
+		}
+	}
+	for _, t := range placed {
+		if why := s.misplaced(t); why != "" {
+			a.accuse("%s at index %d: task %s of %s/%s was placed on node %.6s: %s", who, b.Index, t.ID, t.Job, t.Name(), t.Node, why)
+		}
+	}
+}
+
+// forward checks that what is wanted of a task never goes back.
+func (s *shadow) forward(a *auditor, who string, index uint64, c state.Change) {
+	was, _ := c.Before.(*job.Task)
+	is, _ := c.After.(*job.Task)
+	order := map[job.Desired]int{job.DesiredRun: 0, job.DesiredStop: 1, job.DesiredLost: 2}
+	if was != nil && is != nil && order[is.Desired] < order[was.Desired] {
+		a.accuse("%s at index %d: task %s was to %s and now is to %s", who, index, is.ID, was.Desired, is.Desired)
+	}
+}
+
+func (s *shadow) ended(id job.TaskID) bool {
+	st := s.statuses[id]
+	return st != nil && st.State.Terminal()
+}
+
+// misplaced says what was wrong with a placement, by the tables as they were just after it.
+func (s *shadow) misplaced(t *job.Task) string {
+	n, j := s.nodes[t.Node], s.jobs[t.Job]
+	switch {
+	case n == nil:
+		return "there is no such node"
+	case n.State != job.NodeReady:
+		return "the node is " + string(n.State)
+	case n.Drained:
+		return "the node is draining"
+	case j == nil:
+		return "there is no such job"
+	case j.Stopped:
+		return "the job is stopped"
+	}
+	sv := j.Spec.Service(t.Service)
+	switch {
+	case sv == nil:
+		return "the job has no such service"
+	case sv.Digest() != t.Digest:
+		return "it runs another version than the job's"
+	case !admits(sv, n):
+		return fmt.Sprintf("the node breaks one of %v", sv.Constraints)
+	case sv.Mode == job.Global && t.Slot != 0, sv.Mode != job.Global && (t.Slot < 1 || t.Slot > sv.Replicas):
+		return "there is no such slot"
+	}
+	for _, o := range s.tasks {
+		sameSlot := o.Job == t.Job && o.Service == t.Service && o.Slot == t.Slot && (o.Slot != 0 || o.Node == t.Node)
+		if o.ID != t.ID && sameSlot && o.Desired == job.DesiredRun && !s.ended(o.ID) {
+			return fmt.Sprintf("its slot has task %s", o.ID)
+		}
+	}
+	return s.overfull(n)
+}
+
+// overfull says what of a node is claimed twice, counting every task that has not ended.
+func (s *shadow) overfull(n *job.Node) string {
+	var used job.Resources
+	ports := map[string]job.TaskID{}
+	for _, t := range s.tasks {
+		sv := s.demands[t.Digest]
+		if t.Node != n.ID || s.ended(t.ID) || sv == nil {
+			continue
+		}
+		d := sv.Demand()
+		used.NanoCPUs += d.NanoCPUs
+		used.MemoryBytes += d.MemoryBytes
+		used.PIDs += d.PIDs
+		for _, p := range sv.Ports {
+			if p.Published == 0 {
+				continue
+			}
+			key := fmt.Sprintf("%d/%s", p.Published, p.Protocol)
+			if o := ports[key]; o != "" {
+				return fmt.Sprintf("port %s is claimed by %s and %s", key, o, t.ID)
+			}
+			ports[key] = t.ID
+		}
+	}
+	if used.NanoCPUs > n.Capacity.NanoCPUs || used.MemoryBytes > n.Capacity.MemoryBytes || used.PIDs > n.Capacity.PIDs {
+		return fmt.Sprintf("the node has %+v and %+v are claimed", n.Capacity, used)
+	}
+	return ""
+}
+
+// admits is a service's constraints, read anew.
+func admits(s *job.Service, n *job.Node) bool {
+	for _, c := range s.Constraints {
+		var v string
+		switch {
+		case c.Key == "node.id":
+			v = string(n.ID)
+		case c.Key == "node.hostname":
+			v = n.Name
+		default:
+			v = n.Labels[strings.TrimPrefix(c.Key, "node.labels.")]
+		}
+		if (v == c.Value) != (c.Op == "==") {
+			return false
+		}
+	}
+	return true
+}
+
+// tooMuch tells whether one more task of a service cannot be on a node.
+func (s *shadow) tooMuch(sv *job.Service, n *job.Node) bool {
+	if n.State != job.NodeReady || n.Drained || !admits(sv, n) {
+		return true
+	}
+	id := job.TaskID("one-more")
+	s.tasks[id] = &job.Task{ID: id, Node: n.ID, Digest: sv.Digest()}
+	s.demands[sv.Digest()] = sv
+	defer delete(s.tasks, id)
+	return s.overfull(n) != ""
+}
+
+// unsettled says the first thing that is not as it should be when nothing is wrong any more; "" when all is.
+func (c *Cluster) unsettled() string {
+	leader := c.Leader()
+	if leader == nil {
+		return "nobody leads"
+	}
+	s := shadowOf(leader.node.State().View())
+	if len(s.nodes) != len(c.Machines) {
+		return fmt.Sprintf("%d nodes of %d machines", len(s.nodes), len(c.Machines))
+	}
+	for _, n := range s.nodes {
+		if n.State != job.NodeReady {
+			return fmt.Sprintf("node %s is %s: %s", n.Name, n.State, n.Reason)
+		}
+	}
+	if why := c.wrongHolders(leader, len(s.nodes)); why != "" {
+		return why
+	}
+	return c.wrongContainers(s)
+}
+
+// wrongHolders compares who holds the log with what the cluster's size asks for.
+func (c *Cluster) wrongHolders(leader *Machine, nodes int) string {
+	list, err := leader.node.Nodes(c.t.Context())
+	if err != nil {
+		return "list nodes: " + err.Error()
+	}
+	count := map[string]int{}
+	for _, n := range list.Nodes {
+		count[n.Role]++
+	}
+	want := 1
+	if nodes >= 3 {
+		want = 3
+	}
+	if nodes >= 7 {
+		want = 5
+	}
+	if count["voter"] != want || count["standby"] != min(2, nodes-want) {
+		return fmt.Sprintf("%d voters and %d standbys of %d nodes", count["voter"], count["standby"], nodes)
+	}
+	return ""
+}
+
+type place struct {
+	job, service, slot string
+}
+
+// wrongContainers compares the containers of all machines with what the agreed jobs ask for.
+func (c *Cluster) wrongContainers(s *shadow) string {
+	want := map[place]*job.Service{}
+	for _, j := range s.jobs {
+		if j.Stopped {
+			continue
+		}
+		for i := range j.Spec.Services {
+			sv := &j.Spec.Services[i]
+			for k := 1; k <= sv.Replicas && sv.Mode != job.Global; k++ {
+				want[place{j.Name, sv.Name, fmt.Sprint(k)}] = sv
+			}
+			for _, n := range s.nodes {
+				if sv.Mode == job.Global && !n.Drained && admits(sv, n) {
+					want[place{j.Name, sv.Name, "at " + string(n.ID)}] = sv
+				}
+			}
+		}
+	}
+	have := map[place]string{}
+	for _, m := range c.Machines {
+		list, err := m.Runtime.List(c.t.Context())
+		if err != nil {
+			return "list containers: " + err.Error()
+		}
+		for _, i := range list {
+			if i.State != "running" {
+				continue
+			}
+			p := place{i.Labels["shoal.job"], i.Labels["shoal.service"], i.Labels["shoal.slot"]}
+			if p.slot == "0" {
+				p.slot = "at " + i.Labels["shoal.node"]
+			}
+			sv := want[p]
+			switch {
+			case sv == nil:
+				return fmt.Sprintf("%s runs %s of %v, which nobody asked for", m.Name, i.ID, p)
+			case i.Labels["shoal.digest"] != string(sv.Digest()):
+				return fmt.Sprintf("%s runs %s of %v, of another version", m.Name, i.ID, p)
+			case have[p] != "":
+				return fmt.Sprintf("%v runs on %s and on %s", p, have[p], m.Name)
+			}
+			have[p] = m.Name
+		}
+	}
+	for p, sv := range want {
+		if have[p] != "" {
+			continue
+		}
+		if why := s.excused(p, sv); why != "" {
+			return fmt.Sprintf("%v does not run: %s", p, why)
+		}
+	}
+	return ""
+}
+
+// excused says why a slot that does not run should, "" if it need not: it has ended for good, or fits nowhere, or waits
+// for a service of which the same is true.
+func (s *shadow) excused(p place, sv *job.Service) string {
+	var last *job.Task
+	for _, t := range s.tasks {
+		slot := fmt.Sprint(t.Slot)
+		if t.Slot == 0 {
+			slot = "at " + string(t.Node)
+		}
+		if (place{t.Job, t.Service, slot}) == p && (last == nil || t.Index > last.Index) {
+			last = t
+		}
+	}
+	if last != nil {
+		st := s.statuses[last.ID]
+		if st != nil && last.Digest == sv.Digest() && last.Desired == job.DesiredRun {
+			if st.State == job.Complete && sv.Restart.Policy != job.RestartAny || st.State == job.Failed && sv.Restart.Policy == job.RestartNever {
+				return ""
+			}
+		}
+		if !s.ended(last.ID) {
+			return fmt.Sprintf("task %s on node %.6s should %s, %+v", last.ID, last.Node, last.Desired, st)
+		}
+	}
+	for _, d := range sv.DependsOn {
+		o := s.jobs[p.job].Spec.Service(d.Service)
+		for k := 1; k <= o.Replicas; k++ {
+			if !s.started(p.job, d.Service, k) && last == nil {
+				return ""
+			}
+		}
+	}
+	var nodes []*job.Node
+	for _, n := range s.nodes {
+		if sv.Mode != job.Global || p.slot == "at "+string(n.ID) {
+			nodes = append(nodes, n)
+		}
+	}
+	i := slices.IndexFunc(nodes, func(n *job.Node) bool { return !s.tooMuch(sv, n) })
+	if i < 0 {
+		return ""
+	}
+	if last == nil {
+		return "it has no task, and fits on " + nodes[i].Name
+	}
+	return fmt.Sprintf("its last task %s has ended (%+v), and it fits on %s", last.ID, s.statuses[last.ID], nodes[i].Name)
+}
+
+func (s *shadow) started(jobName, service string, slot int) bool {
+	for _, t := range s.tasks {
+		if t.Job == jobName && t.Service == service && t.Slot == slot && t.Desired == job.DesiredRun {
+			if st := s.statuses[t.ID]; st != nil && (st.State == job.Running || st.State.Terminal()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// awaitQuiet waits until all is as it should be and stays so for a while without anything being written to the log.
+func (c *Cluster) awaitQuiet(limit, quiet time.Duration) error {
+	start := time.Now()
+	why := "it was not looked at"
+	for time.Since(start) < limit {
+		if why = c.unsettled(); why != "" {
+			time.Sleep(250 * time.Millisecond)
+			continue
+		}
+		leader := c.Leader()
+		if leader == nil {
+			continue
+		}
+		from, starts := leader.node.State().View().Index(), c.starts()
+		time.Sleep(quiet)
+		v := leader.node.State().View()
+		switch {
+		case v.Index() != from:
+			var events []string
+			for _, e := range v.Events(state.EventFilter{Since: from}) {
+				events = append(events, fmt.Sprintf("%d %s %s/%s task %s node %.6s: %s", e.Index, e.Kind, e.Job, e.Service, e.Task, e.Node, e.Message))
+			}
+			why = fmt.Sprintf("not quiet: index %d became %d\n%s", from, v.Index(), strings.Join(events, "\n"))
+		case c.starts() != starts:
+			why = "not quiet: containers were started"
+		default:
+			if why = c.unsettled(); why == "" {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("not settled %v after all faults ended: %s", limit, why)
+}

@@ -1,0 +1,433 @@
+package nodetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/node"
+	"shoal/node/api"
+	"shoal/runtime/fake"
+)
+
+// sim drives a cluster through random changes and faults of one seed, and then asks whether all came right.
+//
+// A seed fixes the script, not the run: goroutines, ids and raft's timers have chance of their own. A seed that failed
+// once may need a few runs to fail again.
+type sim struct {
+	*Cluster
+	r         *rand.Rand
+	audit     *auditor
+	stops     map[*Machine]func() // of the audit of each agent
+	apis      map[*Machine]http.Handler
+	histories map[string]*history
+	undo      []undo
+	start     time.Time
+	trace     []string
+	limbo     map[*Machine]string // machines that left a membership of that name and are to come anew
+	Counts    map[string]int      // how often each kind of change and fault took place
+}
+
+// undo is the end of a fault.
+type undo struct {
+	at time.Time
+	f  func()
+}
+
+// simImages are what the simulated jobs run.
+var simImages = map[string]fake.Image{"web:1": {}, "web:2": {}, "slow:1": {Absent: true, PullDelay: 3 * time.Second}}
+
+func newSim(t testing.TB, seed uint64) *sim {
+	r := rand.New(rand.NewPCG(seed, 7))
+	s := &sim{
+		r: r, Cluster: New(t, 3+r.IntN(5), seed, simImages), audit: newAuditor(), stops: map[*Machine]func(){}, apis: map[*Machine]http.Handler{},
+		histories: map[string]*history{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
+	}
+	if f := os.Getenv("SHOAL_TEST_LOG"); f != "" {
+		s.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	for i, m := range s.Machines {
+		m.Labels = map[string]string{"zone": string(rune('a' + i%2))}
+		m.OnStart = func(n *node.Node) {
+			s.stopAudit(m)
+			s.stops[m] = s.audit.follow(m, n)
+			s.apis[m] = api.NewServer(n, http.NotFoundHandler(), s.Logger)
+		}
+	}
+	t.Cleanup(func() {
+		for _, m := range s.Machines {
+			s.stopAudit(m)
+		}
+	})
+	return s
+}
+
+func (s *sim) stopAudit(m *Machine) {
+	if stop := s.stops[m]; stop != nil {
+		stop()
+		delete(s.stops, m)
+	}
+}
+
+func (s *sim) note(format string, args ...any) {
+	line := fmt.Sprintf("%8.3f ", time.Since(s.start).Seconds()) + fmt.Sprintf(format, args...)
+	s.trace = append(s.trace, line)
+	s.Logger.Info("SIM " + line)
+}
+
+func (s *sim) fail(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("%s\n--- what was done:\n%s", fmt.Sprintf(format, args...), strings.Join(s.trace, "\n"))
+}
+
+// run is one simulation: a time of trouble, and the peace after it.
+func (s *sim) run(trouble time.Duration) {
+	s.Form()
+	s.start = time.Now()
+	for end := s.start.Add(trouble); time.Now().Before(end); {
+		s.step()
+		s.check()
+	}
+	s.heal()
+	s.settle()
+}
+
+// step waits a little, and does one thing.
+func (s *sim) step() {
+	s.rest(time.Duration(s.r.ExpFloat64() * float64(3*time.Second)))
+	if s.r.IntN(5) < 2 {
+		s.change()
+		return
+	}
+	s.fault()
+}
+
+// rest sleeps, and ends the faults whose time has come.
+func (s *sim) rest(d time.Duration) {
+	end := time.Now().Add(d)
+	for {
+		slices.SortStableFunc(s.undo, func(a, b undo) int { return a.at.Compare(b.at) })
+		if len(s.undo) == 0 || s.undo[0].at.After(end) {
+			break
+		}
+		u := s.undo[0]
+		s.undo = s.undo[1:]
+		time.Sleep(time.Until(u.at))
+		u.f()
+	}
+	time.Sleep(time.Until(end))
+}
+
+// after has a fault end after a random time, short ones more often.
+func (s *sim) after(least, most time.Duration, f func()) {
+	x := s.r.Float64()
+	s.undo = append(s.undo, undo{time.Now().Add(least + time.Duration(x*x*float64(most-least))), f})
+}
+
+// check asks what must hold at any time.
+func (s *sim) check() {
+	for _, m := range s.Machines {
+		if err, gone := m.Exited(); gone {
+			if _, joining := s.limbo[m]; joining {
+				s.note("%s could not join: %v", m.Name, err)
+				continue
+			}
+			s.fail("the agent of %s ended by itself: %v", m.Name, err)
+		}
+		if _, out := s.limbo[m]; out && m.ready() {
+			s.note("%s: a member again", m.Name)
+			delete(s.limbo, m)
+		}
+		if m.node != nil && m.node.Started() {
+			s.audit.agree(m)
+		}
+	}
+	if v := s.audit.verdict(); v != "" {
+		s.fail("%s", v)
+	}
+}
+
+// heal ends all faults.
+func (s *sim) heal() {
+	s.note("peace")
+	s.undo = nil
+	s.Net.Heal()
+	s.Net.SetLoss(0)
+	s.Net.SetStreamLoss(0)
+	for _, m := range s.Machines {
+		m.Slow(0)
+		m.Hang(0)
+		m.Runtime.Heal()
+		for _, id := range s.containers(m) {
+			m.Runtime.Health(id, 0, "well")
+		}
+		if _, out := s.limbo[m]; m.Off() && !out {
+			m.PowerOn()
+		}
+	}
+}
+
+// settleLimit is how long a cluster may take until all is well and quiet: the longest waits in it are of a minute
+// (scheduler: maxBackoff, drainPatience), and an update or drain moves one task of a service at a time.
+const settleLimit = 6 * time.Minute
+
+// settle demands that all comes right, and stays so.
+func (s *sim) settle() {
+	healed := time.Now()
+	for deadline := healed.Add(2 * time.Minute); len(s.limbo) > 0; time.Sleep(time.Second) {
+		s.check()
+		if time.Now().After(deadline) {
+			s.fail("machines could not come anew in %v: %v", time.Since(healed), s.limbo)
+		}
+		for _, m := range s.Machines {
+			if name, out := s.limbo[m]; out {
+				s.comeAnew(m, name)
+			}
+		}
+	}
+	s.check()
+	time.Sleep(15 * time.Second) // longer than any request of before lives
+	if err := s.awaitQuiet(settleLimit, 30*time.Second); err != nil {
+		s.fail("%v", err)
+	}
+	s.check()
+	s.rightJobs()
+	s.sameStates()
+}
+
+// rightJobs compares the agreed jobs with what the admin was told.
+func (s *sim) rightJobs() {
+	v := s.Leader().node.State().View()
+	for name, h := range s.histories {
+		var is *jobState
+		if j := v.Job(name); j != nil {
+			is = &jobState{Stopped: j.Stopped, Services: j.Spec.Services}
+		}
+		if !h.allows(is) {
+			s.fail("job %s is\n     %s\nbut by what was acknowledged must be\n     %s", name, is.key(), h.states())
+		}
+	}
+}
+
+// sameStates demands that all who hold the log have the same state.
+func (s *sim) sameStates() {
+	first := ""
+	for _, m := range s.Machines {
+		if !m.node.HasState() {
+			continue
+		}
+		v := m.node.State().View()
+		is := fmt.Sprintf("%d %x", v.Index(), v.Hash())
+		if first == "" {
+			first = is
+		}
+		if is != first {
+			s.fail("%s has %s and another log-holder %s", m.Name, is, first)
+		}
+	}
+}
+
+// client asks through a machine whose agent runs, as a person at its socket would; nil if there is none.
+func (s *sim) client() (*api.Client, *Machine) {
+	var up []*Machine
+	for _, m := range s.Machines {
+		if m.node != nil && m.node.Started() {
+			up = append(up, m)
+		}
+	}
+	if len(up) == 0 {
+		return nil, nil
+	}
+	m := up[s.r.IntN(len(up))]
+	return api.NewClient(m.Name, &socket{h: s.apis[m], deaf: s.r.IntN(20) == 0}), m
+}
+
+// socket hands requests to an agent in this process.
+type socket struct {
+	h    http.Handler
+	deaf bool // the first answer is lost
+}
+
+var errDropped = errors.New("the connection broke before the answer came")
+
+func (k *socket) RoundTrip(r *http.Request) (*http.Response, error) {
+	type answer struct {
+		resp *http.Response
+		err  error
+	}
+	ch := make(chan answer, 1)
+	ctx := r.Context()
+	r = r.WithContext(api.WithCaller(ctx, api.Caller{Access: api.Admin, Name: "root"}))
+	go func() {
+		a := answer{err: errDropped}
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				panic(p)
+			}
+			ch <- a
+		}()
+		rec := httptest.NewRecorder()
+		k.h.ServeHTTP(rec, r)
+		a = answer{resp: rec.Result()}
+	}()
+	select {
+	case a := <-ch:
+		if k.deaf {
+			k.deaf = false
+			return nil, errDropped
+		}
+		return a.resp, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// refusal tells errors that certainly changed nothing.
+func refusal(err error) bool {
+	k := job.KindOf(err)
+	return k == job.NotFound || k == job.Invalid || k == job.Conflict
+}
+
+// change asks for one change of a job, with retries, and notes what may have come of it.
+func (s *sim) change() {
+	name := fmt.Sprintf("j%d", 1+s.r.IntN(4))
+	h := s.histories[name]
+	if h == nil {
+		h = newHistory()
+		s.histories[name] = h
+	}
+	if h.full() {
+		return
+	}
+	c := s.randomChange(name, h)
+	s.Counts[c.kind]++
+	n, key := h.begin(c), api.NewKey()
+	for try := range 1 + s.r.IntN(4) {
+		if try > 0 {
+			s.rest(time.Duration(s.r.IntN(2000)) * time.Millisecond)
+			if c.kind == "stop" || c.kind == "rm" { // they carry no key: each try is one of its own
+				if h.full() {
+					return
+				}
+				n = h.begin(c)
+			}
+		}
+		err := s.ask(c, key)
+		s.note("%v: %v", c, err)
+		if err == nil || refusal(err) {
+			if !h.done(n, err != nil) {
+				s.fail("%v: %v: that cannot be, the job may be\n     %s", c, err, h.states())
+			}
+			return
+		}
+	}
+}
+
+func (s *sim) ask(c change, key string) error {
+	client, _ := s.client()
+	if client == nil {
+		return errors.New("no agent runs")
+	}
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Duration(1+s.r.IntN(10))*time.Second)
+	defer cancel()
+	switch c.kind {
+	case "submit":
+		_, err := client.Submit(ctx, key, api.SubmitRequest{Spec: c.spec})
+		return err
+	case "scale":
+		_, err := client.Scale(ctx, key, c.job, c.replicas)
+		return err
+	case "stop":
+		return client.StopJob(ctx, c.job)
+	}
+	return client.RemoveJob(ctx, c.job)
+}
+
+// randomChange asks for something that makes sense for one of the states that the job may be in.
+func (s *sim) randomChange(name string, h *history) change {
+	var keys []string
+	for w := range h.worlds {
+		keys = append(keys, w.state)
+	}
+	slices.Sort(keys)
+	is := parseState(keys[s.r.IntN(len(keys))])
+	switch x := s.r.IntN(10); {
+	case is == nil || x < 5:
+		spec := s.randomSpec(name, is)
+		return change{kind: "submit", job: name, spec: spec}
+	case x < 8:
+		for _, sv := range is.Services {
+			if sv.Mode != job.Global {
+				return change{kind: "scale", job: name, replicas: map[string]int{sv.Name: s.r.IntN(6)}}
+			}
+		}
+		return change{kind: "stop", job: name}
+	case x < 9:
+		return change{kind: "stop", job: name}
+	}
+	return change{kind: "rm", job: name}
+}
+
+// randomSpec is a new job, or a variation of what is there.
+func (s *sim) randomSpec(name string, is *jobState) job.Spec {
+	spec := job.Spec{Name: name}
+	if is != nil && s.r.IntN(2) == 0 { // a new version of one service
+		spec.Services = slices.Clone(is.Services)
+		sv := &spec.Services[s.r.IntN(len(spec.Services))]
+		sv.Env = []string{fmt.Sprintf("VERSION=%d", s.r.IntN(1000))}
+	} else {
+		for i := range 1 + s.r.IntN(3) {
+			spec.Services = append(spec.Services, s.randomService(name, i))
+		}
+	}
+	spec.Normalize()
+	if err := spec.Validate(); err != nil {
+		s.fail("the simulation made a job that is none: %v", err)
+	}
+	return spec
+}
+
+func (s *sim) randomService(jobName string, i int) job.Service {
+	sv := job.Service{
+		Name: string(rune('a' + i)), Mode: job.Replicated, Replicas: s.r.IntN(6), Image: []string{"web:1", "web:2", "slow:1"}[s.r.IntN(3)],
+		Reservations: job.Resources{NanoCPUs: int64(s.r.IntN(3)) * 250e6},
+	}
+	if s.r.IntN(4) == 0 {
+		sv.Mode, sv.Replicas = job.Global, 0
+	}
+	if s.r.IntN(4) == 0 { // deaf to SIGTERM
+		sv.Command, sv.StopGrace = []string{"sleep", "infinity"}, 2*time.Second
+	}
+	switch s.r.IntN(8) {
+	case 0:
+		sv.Restart.Policy = job.RestartNever
+	case 1:
+		sv.Restart.Policy = job.RestartOnFailure
+	}
+	switch s.r.IntN(8) {
+	case 0:
+		sv.Constraints = []job.Constraint{{Key: "node.labels.zone", Op: "==", Value: "a"}}
+	case 1:
+		sv.Constraints = []job.Constraint{{Key: "node.hostname", Op: "!=", Value: "m1"}}
+	}
+	if s.r.IntN(6) == 0 {
+		sv.Ports = []job.Port{{Published: uint16(8000 + 10*int(jobName[1]-'0') + i), Target: 80, Protocol: "tcp"}}
+	}
+	if s.r.IntN(6) == 0 {
+		sv.Health = &job.Health{Test: []string{"CMD", "check"}, Interval: 2 * time.Second, Timeout: time.Second, Retries: 2}
+	}
+	if i > 0 && s.r.IntN(4) == 0 {
+		sv.DependsOn = []job.Dependency{{Service: "a", Condition: job.DependStarted}}
+	}
+	return sv
+}
