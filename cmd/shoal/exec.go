@@ -18,7 +18,7 @@ func execCommand() *cli.Command {
 		Name: "exec", Category: categoryLook,
 		Usage:     "run a command in a task's container, on whatever node it is",
 		ArgsUsage: "TASK COMMAND...",
-		Description: "Flags after TASK belong to the command. The exit code is the command's.\n\n" +
+		Description: "Flags after TASK belong to the command. The exit code is the command's; if it cannot be started, it is one of shoal's own.\n\n" +
 			"Examples:\n  shoal exec web/front.1 cat /etc/hosts\n  shoal exec -it web/front.1 sh",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass standard input on"},

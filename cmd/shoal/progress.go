@@ -36,7 +36,7 @@ func (p *progress) show(o *outlook) {
 		p.lines[svc.name] = line
 		switch {
 		case live:
-			fmt.Fprintf(&b, "\r\x1b[K%s\n", p.fit(p.mark(svc)+fmt.Sprintf(" %-*s  %s", width, svc.name, line)))
+			fmt.Fprintf(&b, "\r\x1b[K%s %s\n", p.mark(svc), p.fit(fmt.Sprintf("%-*s  %s", width, svc.name, line)))
 		case changed:
 			fmt.Fprintf(&b, "%s: %s\n", svc.name, line)
 		}
@@ -48,19 +48,21 @@ func (p *progress) show(o *outlook) {
 }
 
 func (p *progress) mark(svc *prospect) string {
+	coloured := screen{colour: os.Getenv("NO_COLOR") == ""} // it is drawn on a terminal
 	if svc.ready >= svc.want && svc.want > 0 {
-		return "✓"
+		return coloured.paint(green, "✓")
 	}
-	return "·"
+	return coloured.paint(yellow, "·")
 }
 
 // fit keeps a line from wrapping, which would break the drawing in place.
 func (p *progress) fit(line string) string {
 	_, width := terminalOf(p.s.err)
-	if width < 2 || utf8.RuneCountInString(line) < width {
+	const beside = 3 // the mark, a space, and one column that stays free
+	if width <= beside || utf8.RuneCountInString(line) <= width-beside {
 		return line
 	}
-	return string([]rune(line)[:width-2]) + "…"
+	return string([]rune(line)[:width-beside-1]) + "…"
 }
 
 func (p *progress) height() int {
