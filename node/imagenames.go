@@ -23,7 +23,7 @@ func resolveImages(view *state.View, spec *job.Spec) {
 			continue
 		}
 		if known := view.Image(name.String()); known != nil {
-			s.Image += "@" + known.Digest
+			s.Image = name.Familiar() + "@" + known.Digest
 		}
 	}
 }

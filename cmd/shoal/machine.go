@@ -77,7 +77,7 @@ func puller(images *image.Store, peers func(context.Context, string) error) func
 			opts.Progress = func(p image.Progress) { progress(p.BytesDone, p.Bytes) }
 		}
 		if _, err := images.Pull(ctx, name, opts); err != nil {
-			return fmt.Errorf("no other node has image %s, and: %w", name.Familiar(), err)
+			return fmt.Errorf("%w; and no other node has it", err)
 		}
 		return nil
 	}

@@ -275,7 +275,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(done, tota
 		}
 	}
 	if err != nil {
-		return runtime.Image{}, kindOf(fmt.Errorf("pull %s: %w", ref, err))
+		return runtime.Image{}, kindOf(err)
 	}
 	out := runtime.Image{Ref: ref, Digest: string(img.Manifest), SizeBytes: img.Size}
 	if h := img.Config.Healthcheck; h != nil {

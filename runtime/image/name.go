@@ -1,6 +1,8 @@
 package image
 
 import (
+	"strings"
+
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 )
@@ -63,6 +65,18 @@ func (n Name) Familiar() string {
 	}
 	return reference.FamiliarString(named)
 }
+
+// Short is Familiar with a digest cut to what tells two apart: "nginx:1.25@sha256:860c4535c820". It is for messages.
+func (n Name) Short() string {
+	s := n.Familiar()
+	if i := strings.Index(s, "@sha256:"); i >= 0 && len(s) > i+len("@sha256:")+shortDigest {
+		return s[:i+len("@sha256:")+shortDigest]
+	}
+	return s
+}
+
+// shortDigest is how many hex digits of a digest people are shown, as with docker.
+const shortDigest = 12
 
 // Repository is the name without tag and digest: "docker.io/library/nginx".
 func (n Name) Repository() string { return n.repository }

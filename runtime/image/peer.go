@@ -33,6 +33,9 @@ func (p *Peer) Manifest(ctx context.Context, ref string) (string, []byte, error)
 			return "", nil, err
 		}
 		path = "/v2/" + n.repository + "/manifests/" + n.tag
+		if n.digest != "" {
+			path = "/v2/" + n.repository + "/manifests/" + n.digest.String() // with both, the digest decides
+		}
 	}
 	resp, err := p.get(ctx, path)
 	if err != nil {

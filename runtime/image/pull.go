@@ -44,7 +44,7 @@ func (s *Store) Pull(ctx context.Context, n Name, opts PullOptions) (Image, erro
 			return img, nil
 		}
 	}
-	return Image{}, fmt.Errorf("pull image %s: %w", n.Familiar(), err)
+	return Image{}, fmt.Errorf("pull image %s: %w", n.Short(), err)
 }
 
 // pullBackoff is for one request that fails in a way that may pass: about a second in all. Whoever wants the image tries

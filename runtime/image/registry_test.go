@@ -214,6 +214,10 @@ func TestPeersCopyFromEachOther(t *testing.T) {
 	if err != nil || len(byDigest.Names) != 0 {
 		t.Errorf("by digest: %v, %v", byDigest.Names, err)
 	}
+	pinned, err := open(t).Fetch(t.Context(), peer, "web:1@"+img.Manifest.String()) // as a submitted job names it
+	if err != nil || pinned.Manifest != img.Manifest {
+		t.Errorf("by name and digest: %v, %v", pinned.Manifest, err)
+	}
 	// Any other client of the protocol pulls, too.
 	ref, err := name.ParseReference(host+"/web:1", name.Insecure)
 	if err != nil {
