@@ -102,6 +102,7 @@ func (l *Log) open(store *state.Store) error {
 	l.gate = newGate(l.cfg.Streams, l.cfg.Dial, l.cfg.Advertise)
 	l.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
+		MaxRPCsInFlight: 1, // no pipeline: raft v1.8.0 can hang in it for ever (DESIGN.md)
 	})
 	r, err := startRaft(l.cfg.raftConfig(l.id, lines), fsm{store}, l.stores, transport{l.trans, l.peers})
 	if err == nil {
