@@ -39,6 +39,23 @@ func (n *Node) lead(ctx context.Context, term uint64) error {
 	return nil
 }
 
+// patiently begins a leader's work again when the log did not take something for the moment. Most often the term is just
+// ending and nobody has said so yet; a fault of the work itself is what is left.
+func (n *Node) patiently(work func(context.Context, uint64) error) func(context.Context, uint64) error {
+	return func(ctx context.Context, term uint64) error {
+		for {
+			err := work(ctx, term)
+			if err == nil || ctx.Err() != nil || job.KindOf(err) != job.Unavailable {
+				return err
+			}
+			n.log.Warn("leading was interrupted", "term", term, "error", err)
+			if !sleep(ctx, planRetry) {
+				return nil
+			}
+		}
+	}
+}
+
 func (n *Node) recordTerm(ctx context.Context, term uint64) error {
 	now := time.Now()
 	_, err := n.propose(ctx, state.Event{At: now, Event: job.Event{

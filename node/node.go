@@ -113,7 +113,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"containers", n.machine.run},
 		{"tasks", n.rec.Run},
 		{"feed", n.follow},
-		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.leadOnce) }},
+		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
 		{"certificate", n.keepCertificate},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
