@@ -73,6 +73,9 @@ func (cl *cluster) Job(_ context.Context, name string, _ bool) (api.JobDetail, e
 }
 
 func (cl *cluster) Submit(_ context.Context, key string, r api.SubmitRequest) (api.SubmitResult, error) {
+	if r.DryRun {
+		return api.SubmitResult{Job: job.Job{Name: r.Spec.Name, Spec: r.Spec}}, nil
+	}
 	var out api.SubmitResult
 	var err error
 	cl.change(func() {

@@ -193,8 +193,8 @@ func (im *imageNames) ask(ctx context.Context, jobName, thing string) {
 	}
 	for _, v := range append(d.Versions, d.Job) {
 		for _, svc := range v.Spec.Services {
-			im.byDigest[svc.Digest()] = svc.Image
-			im.byService[jobName+"/"+svc.Name] = svc.Image
+			im.byDigest[svc.Digest()] = tagOf(svc.Image)
+			im.byService[jobName+"/"+svc.Name] = tagOf(svc.Image)
 		}
 	}
 }

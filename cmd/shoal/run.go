@@ -167,7 +167,7 @@ func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec) error {
 	return settle(c, s, cl, &result)
 }
 
-// changesBy compares a spec with what the cluster has; known is false when there is no such job.
+// changesBy compares a spec, as the cluster would take it, with what it has; known is false when there is no such job.
 func changesBy(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec) (changes job.Changes, known bool, err error) {
 	var old *job.Spec
 	err = persist(ctx, s, cl, func() error {
@@ -181,7 +181,15 @@ func changesBy(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec) (
 	if err != nil {
 		return job.Changes{}, false, err
 	}
-	return job.Diff(old, spec), old != nil, nil
+	taken := spec // a new job: names of images are as people wrote them
+	if old != nil {
+		dry, err := cl.Submit(ctx, api.NewKey(), api.SubmitRequest{Spec: *spec, DryRun: true})
+		if err != nil {
+			return job.Changes{}, false, err
+		}
+		taken = &dry.Job.Spec
+	}
+	return job.Diff(old, taken), old != nil, nil
 }
 
 func sayChanges(s *screen, r *api.SubmitResult, changes job.Changes, known bool) {

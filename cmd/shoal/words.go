@@ -134,6 +134,12 @@ func shortID(id string) string {
 	return id[:min(len(id), 12)]
 }
 
+// tagOf is an image's name without the digest that the cluster pinned it to.
+func tagOf(image string) string {
+	name, _, _ := strings.Cut(image, "@sha256:")
+	return name
+}
+
 func clock(at time.Time) string { return at.Local().Format("15:04:05.000") }
 
 func stamp(at time.Time) string { return at.Local().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -57,6 +57,15 @@ type VolumeChange struct {
 	Kind ChangeKind `json:"kind"` // ServiceAdded or ServiceRemoved
 }
 
+// shortDigests cuts the digest behind an image's name to the 12 digits that people compare.
+func shortDigests(s string) string {
+	const mark, shown = "@sha256:", 12
+	if i := strings.Index(s, mark); i >= 0 && len(s) >= i+len(mark)+shown {
+		return s[:i+len(mark)+shown]
+	}
+	return s
+}
+
 // Diff tells what submitting updated in place of old changes; either may be nil for "no job". Both must be normalized.
 func Diff(old, updated *Spec) Changes {
 	var c Changes
@@ -292,9 +301,9 @@ func (c Changes) String() string {
 func (s ServiceChange) write(b *strings.Builder) {
 	switch s.Kind {
 	case ServiceAdded:
-		fmt.Fprintf(b, "+ %s: %s of %s\n", s.Name, size(s.To, s.Global), s.Image)
+		fmt.Fprintf(b, "+ %s: %s of %s\n", s.Name, size(s.To, s.Global), shortDigests(s.Image))
 	case ServiceRemoved:
-		fmt.Fprintf(b, "- %s: %s of %s\n", s.Name, size(s.From, s.Global), s.Image)
+		fmt.Fprintf(b, "- %s: %s of %s\n", s.Name, size(s.From, s.Global), shortDigests(s.Image))
 	case ServiceScaled:
 		fmt.Fprintf(b, "~ %s: %d -> %s\n", s.Name, s.From, size(s.To, false))
 	case ServiceChanged:
@@ -310,7 +319,7 @@ func (s ServiceChange) write(b *strings.Builder) {
 			case f.New == nil:
 				fmt.Fprintf(b, "    - %s%s\n", f.Path, value(*f.Old))
 			default:
-				fmt.Fprintf(b, "    ~ %s: %s -> %s\n", f.Path, oneLine(*f.Old), oneLine(*f.New))
+				fmt.Fprintf(b, "    ~ %s: %s -> %s\n", f.Path, shortDigests(oneLine(*f.Old)), shortDigests(oneLine(*f.New)))
 			}
 		}
 	}
