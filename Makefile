@@ -33,7 +33,7 @@ demo-down: ## remove the cluster that make demo KEEP=1 has left
 
 # With M=m2: cut the power of a machine of the kept cluster, switch it on again, open a shell in it.
 demo-off demo-on demo-enter:
-	@exec build/demo -$(subst demo-,,$@) "$(M)"
+	@exec build/demo -$(subst demo-,,$@) $(or $(M),$(error say which machine: make $@ M=m2))
 
 test: build ## all tests, as root: units, cluster in namespaces
 	@packaging/deps.sh test
@@ -52,7 +52,8 @@ check: deps ## gofmt, vet, staticcheck, builds without cgo, import table
 
 bench: build ## the figures: submit, start, fail-over, memory, size
 	@packaging/deps.sh test
-	go run ./e2e/bench -binary $(BIN) $(BENCHFLAGS)
+	@CGO_ENABLED=0 go build -o build/bench ./e2e/bench
+	@exec build/bench -binary $(BIN) $(BENCHFLAGS)
 
 docs: build ## write the pages that come from the code
 	$(BIN) docs > docs/cli.md

@@ -217,7 +217,7 @@ func powerOn(ctx context.Context, s *stage, name string) error {
 
 // enter becomes a shell on the machine.
 func enter(name string) error {
-	d, _, m, err := open(name)
+	d, n, m, err := open(name)
 	if err != nil {
 		return err
 	}
@@ -232,6 +232,6 @@ func enter(name string) error {
 		return err
 	}
 	d.unlock()
-	env := append(os.Environ(), "PS1="+name+"# ", "SHOAL_HOST="+m.Socket())
+	env := append(os.Environ(), "PS1="+name+"# ", "SHOAL_HOST="+m.Socket(), "PATH="+filepath.Dir(n.Binary())+":"+os.Getenv("PATH"))
 	return unix.Exec(path, cmd.Args, env)
 }

@@ -120,10 +120,13 @@ func (n *Net) Machines() []*Machine {
 
 // Close switches all off and removes everything that the Net made.
 func (n *Net) Close() error {
-	var errs []error
-	for _, m := range n.Machines() {
-		errs = append(errs, m.PowerOff(), m.removeDisk())
+	all := n.Machines()
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup // each of them may wait for the kernel
+	for i, m := range all {
+		wg.Go(func() { errs[i] = errors.Join(m.PowerOff(), m.removeDisk()) })
 	}
+	wg.Wait()
 	spaces := ownSpaces(n.holder.PID)
 	errs = append(errs, n.holder.kill(), n.removeDir())
 	n.letGo(spaces)
@@ -137,6 +140,9 @@ func (n *Net) removeDir() error {
 	}
 	return os.RemoveAll(n.dir)
 }
+
+// Binary is the shoal that the machines run.
+func (n *Net) Binary() string { return n.opts.Binary }
 
 // Dir is where the machines' disks and the agents' logs are.
 func (n *Net) Dir() string { return n.dir }

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/e2e/machines"
+	"shoal/node/api"
+)
+
+const failoverMachines = 5
+
+var failoverGroup = group{
+	name: "failover",
+	how: "five machines with one task each; one loses its cable and all of its processes at once. Until an answer of a survivor, asked each 5 ms, says " +
+		"that the lost task's successor runs; the parts are taken from the timeline of that task. The image is present; no health check.",
+	run: func(b *bench) error {
+		return b.withCluster(failoverMachines, func(c *cluster) error {
+			if err := c.loadImage(); err != nil {
+				return err
+			}
+			if err := c.failovers("worker", 2); err != nil {
+				return err
+			}
+			return c.failovers("leader's machine", 2)
+		})
+	},
+}
+
+// failovers measures the loss of machines of one kind. laterGoal is the later goal for the median in seconds.
+func (c *cluster) failovers(victim string, laterGoal float64) error {
+	all := &series{name: "power-off of a " + victim + " -> replacement running", unit: Seconds, goal: &Goal{Bound: 5}}
+	later := &series{name: "  the same against the later goal", unit: Seconds, goal: &Goal{Bound: laterGoal, Later: true}}
+	detect := &series{name: "  of it: until its node is down", unit: Seconds}
+	decide := &series{name: "  of it: until the successor is placed", unit: Millis}
+	begin := &series{name: "  of it: until the successor runs", unit: Millis}
+	if victim != "worker" {
+		all.name = "power-off of the " + victim + " -> replacement running"
+	}
+	c.progress("%s", all.name)
+	for i := range c.samples {
+		f, err := c.failover(fmt.Sprintf("failover%d", i), victim != "worker")
+		if err != nil {
+			return err
+		}
+		all.took(f.total)
+		later.took(f.total)
+		detect.took(f.detect)
+		decide.took(f.decide)
+		begin.took(f.begin)
+	}
+	return c.keep("failover", all, later, detect, decide, begin)
+}
+
+// fall is one power-off and what followed.
+type fall struct{ total, detect, decide, begin time.Duration }
+
+func (c *cluster) failover(name string, leader bool) (fall, error) {
+	var f fall
+	lead := c.net.Leader()
+	if lead == nil {
+		return f, errors.New("no machine leads")
+	}
+	if _, err := c.start(lead, sleepers(name, failoverMachines)); err != nil {
+		return f, err
+	}
+	victim, lost, err := c.victim(lead, name, leader)
+	if err != nil {
+		return f, err
+	}
+	var survivor *machines.Machine
+	for _, m := range c.net.Machines() {
+		if m != victim && m != lead {
+			survivor = m
+		}
+	}
+	cl := survivor.Client()
+	defer cl.Close()
+	off := make(chan error, 1)
+	cut := time.Now()
+	go func() { off <- victim.PowerOff() }()
+	var next api.Task
+	err = c.await("a replacement of "+lost.Name, func() bool {
+		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
+		defer cancel()
+		list, err := cl.Tasks(ctx, api.TaskQuery{Job: name})
+		at := slices.IndexFunc(list.Tasks, func(t api.Task) bool { return t.Slot == lost.Slot && t.ID != lost.ID && t.Ready })
+		if err != nil || at < 0 {
+			return false
+		}
+		next = list.Tasks[at]
+		return true
+	})
+	f.total = time.Since(cut)
+	if err = errors.Join(err, <-off); err != nil {
+		return f, err
+	}
+	if err := c.explain(&f, cl, cut, &next); err != nil {
+		return f, err
+	}
+	return f, errors.Join(c.restore(victim), c.remove(survivor, name))
+}
+
+// victim is the machine to lose, and a task that it runs.
+func (c *cluster) victim(lead *machines.Machine, name string, leader bool) (*machines.Machine, api.Task, error) {
+	cl := lead.Client()
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	list, err := cl.Tasks(ctx, api.TaskQuery{Job: name})
+	if err != nil {
+		return nil, api.Task{}, err
+	}
+	for _, m := range c.net.Machines() {
+		if (m == lead) != leader {
+			continue
+		}
+		if at := slices.IndexFunc(list.Tasks, func(t api.Task) bool { return t.NodeName == m.Name }); at >= 0 {
+			return m, list.Tasks[at], nil
+		}
+	}
+	return nil, api.Task{}, errors.New("the machine to lose runs no task")
+}
+
+// explain takes the parts from the successor's timeline.
+func (c *cluster) explain(f *fall, cl *api.Client, cut time.Time, next *api.Task) error {
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	why, err := cl.Why(ctx, string(next.ID))
+	if err != nil {
+		return err
+	}
+	down := slices.IndexFunc(why.Steps, func(s api.Step) bool { return s.What == "node down" })
+	if down < 0 {
+		return fmt.Errorf("the timeline of %s does not say when its predecessor's node was down", next.ID)
+	}
+	f.detect = why.Steps[down].At.Sub(cut)
+	f.decide = next.Placed.Sub(why.Steps[down].At)
+	f.begin = next.Status.At[job.Running].Sub(next.Placed)
+	return nil
+}
+
+// restore switches a machine on again and waits until the cluster is whole.
+func (c *cluster) restore(m *machines.Machine) error {
+	if err := m.PowerOn(); err != nil {
+		return err
+	}
+	if err := m.Start(); err != nil {
+		return err
+	}
+	if err := m.AwaitReady(patience); err != nil {
+		return err
+	}
+	cl := m.Client()
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	err := c.await("all nodes to be ready", func() bool {
+		list, err := cl.Nodes(ctx)
+		return err == nil && !slices.ContainsFunc(list.Nodes, func(n api.NodeView) bool { return n.State != job.NodeReady || n.Gossip != "alive" })
+	})
+	return errors.Join(err, c.net.AwaitVoters(patience))
+}

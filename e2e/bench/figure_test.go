@@ -1,0 +1,109 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFigureSumsUpSamples(t *testing.T) {
+	tests := []struct {
+		samples     []float64
+		median, p95 float64
+	}{
+		{[]float64{7}, 7, 7},
+		{[]float64{2, 1}, 1.5, 2},
+		{[]float64{9, 1, 5}, 5, 9},
+		{[]float64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, 5.5, 10},
+		{upTo(20), 10.5, 19},
+		{upTo(100), 50.5, 95},
+	}
+	for _, tt := range tests {
+		f := newFigure("g", "f", Seconds, nil, tt.samples)
+		if f.Median != tt.median || f.P95 != tt.p95 || f.N != len(tt.samples) || f.Reached != nil {
+			t.Errorf("%v: median %v, p95 %v, n %d; want %v, %v", tt.samples, f.Median, f.P95, f.N, tt.median, tt.p95)
+		}
+	}
+}
+
+func upTo(n int) []float64 {
+	out := make([]float64, n)
+	for i := range out {
+		out[i] = float64(n - i)
+	}
+	return out
+}
+
+func TestGoalIsJudgedByItsQuantileAndDirection(t *testing.T) {
+	samples := []float64{1, 1, 1, 9}
+	tests := []struct {
+		goal *Goal
+		text string
+		want string
+	}{
+		{nil, "", ""},
+		{&Goal{Bound: 5}, "≤ 5 s", "yes"},
+		{&Goal{Bound: 1}, "≤ 1 s", "yes"},
+		{&Goal{Bound: 0.5}, "≤ 0.500 s", "NO"},
+		{&Goal{Bound: 5, P95: true}, "≤ 5 s (p95)", "NO"},
+		{&Goal{Bound: 2, AtLeast: true}, "≥ 2 s", "NO"},
+		{&Goal{Bound: 1, AtLeast: true}, "≥ 1 s", "yes"},
+		{&Goal{Bound: 0.5, Later: true}, "≤ 0.500 s, later", "not yet"},
+	}
+	for _, tt := range tests {
+		f := newFigure("g", "f", Seconds, tt.goal, samples)
+		if got := tt.goal.text(Seconds); got != tt.text || f.verdict() != tt.want {
+			t.Errorf("%+v: %q %q, want %q %q", tt.goal, got, f.verdict(), tt.text, tt.want)
+		}
+		r := report{Figures: []Figure{f}}
+		if r.missed() != (tt.want == "NO") {
+			t.Errorf("%+v: missed %v", tt.goal, r.missed())
+		}
+	}
+}
+
+func TestShortNumbers(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 60: "60", 0.0421: "0.042", 1.2345: "1.23", 25.28: "25.3", 163.4: "163", 1212: "1,212", 565235.4: "565,235", 1234567: "1,234,567", -1212: "-1,212",
+	} {
+		if got := short(v); got != want {
+			t.Errorf("%v is written %q, want %q", v, got, want)
+		}
+	}
+}
+
+func TestTableKeepsItsColumns(t *testing.T) {
+	r := report{Version: "shoal v1", Figures: []Figure{
+		newFigure("g", "short", Seconds, &Goal{Bound: 5}, []float64{1.5}),
+		newFigure("g", "a much longer name", PerSecond, nil, []float64{565235}),
+	}}
+	table := `FIGURE               MEDIAN      P95  UNIT  N  GOAL   REACHED
+short                  1.50     1.50  s     1  ≤ 5 s  yes
+a much longer name  565,235  565,235  /s    1
+`
+	if got := r.text(); !strings.HasSuffix(got, table) {
+		t.Errorf("got:\n%s\nwant in the end:\n%s", got, table)
+	}
+	if got := r.markdown(); !strings.Contains(got, "| short | 1.50 | 1.50 | s | 1 | ≤ 5 s | yes |\n") {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
+func TestForeignOutputIsRead(t *testing.T) {
+	bench := "goos: linux\nBenchmarkPlan/nodes=5000/tasks=300-2   \t     100\t  530742 ns/op\t    565235 placements/s\t  1 B/op\n" +
+		"BenchmarkPlan/nodes=5000/tasks=300-2   \t     100\t  530742 ns/op\t    1.2e+06 placements/s\nPASS\n"
+	if got, err := placements(bench); err != nil || len(got) != 2 || got[0] != 565235 || got[1] != 1.2e6 {
+		t.Errorf("placements: %v, %v", got, err)
+	}
+	u, err := parseUsage([]byte("00400000-7fff rollup\nRss:    1212 kB\nPss:      97 kB\nPrivate_Clean:  10 kB\nPrivate_Dirty:  66 kB\n"))
+	if err != nil || u != (usage{1212, 97, 76}) {
+		t.Errorf("usage: %+v, %v", u, err)
+	}
+	if _, err := parseUsage(nil); err == nil {
+		t.Error("an empty smaps_rollup was taken")
+	}
+	clocks := parseClocks("    mode: 0\n    time.tv_sec:  1795393728\n    time.tv_usec: 760247\n    return value: 5\n    time.tv_sec:  1\n    time.tv_usec: 2\n")
+	if len(clocks) != 2 || !clocks[0].Equal(time.UnixMicro(1795393728760247)) || !clocks[1].Equal(time.UnixMicro(1000002)) {
+		t.Errorf("clocks: %v", clocks)
+	}
+}
