@@ -33,6 +33,7 @@ demo-down: ## remove the cluster that make demo KEEP=1 has left
 
 # With M=m2: cut the power of a machine of the kept cluster, switch it on again, open a shell in it.
 demo-off demo-on demo-enter:
+	@CGO_ENABLED=0 go build -o build/demo ./e2e/demo
 	@exec build/demo -$(subst demo-,,$@) $(or $(M),$(error say which machine: make $@ M=m2))
 
 test: build ## all tests, as root: units, cluster in namespaces

@@ -23,37 +23,34 @@ var failoverGroup = group{
 			if err := c.loadImage(); err != nil {
 				return err
 			}
-			if err := c.failovers("worker", 2); err != nil {
+			if err := c.failovers("worker"); err != nil {
 				return err
 			}
-			return c.failovers("leader's machine", 2)
+			return c.failovers(leadersMachine)
 		})
 	},
 }
 
-// failovers measures the loss of machines of one kind. laterGoal is the later goal for the median in seconds.
-func (c *cluster) failovers(victim string, laterGoal float64) error {
-	all := &series{name: "power-off of a " + victim + " -> replacement running", unit: Seconds, goal: &Goal{Bound: 5}}
-	later := &series{name: "  the same against the later goal", unit: Seconds, goal: &Goal{Bound: laterGoal, Later: true}}
+const leadersMachine = "leader's machine"
+
+// failovers measures the loss of machines of one kind.
+func (c *cluster) failovers(victim string) error {
+	all := &series{name: "power-off of a " + victim + " -> replacement running", unit: Seconds, goal: &Goal{Bound: 5}, later: &Goal{Bound: 2}}
 	detect := &series{name: "  of it: until its node is down", unit: Seconds}
 	decide := &series{name: "  of it: until the successor is placed", unit: Millis}
 	begin := &series{name: "  of it: until the successor runs", unit: Millis}
-	if victim != "worker" {
-		all.name = "power-off of the " + victim + " -> replacement running"
-	}
 	c.progress("%s", all.name)
 	for i := range c.samples {
-		f, err := c.failover(fmt.Sprintf("failover%d", i), victim != "worker")
+		f, err := c.failover(fmt.Sprintf("failover%d", i), victim == leadersMachine)
 		if err != nil {
 			return err
 		}
 		all.took(f.total)
-		later.took(f.total)
 		detect.took(f.detect)
 		decide.took(f.decide)
 		begin.took(f.begin)
 	}
-	return c.keep("failover", all, later, detect, decide, begin)
+	return c.keep("failover", all, detect, decide, begin)
 }
 
 // fall is one power-off and what followed.

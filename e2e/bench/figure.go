@@ -27,36 +27,34 @@ type Goal struct {
 	Bound   float64 `json:"bound"`
 	AtLeast bool    `json:"atLeast,omitempty"` // else at most
 	P95     bool    `json:"p95,omitempty"`     // of the 95th percentile, else of the median
-	// Later is a goal that a later version is to reach: shown, but nothing is missed without it.
-	Later bool `json:"later,omitempty"`
 }
 
 // Figure is one measured thing.
 type Figure struct {
-	Group   string    `json:"group"`
-	Name    string    `json:"name"`
-	Unit    Unit      `json:"unit"`
-	N       int       `json:"n"`
-	Median  float64   `json:"median"`
-	P95     float64   `json:"p95"`
-	Min     float64   `json:"min"`
-	Max     float64   `json:"max"`
-	Goal    *Goal     `json:"goal,omitempty"`
-	Reached *bool     `json:"reached,omitempty"` // nil: there is no goal
-	Samples []float64 `json:"samples"`
+	Group   string  `json:"group"`
+	Name    string  `json:"name"`
+	Unit    Unit    `json:"unit"`
+	N       int     `json:"n"`
+	Median  float64 `json:"median"`
+	P95     float64 `json:"p95"`
+	Min     float64 `json:"min"`
+	Max     float64 `json:"max"`
+	Goal    *Goal   `json:"goal,omitempty"`
+	Reached *bool   `json:"reached,omitempty"` // nil: there is no goal
+	// Later is what a later version is to reach: shown, but nothing is missed without it.
+	Later        *Goal     `json:"later,omitempty"`
+	LaterReached *bool     `json:"laterReached,omitempty"`
+	Samples      []float64 `json:"samples"`
 }
 
-// newFigure sums up samples, of which there must be one at least.
-func newFigure(group, name string, unit Unit, goal *Goal, samples []float64) Figure {
-	s := slices.Sorted(slices.Values(samples))
+// figure sums up samples, of which there must be one at least.
+func (s *series) figure(group string) Figure {
+	sorted := slices.Sorted(slices.Values(s.samples))
 	f := Figure{
-		Group: group, Name: name, Unit: unit, N: len(s), Goal: goal, Samples: samples,
-		Median: median(s), P95: percentile(s, 95), Min: s[0], Max: s[len(s)-1],
+		Group: group, Name: s.name, Unit: s.unit, N: len(sorted), Goal: s.goal, Later: s.later, Samples: s.samples,
+		Median: median(sorted), P95: percentile(sorted, 95), Min: sorted[0], Max: sorted[len(sorted)-1],
 	}
-	if goal != nil {
-		reached := goal.reached(&f)
-		f.Reached = &reached
-	}
+	f.Reached, f.LaterReached = f.Goal.reached(&f), f.Later.reached(&f)
 	return f
 }
 
@@ -76,15 +74,20 @@ func percentile(sorted []float64, p float64) float64 {
 	return sorted[max(rank, 1)-1]
 }
 
-func (g *Goal) reached(f *Figure) bool {
+// reached is nil without a goal.
+func (g *Goal) reached(f *Figure) *bool {
+	if g == nil {
+		return nil
+	}
 	v := f.Median
 	if g.P95 {
 		v = f.P95
 	}
+	ok := v <= g.Bound
 	if g.AtLeast {
-		return v >= g.Bound
+		ok = v >= g.Bound
 	}
-	return v <= g.Bound
+	return &ok
 }
 
 func (g *Goal) text(u Unit) string {
@@ -99,23 +102,18 @@ func (g *Goal) text(u Unit) string {
 	if g.P95 {
 		out += " (p95)"
 	}
-	if g.Later {
-		out += ", later"
-	}
 	return out
 }
 
-// verdict is yes, no, "not yet" for a later goal, or nothing without one.
-func (f *Figure) verdict() string {
+// verdict is yes, no, or nothing without a goal.
+func verdict(reached *bool, no string) string {
 	switch {
-	case f.Reached == nil:
+	case reached == nil:
 		return ""
-	case *f.Reached:
+	case *reached:
 		return "yes"
-	case f.Goal.Later:
-		return "not yet"
 	}
-	return "NO"
+	return no
 }
 
 // short writes a number with about three digits that say something, and thousands apart.
@@ -146,6 +144,7 @@ type series struct {
 	name    string
 	unit    Unit
 	goal    *Goal
+	later   *Goal
 	samples []float64
 }
 
@@ -166,7 +165,7 @@ func (b *bench) keep(group string, all ...*series) error {
 		if len(s.samples) == 0 {
 			return fmt.Errorf("%s has no sample", s.name)
 		}
-		b.report.Figures = append(b.report.Figures, newFigure(group, s.name, s.unit, s.goal, s.samples))
+		b.report.Figures = append(b.report.Figures, s.figure(group))
 	}
 	return nil
 }

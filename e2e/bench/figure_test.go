@@ -19,7 +19,7 @@ func TestFigureSumsUpSamples(t *testing.T) {
 		{upTo(100), 50.5, 95},
 	}
 	for _, tt := range tests {
-		f := newFigure("g", "f", Seconds, nil, tt.samples)
+		f := (&series{unit: Seconds, samples: tt.samples}).figure("g")
 		if f.Median != tt.median || f.P95 != tt.p95 || f.N != len(tt.samples) || f.Reached != nil {
 			t.Errorf("%v: median %v, p95 %v, n %d; want %v, %v", tt.samples, f.Median, f.P95, f.N, tt.median, tt.p95)
 		}
@@ -48,16 +48,15 @@ func TestGoalIsJudgedByItsQuantileAndDirection(t *testing.T) {
 		{&Goal{Bound: 5, P95: true}, "≤ 5 s (p95)", "NO"},
 		{&Goal{Bound: 2, AtLeast: true}, "≥ 2 s", "NO"},
 		{&Goal{Bound: 1, AtLeast: true}, "≥ 1 s", "yes"},
-		{&Goal{Bound: 0.5, Later: true}, "≤ 0.500 s, later", "not yet"},
 	}
 	for _, tt := range tests {
-		f := newFigure("g", "f", Seconds, tt.goal, samples)
-		if got := tt.goal.text(Seconds); got != tt.text || f.verdict() != tt.want {
-			t.Errorf("%+v: %q %q, want %q %q", tt.goal, got, f.verdict(), tt.text, tt.want)
+		f := (&series{unit: Seconds, goal: tt.goal, samples: samples}).figure("g")
+		if got := tt.goal.text(Seconds); got != tt.text || verdict(f.Reached, "NO") != tt.want {
+			t.Errorf("%+v: %q %q, want %q %q", tt.goal, got, verdict(f.Reached, "NO"), tt.text, tt.want)
 		}
-		r := report{Figures: []Figure{f}}
-		if r.missed() != (tt.want == "NO") {
-			t.Errorf("%+v: missed %v", tt.goal, r.missed())
+		now, later := report{Figures: []Figure{f}}, report{Figures: []Figure{(&series{later: tt.goal, samples: samples}).figure("g")}}
+		if now.missed() != (tt.want == "NO") || later.missed() {
+			t.Errorf("%+v: missed %v, as a later goal %v", tt.goal, now.missed(), later.missed())
 		}
 	}
 }
@@ -74,17 +73,17 @@ func TestShortNumbers(t *testing.T) {
 
 func TestTableKeepsItsColumns(t *testing.T) {
 	r := report{Version: "shoal v1", Figures: []Figure{
-		newFigure("g", "short", Seconds, &Goal{Bound: 5}, []float64{1.5}),
-		newFigure("g", "a much longer name", PerSecond, nil, []float64{565235}),
+		(&series{name: "short", unit: Seconds, goal: &Goal{Bound: 5}, later: &Goal{Bound: 1}, samples: []float64{1.5}}).figure("g"),
+		(&series{name: "a much longer name", unit: PerSecond, samples: []float64{565235}}).figure("g"),
 	}}
-	table := `FIGURE               MEDIAN      P95  UNIT  N  GOAL   REACHED
-short                  1.50     1.50  s     1  ≤ 5 s  yes
+	table := `FIGURE               MEDIAN      P95  UNIT  N  GOAL   REACHED  LATER GOAL  REACHED
+short                  1.50     1.50  s     1  ≤ 5 s  yes      ≤ 1 s       not yet
 a much longer name  565,235  565,235  /s    1
 `
 	if got := r.text(); !strings.HasSuffix(got, table) {
 		t.Errorf("got:\n%s\nwant in the end:\n%s", got, table)
 	}
-	if got := r.markdown(); !strings.Contains(got, "| short | 1.50 | 1.50 | s | 1 | ≤ 5 s | yes |\n") {
+	if got := r.markdown(); !strings.Contains(got, "| short | 1.50 | 1.50 | s | 1 | ≤ 5 s | yes | ≤ 1 s | not yet |\n") {
 		t.Errorf("got:\n%s", got)
 	}
 }

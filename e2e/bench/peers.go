@@ -20,7 +20,7 @@ var peerNames = []string{"runc", "crun"}
 var peersGroup = group{
 	name: "peers",
 	how: "`runc run` and `crun run` of the distribution, interleaved with shoal on one machine: the same program and root, their own `spec` with all " +
-		"namespaces and a cgroup. Their spec has no seccomp profile and no overlay, ours has both: that favours them. crun refuses hybrid cgroup " +
+		"namespaces and a cgroup. Their containers have no seccomp profile, no overlay, no network and no log; ours have all four, and that favours them. crun refuses hybrid cgroup " +
 		"hosts, so the second hierarchy is hidden from it.",
 	enabled: func(b *bench) bool { return b.peers },
 	run: func(b *bench) error {

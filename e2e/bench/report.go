@@ -66,7 +66,7 @@ func cpuModel() string {
 
 func (r *report) missed() bool {
 	for i := range r.Figures {
-		if r.Figures[i].verdict() == "NO" {
+		if ok := r.Figures[i].Reached; ok != nil && !*ok {
 			return true
 		}
 	}
@@ -80,13 +80,16 @@ func (r *report) heading() []string {
 	}
 }
 
-var columns = []string{"FIGURE", "MEDIAN", "P95", "UNIT", "N", "GOAL", "REACHED"}
+var columns = []string{"FIGURE", "MEDIAN", "P95", "UNIT", "N", "GOAL", "REACHED", "LATER GOAL", "REACHED"}
 
 func (r *report) rows() [][]string {
 	var out [][]string
 	for i := range r.Figures {
 		f := &r.Figures[i]
-		out = append(out, []string{f.Name, short(f.Median), short(f.P95), string(f.Unit), fmt.Sprint(f.N), f.Goal.text(f.Unit), f.verdict()})
+		out = append(out, []string{
+			f.Name, short(f.Median), short(f.P95), string(f.Unit), fmt.Sprint(f.N),
+			f.Goal.text(f.Unit), verdict(f.Reached, "NO"), f.Later.text(f.Unit), verdict(f.LaterReached, "not yet"),
+		})
 	}
 	return out
 }
@@ -134,7 +137,7 @@ func (r *report) markdown() string {
 	for _, l := range r.heading() {
 		b.WriteString("- " + l + "\n")
 	}
-	b.WriteString("\n| figure | median | p95 | unit | n | goal | reached |\n|---|---:|---:|---|---:|---|---|\n")
+	b.WriteString("\n| figure | median | p95 | unit | n | goal | reached | later goal | reached |\n|---|---:|---:|---|---:|---|---|---|---|\n")
 	for _, row := range r.rows() {
 		b.WriteString("| " + strings.Join(row, " | ") + " |\n")
 	}

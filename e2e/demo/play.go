@@ -96,12 +96,15 @@ func (p *play) makeMachines() error {
 		if err := m.PowerOn(); err != nil {
 			return err
 		}
+		if err := p.net.Save(); err != nil { // so that demo-down can clean up after a kill -9
+			return err
+		}
 		p.say("%s  %s  a network, mounts, processes and a disk of its own", m.Name, m.Addr)
 		if p.ctx.Err() != nil {
 			break
 		}
 	}
-	return p.net.Save() // so that demo-down can clean up after a kill -9
+	return nil
 }
 
 func (p *play) formCluster() error {
