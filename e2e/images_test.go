@@ -1,0 +1,330 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"shoal/e2e/machines"
+	"shoal/node/api"
+	"shoal/runtime/image"
+)
+
+// TestImages brings images in by every way that there is, on one cluster of two machines.
+func TestImages(t *testing.T) {
+	t.Setenv("HOME", t.TempDir()) // of the agents, which find no credentials but those that the test puts there
+	n := cluster(t, 2)
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *machines.Net)
+	}{
+		{"Archives", imageArchives},
+		{"DamagedArchiveStoresNothing", imageDamaged},
+		{"PeersFetchAndRemove", imagePeers},
+		{"Registry", imageRegistry},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, n) })
+	}
+}
+
+// tarFile is one entry of an archive.
+type tarFile struct {
+	name string
+	data []byte
+}
+
+func untar(t *testing.T, archive []byte) []tarFile {
+	t.Helper()
+	var out []tarFile
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		must(t, err)
+		b, err := io.ReadAll(r)
+		must(t, err)
+		if h.Typeflag == tar.TypeReg {
+			out = append(out, tarFile{h.Name, b})
+		}
+	}
+}
+
+func retar(t *testing.T, files []tarFile) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range files {
+		must(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: int64(len(f.data))}))
+		_, err := w.Write(f.data)
+		must(t, err)
+	}
+	must(t, w.Close())
+	return b.Bytes()
+}
+
+// small makes an archive of an image of busybox that says a word; each word makes an image of its own.
+func small(t *testing.T, name, word string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	must(t, image.WriteArchive(&b, name, image.RunConfig{Entrypoint: []string{"/bin/busybox"}, Cmd: []string{"cat", "/word"}},
+		image.Program("/bin/busybox", "/bin/busybox"), image.Tree{{Path: "/word", Data: []byte(word + "\n")}}))
+	return b.Bytes()
+}
+
+func names(t *testing.T, m *machines.Machine) []string {
+	t.Helper()
+	var list []api.Image
+	must(t, m.JSON(&list, "image", "ls"))
+	var out []string
+	for _, i := range list {
+		out = append(out, i.Names...)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// says runs an image once and compares what it wrote.
+func says(t *testing.T, m *machines.Machine, ref, word string) {
+	t.Helper()
+	gone(t, m, "once")
+	shoal(t, m, "run", "--detach", "--name", "once", "--restart", "no", ref)
+	ended(t, m, "once", "once.1", "complete")
+	if got := shoal(t, m, "logs", "once"); got != word+"\n" {
+		t.Errorf("%s says %q, want %q", ref, got, word)
+	}
+	shoal(t, m, "rm", "once")
+}
+
+func imageArchives(t *testing.T, n *machines.Net) {
+	m := n.Machines()[0]
+	load := func(archive []byte, args ...string) {
+		t.Helper()
+		r := attempt(m, bytes.NewReader(archive), append([]string{"image", "load"}, args...)...)
+		if r.Code != 0 || !strings.Contains(r.Stdout, "loaded") {
+			t.Fatalf("shoal image load %s: %v", strings.Join(args, " "), r)
+		}
+	}
+	// What WriteArchive makes is both at once: an OCI layout, and docker's manifest.json. Each half must do alone.
+	var docker, oci []tarFile
+	for _, f := range untar(t, small(t, "e2e/docker:1", "docker")) {
+		if f.name != "index.json" && f.name != "oci-layout" {
+			docker = append(docker, f)
+		}
+	}
+	for _, f := range untar(t, small(t, "e2e/oci:1", "oci")) {
+		if f.name != "manifest.json" {
+			oci = append(oci, f)
+		}
+	}
+	load(retar(t, docker))
+	says(t, m, "e2e/docker:1", "docker")
+
+	path := filepath.Join(t.TempDir(), "oci.tar")
+	must(t, os.WriteFile(path, retar(t, oci), 0o644))
+	load(nil, path)
+	says(t, m, "e2e/oci:1", "oci")
+
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write(small(t, "e2e/zipped:1", "zipped"))
+	must(t, err)
+	must(t, z.Close())
+	load(b.Bytes(), "-")
+	says(t, m, "e2e/zipped:1", "zipped")
+	contains(t, shoal(t, m, "image", "ls"), "e2e/docker:1", "e2e/oci:1", "e2e/zipped:1")
+
+	load(small(t, "e2e/zipped:1", "the new one")) // a name moves to what was loaded last
+	says(t, m, "e2e/zipped:1", "the new one")
+}
+
+func imageDamaged(t *testing.T, n *machines.Net) {
+	m := n.Machines()[0]
+	before, size := names(t, m), diskUse(t, m)
+	good := small(t, "e2e/damaged:1", strings.Repeat("a word that is not there yet ", 100))
+	flipped := untar(t, good)
+	for i := range flipped {
+		if strings.Contains(flipped[i].name, "blobs/") { // one bit in the middle of each blob
+			flipped[i].data[len(flipped[i].data)/2] ^= 1
+		}
+	}
+	missing := slices.DeleteFunc(untar(t, good), func(f tarFile) bool { return strings.Contains(f.name, "blobs/") && len(f.data) > 10000 })
+	escape := append(untar(t, good), tarFile{"../../escaped", []byte("x")})
+	for what, archive := range map[string][]byte{
+		"a flipped bit": retar(t, flipped), "half of it": good[:len(good)/2], "a missing layer": retar(t, missing),
+		"nothing": {}, "no archive": []byte(strings.Repeat("hello ", 1000)),
+	} {
+		if r := attempt(m, bytes.NewReader(archive), "image", "load"); r.Code == 0 || r.Code == 1 && r.Stderr == "" {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+	attempt(m, bytes.NewReader(retar(t, escape)), "image", "load") // refused or not, nothing gets out
+	if _, err := os.Stat(filepath.Join(m.DataDir(), "../escaped")); err == nil {
+		t.Error("an archive wrote outside of the store")
+	}
+	_ = attempt(m, nil, "image", "rm", "e2e/damaged:1") // there if the last one was taken
+	if after := names(t, m); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("images were %v and are %v", before, after)
+	}
+	if now := diskUse(t, m); now > size+1<<20 {
+		t.Errorf("refused archives left %d bytes on the disk", now-size)
+	}
+}
+
+// diskUse sums the files of a machine's image store.
+func diskUse(t *testing.T, m *machines.Machine) int64 {
+	t.Helper()
+	var sum int64
+	must(t, filepath.WalkDir(filepath.Join(m.DataDir(), "images"), func(_ string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if fi, err := d.Info(); err == nil {
+				sum += fi.Size()
+			}
+		}
+		return nil
+	}))
+	return sum
+}
+
+func imagePeers(t *testing.T, n *machines.Net) {
+	a, b := n.Machines()[0], n.Machines()[1]
+	if r := attempt(a, bytes.NewReader(small(t, "e2e/peer:1", "from a peer")), "image", "load"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	refuses(t, b, 3, []string{"e2e/peer:1"}, "", "image", "rm", "e2e/peer:1")
+	contains(t, shoal(t, b, "image", "pull", "e2e/peer:1"), "pulled")
+	if !slices.Contains(names(t, b), "docker.io/e2e/peer:1") {
+		t.Errorf("pulled from a peer, but there is only %v", names(t, b))
+	}
+	shoal(t, a, "image", "rm", "e2e/peer:1")
+	if slices.Contains(names(t, a), "docker.io/e2e/peer:1") {
+		t.Error("it is still there after rm")
+	}
+	says(t, a, "e2e/peer:1", "from a peer") // a takes it back from b, or b runs it
+	gone(t, a, "user")
+	shoal(t, a, "run", "--name", "user", "--stop-timeout", "100ms", "e2e/peer:1", "sleep", "100000")
+	k := slots(t, a, "user")["user.1"]
+	if r := attempt(machineOf(t, n, k), nil, "image", "rm", "e2e/peer:1"); r.Code == 0 {
+		if got := shoal(t, a, "exec", "user/user.1", "/bin/busybox", "cat", "/word"); got != "from a peer\n" {
+			t.Errorf("an image that was removed under a running container: %q", got)
+		}
+	}
+}
+
+// imageRegistry pulls from Debian's docker-registry, which runs on one machine's loopback and wants a password.
+func imageRegistry(t *testing.T, n *machines.Net) {
+	m := n.Machines()[0]
+	tree, err := machines.DebianTree("docker-registry")
+	must(t, err)
+	dir := t.TempDir()
+	hash, err := bcrypt.GenerateFromPassword([]byte("open sesame"), bcrypt.MinCost)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "htpasswd"), []byte("ali:"+string(hash)+"\n"), 0o600))
+	config := fmt.Sprintf(`version: 0.1
+log: { level: error }
+storage: { filesystem: { rootdirectory: %s } }
+http: { addr: "127.0.0.1:5000" }
+auth: { htpasswd: { realm: cave, path: %s } }
+`, filepath.Join(dir, "blobs"), filepath.Join(dir, "htpasswd"))
+	must(t, os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600))
+	var log bytes.Buffer
+	cmd := m.Command(filepath.Join(tree, "usr/bin/docker-registry"), "serve", filepath.Join(dir, "config.yml"))
+	cmd.Stdout, cmd.Stderr = &log, &log
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		for pid, line := range m.Processes() {
+			if strings.Contains(line, dir) {
+				if p, err := os.FindProcess(pid); err == nil {
+					_ = p.Kill()
+				}
+			}
+		}
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the registry said:\n%s", log.String())
+		}
+	})
+	client := &http.Client{Transport: &http.Transport{DialContext: m.DialContext, DisableKeepAlives: true}}
+	eventually(t, "the registry", func() error {
+		r, err := client.Get("http://127.0.0.1:5000/v2/")
+		if err != nil {
+			return err
+		}
+		return r.Body.Close()
+	})
+	push(t, client, "ali", "open sesame", "e2e/pulled", "1", small(t, "", "from a registry"))
+
+	const ref = "127.0.0.1:5000/e2e/pulled:1"
+	home := os.Getenv("HOME")
+	configure := func(password string) {
+		auth := base64.StdEncoding.EncodeToString([]byte("ali:" + password))
+		must(t, os.MkdirAll(filepath.Join(home, ".docker"), 0o700))
+		must(t, os.WriteFile(filepath.Join(home, ".docker", "config.json"), []byte(`{"auths":{"127.0.0.1:5000":{"auth":"`+auth+`"}}}`), 0o600))
+	}
+	r := attempt(m, nil, "image", "pull", ref)
+	if r.Code != 6 {
+		t.Errorf("without credentials: %v", r)
+	}
+	configure("wrong")
+	if r := attempt(m, nil, "image", "pull", ref); r.Code != 6 {
+		t.Errorf("with a wrong password: %v", r)
+	}
+	configure("open sesame")
+	contains(t, shoal(t, m, "image", "pull", ref), "pulled "+ref)
+	refuses(t, m, 3, []string{"e2e/none"}, "", "image", "pull", "127.0.0.1:5000/e2e/none:1")
+	says(t, m, ref, "from a registry")
+}
+
+// push uploads the one image of an archive as docker would.
+func push(t *testing.T, c *http.Client, user, password, repository, tag string, archive []byte) {
+	t.Helper()
+	base := "http://127.0.0.1:5000/v2/" + repository
+	send := func(method, url, kind string, body []byte) *http.Response {
+		t.Helper()
+		req, err := http.NewRequest(method, url, bytes.NewReader(body))
+		must(t, err)
+		req.SetBasicAuth(user, password)
+		req.Header.Set("Content-Type", kind)
+		r, err := c.Do(req)
+		must(t, err)
+		said, _ := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		if r.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: %s: %s", method, url, r.Status, said)
+		}
+		return r
+	}
+	files := map[string][]byte{}
+	for _, f := range untar(t, archive) {
+		files[f.name] = f.data
+	}
+	manifest := ""
+	for name, data := range files {
+		hex, ok := strings.CutPrefix(name, "blobs/sha256/")
+		if !ok {
+			continue
+		}
+		if bytes.Contains(data[:min(len(data), 2000)], []byte(`"layers":[`)) {
+			manifest = name
+			continue
+		}
+		to := send("POST", base+"/blobs/uploads/", "", nil).Header.Get("Location")
+		sep := "?"
+		if strings.Contains(to, "?") {
+			sep = "&"
+		}
+		send("PUT", to+sep+"digest=sha256:"+hex, "application/octet-stream", data)
+	}
+	send("PUT", base+"/manifests/"+tag, "application/vnd.oci.image.manifest.v1+json", files[manifest])
+}
