@@ -61,7 +61,7 @@ func dump(t *testing.T, n *machines.Net) {
 		}
 		asked = true // one view is enough to read
 		for _, verb := range [][]string{{"ps", "-a"}, {"node", "ls"}, {"members"}, {"events"}} {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := brief()
 			t.Logf("%s# shoal %s\n%s", m.Name, strings.Join(verb, " "), lastLines(m.ShoalContext(ctx, nil, verb...).String(), 60))
 			cancel()
 		}
@@ -166,9 +166,14 @@ services:
 `, busyboxImage, count))
 }
 
+// brief is how long one question to an agent may take.
+func brief() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 10*time.Second)
+}
+
 // tasks asks a machine for the tasks of a job that are meant to run or still do.
 func tasks(m *machines.Machine, name string) (api.TaskList, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := brief()
 	defer cancel()
 	c := m.Client()
 	defer c.Close()
@@ -230,6 +235,15 @@ func settledNow(n *machines.Net, m *machines.Machine, name string, count int) er
 	real, err := running(n, name)
 	if err != nil {
 		return err
+	}
+	list, err := tasks(m, name)
+	if err != nil {
+		return err
+	}
+	for _, k := range list.Tasks {
+		if real[k.ID] != k.NodeName {
+			return fmt.Errorf("%s (%s) is said to run on %s, but runs on %q", k.Name, k.ID, k.NodeName, real[k.ID])
+		}
 	}
 	if len(real) != count {
 		return fmt.Errorf("the log has %d tasks but %d run on the machines: %v", count, len(real), real)

@@ -39,7 +39,7 @@ func (m *Machine) Shoal(args ...string) Result {
 
 // ShoalContext is Shoal with a context and standard input; nil is an empty one.
 func (m *Machine) ShoalContext(ctx context.Context, stdin io.Reader, args ...string) Result {
-	cmd := exec.CommandContext(ctx, m.net.opts.Binary, append([]string{"--host", m.Socket()}, args...)...)
+	cmd := exec.CommandContext(ctx, m.binary(), append([]string{"--host", m.Socket()}, args...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
 	err := cmd.Run()
@@ -160,18 +160,23 @@ func (n *Net) AwaitVoters(limit time.Duration) error {
 	return nil
 }
 
+// Leads tells whether the machine's agent says that it leads.
+func (m *Machine) Leads() bool {
+	if !m.Running() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	c := m.Client()
+	defer c.Close()
+	s, err := c.Status(ctx)
+	return err == nil && s.Leader != "" && s.Leader == s.Node
+}
+
 // Leader is the machine that leads, nil if none is known.
 func (n *Net) Leader() *Machine {
 	for _, m := range n.Machines() {
-		if !m.Running() {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		c := m.Client()
-		s, err := c.Status(ctx)
-		c.Close()
-		cancel()
-		if err == nil && s.Leader != "" && s.Leader == s.Node {
+		if m.Leads() {
 			return m
 		}
 	}

@@ -21,6 +21,8 @@ import (
 type MachineOptions struct {
 	// DiskBytes, if set, makes the disk so small (a tmpfs); else it is a directory.
 	DiskBytes int64
+	// Binary is the shoal of this machine; "": the Net's. It may be changed between two starts: an upgrade.
+	Binary string
 	// AgentArgs are further flags of every start of the agent.
 	AgentArgs []string
 }
@@ -171,7 +173,7 @@ func (m *Machine) Start(args ...string) error {
 		level = "info"
 	}
 	words := slices.Concat(m.enter(), []string{
-		m.net.opts.Binary, "agent", "--data-dir", m.DataDir(), "--socket", m.Socket(), "--name", m.Name, "--bind", m.Addr.String() + ":6174",
+		m.binary(), "agent", "--data-dir", m.DataDir(), "--socket", m.Socket(), "--name", m.Name, "--bind", m.Addr.String() + ":6174",
 		"--cgroup-parent", m.Cgroup(), "--log-level", level,
 	}, m.Options.AgentArgs, args)
 	cmd := exec.Command(words[0], words[1:]...)
@@ -198,6 +200,14 @@ func (a *agent) ended() bool {
 	default:
 		return false
 	}
+}
+
+// binary is the shoal of this machine.
+func (m *Machine) binary() string {
+	if m.Options.Binary != "" {
+		return m.Options.Binary
+	}
+	return m.net.opts.Binary
 }
 
 // enter is the command that runs another one inside of the machine.
@@ -298,7 +308,7 @@ func (m *Machine) Processes() map[int]string {
 }
 
 // Tasks tells which tasks of a job truly run on the machine: task id to the process ids of its container, in the
-// caller's namespace, sorted. It asks the kernel, not the agent.
+// caller's namespace, its first process first. It asks the kernel, not the agent.
 func (m *Machine) Tasks(job string) map[string][]int {
 	out := map[string][]int{}
 	for pid := range m.Processes() {
@@ -317,9 +327,26 @@ func (m *Machine) Tasks(job string) map[string][]int {
 		}
 	}
 	for _, pids := range out {
-		slices.Sort(pids)
+		if i := slices.IndexFunc(pids, first); i > 0 {
+			pids[0], pids[i] = pids[i], pids[0]
+		}
 	}
 	return out
+}
+
+// first tells whether a process is the first of its process namespace.
+func first(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if ids, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(ids)
+			return f[len(f)-1] == "1"
+		}
+	}
+	return false
 }
 
 func children(pid int) []int {
