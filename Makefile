@@ -40,12 +40,15 @@ test: build ## all tests, as root: units, cluster in namespaces
 	@packaging/deps.sh test
 	SHOAL_BINARY=$(CURDIR)/$(BIN) go test -tags "$(TAGS)" -timeout 20m $(TESTFLAGS) ./...
 
-check: deps ## gofmt, vet, staticcheck, builds without cgo, import table
+check: build ## gofmt, vet, staticcheck, builds without cgo, import table, generated docs
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
 	go vet -tags "$(TAGS)" ./...
 	CGO_ENABLED=0 go build $(PURE)
 	CGO_ENABLED=0 GOOS=darwin go vet ./consensus/... ./gossip/... ./runtime ./runtime/fake
 	go test ./e2e/house
+	@for page in "cli:" "compose:--compose"; do \
+		$(BIN) docs $${page#*:} | cmp -s - docs/$${page%%:*}.md || { echo "docs/$${page%%:*}.md is not what the code says: run make docs"; exit 1; }; \
+	done
 	@test -x $(TOOLS)/staticcheck || GOBIN=$(TOOLS) go install $(STATICCHECK)
 	$(TOOLS)/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
 	@test -x $(TOOLS)/govulncheck || GOBIN=$(TOOLS) go install $(GOVULNCHECK)

@@ -20,7 +20,7 @@ func docsCommand() *cli.Command {
 				return err
 			}
 			if c.Bool("compose") {
-				_, err := io.WriteString(c.App.Writer, compose.MatrixMarkdown())
+				_, err := io.WriteString(c.App.Writer, composeHead+compose.MatrixMarkdown())
 				return err
 			}
 			_, err := io.WriteString(c.App.Writer, reference(newApp()))
@@ -105,3 +105,10 @@ func sentence(text string) string {
 	}
 	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
+
+const composeHead = `# Compose keys
+
+Made by ` + "`shoal docs --compose`" + ` from the table that decides; do not edit. A key that is refused, or not in the table, is an error
+that names it; with ` + "`--lenient`" + ` it is a warning. ` + "`*`" + ` stands for a name or a place in a list.
+
+`
