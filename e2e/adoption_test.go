@@ -77,7 +77,7 @@ func TestAgentReturns(t *testing.T) {
 			must(t, m.AwaitReady(patience))
 			t.Logf("away for %v", time.Since(seen).Round(time.Millisecond))
 
-			eventually(t, "the exit code of the container that ended meanwhile", func() error { return ended(m, mortal, 7) })
+			eventually(t, "the exit code of the container that ended meanwhile", func() error { return endedWith(m, mortal, 7) })
 			after := m.Tasks(name)
 			if len(after[counter]) == 0 || before[counter][0] != after[counter][0] {
 				t.Errorf("the processes of %s were %v and are %v: the first is another", counter, before[counter], after[counter])
@@ -142,8 +142,8 @@ func endMortal(t *testing.T, pids []int) {
 	must(t, os.WriteFile(fmt.Sprintf("/proc/%d/root/end", pids[0]), nil, 0o644))
 }
 
-// ended complains unless a task ended with an exit code.
-func ended(m *machines.Machine, id string, code int) error {
+// endedWith complains unless a task ended with an exit code.
+func endedWith(m *machines.Machine, id string, code int) error {
 	c := m.Client()
 	defer c.Close()
 	ctx, cancel := brief()
