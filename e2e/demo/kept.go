@@ -116,10 +116,11 @@ func kept() []string {
 // takeDown removes what kept demos have left, and what killed ones have.
 func takeDown(s *stage) error {
 	var errs []error
-	for _, path := range kept() {
+	dirs := kept()
+	for _, path := range dirs {
 		errs = append(errs, removeKept(s, path))
 	}
-	if len(kept()) == 0 && errors.Join(errs...) == nil {
+	if len(dirs) == 0 {
 		s.tell(green, "No demo is up.")
 	}
 	return errors.Join(errs...)
@@ -140,7 +141,10 @@ func removeKept(s *stage, path string) error {
 	default:
 		err = errors.Join(n.Close(), n.Gone())
 	}
-	if err = errors.Join(err, d.remove()); err != nil {
+	if err != nil {
+		return fmt.Errorf("%s stays: %w", path, err)
+	}
+	if err := d.remove(); err != nil {
 		return err
 	}
 	s.tell(green, "Removed the cluster in %s: no process, mount, namespace or cgroup of it is left.", path)

@@ -22,9 +22,7 @@ type savedNet struct {
 	OwnDir   bool           `json:"ownDir"`
 	Holder   *process       `json:"holder"`
 	Machines []savedMachine `json:"machines"`
-	// Before and Spaces are the ledger's.
-	Before []string `json:"before"`
-	Spaces []string `json:"spaces"`
+	Before   []string       `json:"before"` // of the ledger; its namespaces are found anew
 }
 
 type savedMachine struct {
@@ -44,7 +42,7 @@ func (n *Net) Save() error {
 		s.Machines = append(s.Machines, m.saved())
 	}
 	n.mu.Lock()
-	s.Before, s.Spaces = slices.Sorted(maps.Keys(n.ledger.before)), slices.Sorted(maps.Keys(n.ledger.spaces))
+	s.Before = slices.Sorted(maps.Keys(n.ledger.before))
 	n.mu.Unlock()
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -81,11 +79,18 @@ func Open(dir string) (*Net, error) {
 		return nil, fmt.Errorf("read %s: it names no switch", filepath.Join(dir, stateFile))
 	}
 	n := &Net{opts: Options{Binary: s.Binary, Dir: dir, LogLevel: s.LogLevel, Keep: s.Keep}, id: s.ID, dir: dir, ownDir: s.OwnDir, holder: s.Holder}
-	n.ledger = &ledger{before: set(s.Before), spaces: set(s.Spaces)}
+	n.ledger = &ledger{before: map[string]bool{}, spaces: map[string]bool{}}
+	for _, thing := range s.Before {
+		n.ledger.before[thing] = true
+	}
+	if s.Holder.alive() {
+		n.note(s.Holder.PID)
+	}
 	for _, sm := range s.Machines {
 		m := n.machine(sm.Num, sm.Options)
 		if sm.Init != nil && sm.Init.alive() {
 			m.init, m.pid = sm.Init, sm.First
+			n.note(m.pid)
 		}
 		if sm.Agent != nil && sm.Agent.alive() {
 			m.agent = adopt(sm.Agent)
@@ -93,14 +98,6 @@ func Open(dir string) (*Net, error) {
 		n.machines = append(n.machines, m)
 	}
 	return n, nil
-}
-
-func set(words []string) map[string]bool {
-	out := map[string]bool{}
-	for _, w := range words {
-		out[w] = true
-	}
-	return out
 }
 
 // adopt watches an agent that is not our child: its exit code remains unknown.

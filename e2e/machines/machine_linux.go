@@ -135,7 +135,7 @@ func (m *Machine) PowerOff() error {
 
 func (m *Machine) powerOffLocked() error {
 	if m.init == nil {
-		return nil
+		return removeCgroups(m.Cgroup()) // of a machine that died with the process that made it
 	}
 	// The cable first: dying processes would still send the ends of their connections.
 	_ = m.net.inSwitch("ip link del " + m.port) // not there if switching on failed

@@ -87,6 +87,9 @@ func (n *Net) setUpSwitch() error {
 }
 
 func (n *Net) inSwitch(script string) error {
+	if !n.holder.alive() { // its pid may be another's by now
+		return errors.New("the switch is gone")
+	}
 	return run("nsenter", "--net=/proc/"+strconv.Itoa(n.holder.PID)+"/ns/net", "sh", "-ec", script)
 }
 
