@@ -61,7 +61,7 @@ func (n *Node) feedOnce(ctx context.Context, node job.NodeID, emit func(api.Feed
 			}
 		}
 		frame.Index = view.Index()
-		frame.LeaderAddr, frame.Leader = n.knownLeader()
+		frame.LeaderAddr, frame.Leader = n.raftLeader() // not from a feed of its own, or an old word would go round for ever
 		if err := emit(frame); err != nil {
 			return err
 		}

@@ -51,14 +51,35 @@ func (n *Node) follow(ctx context.Context) error {
 }
 
 func (n *Node) followOnce(ctx context.Context) error {
-	if n.HasState() {
-		return n.Feed(ctx, n.id, func(f api.FeedFrame) error {
-			if !n.HasState() {
-				return errors.New("this node no longer holds the log")
-			}
-			return n.take(ctx, f)
-		})
+	if n.HasState() && !n.orphaned() {
+		return n.followSelf(ctx)
 	}
+	err := n.followOthers(ctx)
+	if n.HasState() && ctx.Err() == nil && !errors.Is(err, errReplaced) {
+		return n.followSelf(ctx) // nobody hears from a leader: its own copy is as good as any
+	}
+	return err
+}
+
+// orphanLook is how long a log-holder without a leader goes by its own copy before it asks the others again.
+const orphanLook = 5 * time.Second
+
+// followSelf goes by this node's own copy of the log.
+func (n *Node) followSelf(ctx context.Context) error {
+	start := time.Now()
+	return n.Feed(ctx, n.id, func(f api.FeedFrame) error {
+		if !n.HasState() {
+			return errors.New("this node no longer holds the log")
+		}
+		if n.orphaned() && time.Since(start) > orphanLook {
+			return errors.New("this node does not hear from a leader: others may")
+		}
+		return n.take(ctx, f)
+	})
+}
+
+// followOthers goes by the copies of other nodes, one after the other.
+func (n *Node) followOthers(ctx context.Context) error {
 	holders := n.holderAddrs()
 	if len(holders) == 0 {
 		return errors.New("no log-holder known")
@@ -69,7 +90,7 @@ func (n *Node) followOnce(ctx context.Context) error {
 		if err := n.followAt(ctx, addr); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", addr, err))
 		}
-		if ctx.Err() != nil || n.HasState() {
+		if ctx.Err() != nil || n.HasState() && !n.orphaned() {
 			return nil
 		}
 	}
@@ -82,9 +103,16 @@ func (n *Node) followAt(ctx context.Context, addr string) error {
 	defer cancel(nil)
 	silence := time.AfterFunc(feedPatience, func() { cancel(fmt.Errorf("silent for %v", feedPatience)) })
 	defer silence.Stop()
+	led := time.Now()
 	err := api.NewClient(addr, n.peers.transport).Feed(ctx, n.id, func(f api.FeedFrame) error {
 		silence.Reset(feedPatience)
-		if n.HasState() {
+		switch {
+		case f.LeaderAddr != "":
+			led = time.Now()
+		case n.HasState() || time.Since(led) > feedPatience:
+			return errors.New("it does not hear from a leader: others may")
+		}
+		if n.HasState() && !n.orphaned() {
 			return errors.New("this node now holds the log itself")
 		}
 		return n.take(ctx, f)

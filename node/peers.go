@@ -141,13 +141,26 @@ func (n *Node) Leader() (addr string, id job.NodeID, self, ok bool) {
 // hintLife is how long the feed's word about the leader counts; it is renewed with every heartbeat.
 const hintLife = 3 * time.Second
 
+// raftLeader is the leader as this node hears from it as a log-holder, "" if it does not.
+func (n *Node) raftLeader() (addr string, id job.NodeID) {
+	if !n.raft.IsHolder() {
+		return "", ""
+	}
+	id, addr = n.raft.Leader()
+	return addr, id
+}
+
+// orphaned tells whether this node holds the log but has not heard from a leader for a while. Either nobody leads, or
+// others have taken its part in the log while it was away: that is in entries which nobody sends it.
+func (n *Node) orphaned() bool {
+	addr, _ := n.raftLeader()
+	return addr == "" && time.Since(n.raft.LastContact()) > feedPatience
+}
+
 // knownLeader asks raft if this node holds the log, else the last frame of its feed.
 func (n *Node) knownLeader() (addr string, id job.NodeID) {
-	if n.raft.IsHolder() {
-		if id, addr := n.raft.Leader(); addr != "" {
-			return addr, id
-		}
-		return "", ""
+	if addr, id = n.raftLeader(); addr != "" {
+		return addr, id
 	}
 	if h := n.leaderHint.Load(); h != nil && time.Since(h.at) < hintLife {
 		return h.addr, h.id
