@@ -59,6 +59,10 @@ func (n *Node) RemoveToken(ctx context.Context, id string) error {
 // Join takes a machine in that shows a token. All that can be refused is refused before anything changes, and joins
 // are taken one at a time so that this stays true.
 func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, error) {
+	// Before anything else of a stranger's is looked at, and without making anybody wait.
+	if err := checkToken(n.state.View(), r); err != nil {
+		return api.JoinResponse{}, err
+	}
 	n.joinMu.Lock()
 	defer n.joinMu.Unlock()
 	view := n.state.View()
@@ -67,7 +71,11 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		return api.JoinResponse{}, err
 	}
 	r.Node.KeyPin = pin
-	if err := checkJoiner(view, r); err != nil {
+	if err := checkJoiner(view, r, time.Now()); err != nil {
+		return api.JoinResponse{}, err
+	}
+	cert, err := n.sign(r.CSR, r.Node.ID, r.Node.Name)
+	if err != nil {
 		return api.JoinResponse{}, err
 	}
 	if known := view.Node(r.Node.ID); known == nil { // else: the same machine asks again because the answer was lost
@@ -77,10 +85,6 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
 			return api.JoinResponse{}, err
 		}
-	}
-	cert, err := n.sign(r.CSR, r.Node.ID, r.Node.Name)
-	if err != nil {
-		return api.JoinResponse{}, err
 	}
 	n.log.Info("node joined", "node", r.Node.Name, "id", r.Node.ID, "addr", r.Node.Addr, "token", r.TokenID)
 	resp := api.JoinResponse{Cluster: n.member.Cluster, CA: n.ident.CAPEM(), Cert: cert, GossipKeys: n.pool.Keys(), SealKey: n.member.SealKey, Pool: n.member.Pool, Index: n.state.View().Index()}
@@ -92,15 +96,23 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 	return resp, nil
 }
 
-// checkJoiner refuses what must not come in. The token is checked first: a stranger learns nothing about the cluster.
-func checkJoiner(view *state.View, r api.JoinRequest) error {
+func checkToken(view *state.View, r api.JoinRequest) error {
 	t := view.Token(r.TokenID)
 	if t == nil || !pki.CheckSecret(t.Verifier, r.TokenID, r.Secret) {
 		return job.Errorf(job.Denied, "the token is not known to this cluster: it may have been removed; make a new one with `shoal token create`")
 	}
+	return nil
+}
+
+// checkJoiner refuses what must not come in. The token is checked first: a stranger learns nothing about the cluster.
+func checkJoiner(view *state.View, r api.JoinRequest, now time.Time) error {
+	if err := checkToken(view, r); err != nil {
+		return err
+	}
+	t := view.Token(r.TokenID)
 	known := view.Node(r.Node.ID)
 	again := known != nil && known.KeyPin == r.Node.KeyPin
-	switch now := time.Now(); {
+	switch {
 	case !t.Expires.IsZero() && now.After(t.Expires):
 		return job.Errorf(job.Denied, "the token expired at %s; make a new one with `shoal token create`", t.Expires.UTC().Format(time.RFC3339))
 	case t.MaxUses > 0 && t.Uses >= t.MaxUses && !again:
@@ -109,8 +121,10 @@ func checkJoiner(view *state.View, r api.JoinRequest) error {
 		return job.Errorf(job.Conflict, "a node with id %s is a member already (%s): two machines must not share one data directory; empty this one's and join again", r.Node.ID, known.Name)
 	case !validName.MatchString(r.Node.Name):
 		return job.Errorf(job.Invalid, "node name %q: letters, digits, dots, dashes and underscores, at most 63; give --name", r.Node.Name)
-	case r.Node.ID == "" || !r.Node.Addr.IsValid() || r.Node.Addr.Addr().IsUnspecified():
-		return job.Errorf(job.Invalid, "node %s: no id, or no address that others can dial; give --advertise", r.Node.Name)
+	case !validName.MatchString(string(r.Node.ID)):
+		return job.Errorf(job.Invalid, "node %s: %q is not a node's id", r.Node.Name, r.Node.ID)
+	case !r.Node.Addr.IsValid() || r.Node.Addr.Port() == 0 || r.Node.Addr.Addr().IsUnspecified():
+		return job.Errorf(job.Invalid, "node %s: %v is not an address that others can dial; give --advertise", r.Node.Name, r.Node.Addr)
 	}
 	if same := view.NodeByName(r.Node.Name); same != nil && same.ID != r.Node.ID {
 		return job.Errorf(job.Conflict, "the name %q is taken by node %s at %s; give this one another with --name, or remove that one with `shoal node rm %s`", r.Node.Name, same.ID, same.Addr, r.Node.Name)

@@ -33,6 +33,9 @@ type leaderHint struct {
 
 const feedFile = "feed.json"
 
+// obeyRetry is the pause before the same is tried again.
+const obeyRetry = time.Second
+
 // follow keeps this node fed for as long as it runs: from its own copy of the log if it holds one, else from any node
 // that does.
 func (n *Node) follow(ctx context.Context) error {
@@ -140,7 +143,8 @@ func (n *Node) holderAddrs() []string {
 // errReplaced ends an agent whose id another one has taken over: two that act as one node undo each other's work.
 var errReplaced = job.Errorf(job.Conflict, "another machine has taken over this node's id")
 
-// take acts on a frame; its error is errReplaced.
+// take acts on a frame. After an error the feed must be followed anew, because it sends the whole only when something
+// changed; after errReplaced it must not.
 func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 	n.leaderHint.Store(&leaderHint{id: f.Leader, addr: f.LeaderAddr, at: time.Now()})
 	if f.Full == nil {
@@ -154,8 +158,11 @@ func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 		return fmt.Errorf("%w: it is at %s now, and this is %s: the data directory %s was copied; empty it and join anew", errReplaced, f.Full.Self.Addr, n.cfg.Advertise, n.cfg.DataDir)
 	}
 	if err := n.obey(ctx, f.Full, f.Index); err != nil {
-		n.log.Error("cannot do all that the cluster asks", "error", err)
-		return nil
+		if ctx.Err() == nil {
+			n.log.Error("cannot do all that the cluster asks; trying again", "error", err)
+		}
+		sleep(ctx, obeyRetry)
+		return err
 	}
 	n.remember(f.Full)
 	return nil

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
+
+	"shoal/node/pki"
 )
 
 // The protocols that share the one port, told apart by ALPN.
@@ -17,10 +20,15 @@ const (
 	alpnAPI    = "http/1.1"
 )
 
-// Limits of a connection that has not yet said who it is.
+// Limits of connections that have not yet said who they are, or never do.
 const (
-	handshakeTimeout = 5 * time.Second
-	maxHandshakes    = 256 // at once; further connections wait in the kernel's queue
+	handshakeTimeout     = 5 * time.Second
+	maxHandshakes        = 256 // at once; further connections wait in the kernel's queue
+	maxHandshakesPerHost = 64  // of these from one address, so that one stranger cannot keep all others out
+	maxGuests            = 128 // connections without a certificate: machines that join, and strangers
+	guestLife            = time.Minute
+	// evictInterval is how often the connections of nodes that were removed are looked for.
+	evictInterval = time.Second
 )
 
 // mux shares one TCP port among raft, gossip streams and the API. It does the TLS handshake itself, so that what it
@@ -29,13 +37,23 @@ type mux struct {
 	l    net.Listener
 	conf *tls.Config
 	log  *slog.Logger
+	// evicted tells whether a peer's certificate counts no more, though it did at the handshake. It must not block.
+	evicted func(pki.Peer) bool
 
 	raft, gossip, api *connQueue
+	guests            chan struct{}
+
+	mu    sync.Mutex
+	conns map[*peerConn]struct{}
+	hosts map[netip.Addr]int // handshakes under way
 }
 
-func newMux(l net.Listener, conf *tls.Config, log *slog.Logger) *mux {
+func newMux(l net.Listener, conf *tls.Config, evicted func(pki.Peer) bool, log *slog.Logger) *mux {
 	q := func() *connQueue { return newConnQueue(l.Addr()) }
-	return &mux{l: l, conf: conf, log: log, raft: q(), gossip: q(), api: q()}
+	return &mux{
+		l: l, conf: conf, evicted: evicted, log: log, raft: q(), gossip: q(), api: q(), guests: make(chan struct{}, maxGuests),
+		conns: map[*peerConn]struct{}{}, hosts: map[netip.Addr]int{},
+	}
 }
 
 // run accepts until ctx ends.
@@ -49,9 +67,14 @@ func (m *mux) run(ctx context.Context) error {
 	}()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() {
+		for sleep(ctx, evictInterval) {
+			m.evict()
+		}
+	})
 	slots := make(chan struct{}, maxHandshakes)
 	for {
-		slots <- struct{}{}
+		slots <- struct{}{} // handshakes end soon, also with ctx
 		conn, err := m.l.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
@@ -67,10 +90,60 @@ func (m *mux) run(ctx context.Context) error {
 			}
 			continue
 		}
+		host := hostOf(conn)
+		if !m.enter(host) {
+			_ = conn.Close()
+			<-slots
+			continue
+		}
 		wg.Go(func() {
 			defer func() { <-slots }()
+			defer m.exit(host)
 			m.welcome(ctx, conn)
 		})
+	}
+}
+
+func hostOf(c net.Conn) netip.Addr {
+	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{} // all of these count together
+	}
+	return a.Addr().Unmap()
+}
+
+// enter counts a handshake from a host, or refuses it.
+func (m *mux) enter(host netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hosts[host] >= maxHandshakesPerHost {
+		return false
+	}
+	m.hosts[host]++
+	return true
+}
+
+func (m *mux) exit(host netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hosts[host]--; m.hosts[host] <= 0 {
+		delete(m.hosts, host)
+	}
+}
+
+// evict closes what peers hold open that were removed since they came.
+func (m *mux) evict() {
+	m.mu.Lock()
+	var out []*peerConn
+	for c := range m.conns {
+		if m.evicted(c.peer) {
+			out = append(out, c)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range out {
+		m.log.Info("closing a connection of a peer that was removed", "peer", c.peer.Name, "id", c.peer.ID)
+		_ = c.Close()
 	}
 }
 
@@ -87,6 +160,12 @@ func (m *mux) welcome(ctx context.Context, raw net.Conn) {
 		_ = raw.Close()
 		return
 	}
+	c := m.admit(conn)
+	if c == nil {
+		m.log.Debug("too many connections without a certificate", "peer", raw.RemoteAddr())
+		_ = raw.Close()
+		return
+	}
 	var q *connQueue
 	switch conn.ConnectionState().NegotiatedProtocol {
 	case alpnRaft:
@@ -96,9 +175,56 @@ func (m *mux) welcome(ctx context.Context, raw net.Conn) {
 	default:
 		q = m.api
 	}
-	if !q.offer(conn) {
-		_ = conn.Close()
+	if !q.offer(c) {
+		_ = c.Close()
 	}
+}
+
+// admit keeps account of a connection until it is closed; nil: there is no place for one more guest.
+func (m *mux) admit(conn *tls.Conn) net.Conn {
+	peer, known := pki.PeerOf(conn.ConnectionState())
+	if known {
+		c := &peerConn{Conn: conn, m: m, peer: peer}
+		m.mu.Lock()
+		m.conns[c] = struct{}{}
+		m.mu.Unlock()
+		return c
+	}
+	select {
+	case m.guests <- struct{}{}:
+	default:
+		return nil
+	}
+	c := &guestConn{Conn: conn, leave: sync.OnceFunc(func() { <-m.guests })}
+	c.life = time.AfterFunc(guestLife, func() { _ = c.Close() }) // whatever a guest is doing: one request takes seconds
+	return c
+}
+
+// peerConn is a connection of somebody known.
+type peerConn struct {
+	*tls.Conn
+	m    *mux
+	peer pki.Peer
+}
+
+func (c *peerConn) Close() error {
+	c.m.mu.Lock()
+	delete(c.m.conns, c)
+	c.m.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// guestConn is a connection without a certificate.
+type guestConn struct {
+	*tls.Conn
+	life  *time.Timer
+	leave func()
+}
+
+func (c *guestConn) Close() error {
+	c.life.Stop()
+	c.leave()
+	return c.Conn.Close()
 }
 
 // connQueue is a net.Listener of connections that somebody else accepted.
@@ -106,7 +232,9 @@ type connQueue struct {
 	addr   net.Addr
 	conns  chan net.Conn
 	closed chan struct{}
-	once   sync.Once
+
+	mu   sync.Mutex // makes offers and the end exclude each other, so that no connection is left behind
+	over bool
 }
 
 // queueDepth is how many connections wait for one protocol's server before further ones are dropped.
@@ -117,10 +245,10 @@ func newConnQueue(addr net.Addr) *connQueue {
 }
 
 func (q *connQueue) offer(c net.Conn) bool {
-	select {
-	case <-q.closed:
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over {
 		return false
-	default:
 	}
 	select {
 	case q.conns <- c:
@@ -140,18 +268,21 @@ func (q *connQueue) Accept() (net.Conn, error) {
 }
 
 func (q *connQueue) Close() error {
-	q.once.Do(func() {
-		close(q.closed)
-		for {
-			select {
-			case c := <-q.conns:
-				_ = c.Close()
-			default:
-				return
-			}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over {
+		return nil
+	}
+	q.over = true
+	close(q.closed)
+	for {
+		select {
+		case c := <-q.conns:
+			_ = c.Close()
+		default:
+			return nil
 		}
-	})
-	return nil
+	}
 }
 
 func (q *connQueue) Addr() net.Addr { return q.addr }

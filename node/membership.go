@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,12 +65,10 @@ func (n *Node) establish(ctx context.Context) error {
 	}
 	n.id = id
 	m, err := loadMembership(n.path(membershipFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && len(n.cfg.Join) > 0:
-		return n.join(ctx)
-	case errors.Is(err, fs.ErrNotExist):
-		return n.found()
-	case err != nil:
+	if errors.Is(err, fs.ErrNotExist) {
+		return n.comeIn(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	ident, err := pki.LoadIdentity(n.path(identityDir), nil)
@@ -82,8 +82,57 @@ func (n *Node) establish(ctx context.Context) error {
 	if len(n.cfg.Join) > 0 {
 		n.log.Info("already a member of a cluster: --join and --token are not needed any more", "cluster", m.Cluster)
 	}
+	if err := n.sweepLeftovers(m.Founder); err != nil {
+		return err
+	}
 	n.ident, n.member = ident, m
 	return n.checkMoved(ctx)
+}
+
+// sweepLeftovers removes keys that a crash left behind after they had served.
+func (n *Node) sweepLeftovers(founding bool) error {
+	if err := removeIfThere(n.path(joiningKeyFile)); err != nil || founding {
+		return err
+	}
+	return removeIfThere(n.path(foundingKeyFile))
+}
+
+// comeIn joins or founds a cluster, unless the directory has been part of one.
+func (n *Node) comeIn(ctx context.Context) error {
+	// The log is opened only once cluster.json is on disk.
+	hasLog, err := holdsMoreThanID(n.path(raftDir))
+	if err != nil {
+		return err
+	}
+	if hasLog {
+		return job.Errorf(job.Conflict, "%s is gone, but %s has the log of a cluster: restore the file, or empty %s and join anew with a token",
+			n.path(membershipFile), n.path(raftDir), n.cfg.DataDir)
+	}
+	if len(n.cfg.Join) > 0 {
+		return n.join(ctx)
+	}
+	if _, err := os.Stat(n.path(joiningKeyFile)); err == nil {
+		return job.Errorf(job.Conflict, "this machine began to join a cluster and did not finish: start it with --join and --token again, or empty %s to begin a cluster of its own", n.cfg.DataDir)
+	}
+	return n.found()
+}
+
+// holdsMoreThanID tells whether a raft directory was ever used: a new one has the node's id and nothing else.
+func holdsMoreThanID(dir string) (bool, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(files, func(f os.DirEntry) bool {
+		return !strings.HasPrefix(f.Name(), "node-id") // its temporary file too
+	}), nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // checkMoved refuses to run at a new address while this node answers at its old one: the data directory was copied, and
@@ -187,11 +236,14 @@ func (n *Node) record(ctx context.Context) error {
 			return err
 		}
 	}
+	n.memberMu.Lock()
+	defer n.memberMu.Unlock()
 	n.member.Founder = false
 	if err := n.saveMembership(); err != nil {
+		n.member.Founder = true
 		return err
 	}
-	return os.Remove(n.path(foundingKeyFile))
+	return removeIfThere(n.path(foundingKeyFile))
 }
 
 // self describes this node to the cluster.
@@ -209,7 +261,7 @@ func (n *Node) join(ctx context.Context) error {
 	if err != nil {
 		return job.Errorf(job.Invalid, "--token: %w", err)
 	}
-	key, err := pki.NewKey()
+	key, err := n.joiningKey()
 	if err != nil {
 		return err
 	}
@@ -233,8 +285,35 @@ func (n *Node) join(ctx context.Context) error {
 		return err
 	}
 	n.member = membership{Cluster: resp.Cluster, SealKey: resp.SealKey, GossipKeys: resp.GossipKeys, Peers: resp.Peers, Pool: resp.Pool, Addr: n.cfg.Advertise}
+	if err := n.saveMembership(); err != nil {
+		return err
+	}
 	n.log.Info("joined", "cluster", resp.Cluster, "node", n.cfg.Name, "id", n.id)
-	return n.saveMembership()
+	return removeIfThere(n.path(joiningKeyFile))
+}
+
+// joiningKeyFile holds the key of a machine that asked to join until it has its answer on disk: whatever happens in
+// between, it asks again as the same one, and the cluster knows it by the key.
+const joiningKeyFile = "joining.key"
+
+func (n *Node) joiningKey() (pki.Key, error) {
+	path := n.path(joiningKeyFile)
+	b, err := os.ReadFile(path)
+	if err == nil {
+		key, err := pki.ParseKey(b)
+		if err != nil {
+			return pki.Key{}, fmt.Errorf("read %s: %w; remove the file to join with a new key", path, err)
+		}
+		return key, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return pki.Key{}, err
+	}
+	key, err := pki.NewKey()
+	if err != nil {
+		return pki.Key{}, err
+	}
+	return key, writeFileAtomic(path, key.PEM())
 }
 
 // askToJoin tries the addresses until one decides; a refusal is final, silence is not.

@@ -41,6 +41,7 @@ type Node struct {
 	router  router
 
 	started    atomic.Bool                // all parts are wired: the API may be answered
+	caughtUp   atomic.Bool                // this node leads, and has applied all that was committed before its term
 	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
 	leaderHint atomic.Pointer[leaderHint] // from the feed
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
@@ -86,7 +87,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.ident.TrustPinned(n.pinned)
 	n.ident.Distrust(n.removed)
 	n.peers = newPeers(n.cfg.Underlay, n.ident)
-	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.log)
+	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.removed, n.log)
 
 	if n.raft, err = n.openLog(m); err != nil {
 		return err
@@ -208,6 +209,9 @@ func (n *Node) runGossip(ctx context.Context) error {
 }
 
 func (n *Node) leadOnce(ctx context.Context, term uint64) error {
+	n.caughtUp.Store(true)
+	stop := context.AfterFunc(ctx, func() { n.caughtUp.Store(false) }) // at once, not when the duties have ended
+	defer func() { stop(); n.caughtUp.Store(false) }()
 	if err := n.record(ctx); err != nil {
 		return fmt.Errorf("record the new cluster: %w", err)
 	}

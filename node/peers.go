@@ -106,13 +106,21 @@ func (n *Node) pinned(id string, key pki.Pin) bool {
 // freshContact is how recently a node must have heard from the leader to judge whose membership has ended.
 const freshContact = 5 * time.Second
 
-// removed tells whether a peer's certificate outlived its membership. Only a node whose copy of the log is fresh may
-// say so: one that is catching up does not know the younger nodes yet, and the leader may be one of them.
+// removed tells whether a peer's certificate outlived its membership. Only a node that hears from the leader may say so,
+// through the log or its feed: one that is catching up does not know the younger nodes yet, and the leader may be one of
+// them.
 func (n *Node) removed(p pki.Peer) bool {
-	if !n.started.Load() || p.Kind != pki.Node || p.ID == string(n.id) || !n.HasState() || time.Since(n.raft.LastContact()) > freshContact {
+	if !n.started.Load() || p.Kind != pki.Node || p.ID == string(n.id) {
 		return false
 	}
-	return n.state.View().Node(job.NodeID(p.ID)) == nil
+	if n.HasState() {
+		return time.Since(n.raft.LastContact()) <= freshContact && n.state.View().Node(job.NodeID(p.ID)) == nil
+	}
+	f, h := n.fed.Load(), n.leaderHint.Load()
+	if f == nil || h == nil || h.addr == "" || time.Since(h.at) > freshContact {
+		return false
+	}
+	return !slices.ContainsFunc(f.full.Nodes, func(o api.FeedNode) bool { return string(o.ID) == p.ID })
 }
 
 // HasState tells whether this node's copy of the log is one to answer and to feed from.
@@ -132,10 +140,12 @@ func (n *Node) Transport() http.RoundTripper { return n.peers.transport }
 // Confirm makes sure that this node still leads.
 func (n *Node) Confirm(ctx context.Context) error { return n.raft.VerifyLeader(ctx) }
 
-// Leader tells who leads.
+// Leader tells who leads. This node itself does so only when it has applied what was committed before its term: until
+// then it would deny what is there.
 func (n *Node) Leader() (addr string, id job.NodeID, self, ok bool) {
 	addr, id = n.knownLeader()
-	return addr, id, id == n.id, addr != ""
+	self = id == n.id
+	return addr, id, self, addr != "" && (!self || n.caughtUp.Load())
 }
 
 // hintLife is how long the feed's word about the leader counts; it is renewed with every heartbeat.

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"shoal/consensus/job"
@@ -18,9 +20,12 @@ import (
 
 // serveAPI answers people on the unix socket and everybody on the shared port until ctx ends.
 func (n *Node) serveAPI(ctx context.Context, tlsConns net.Listener, socket net.Listener) error {
-	handler := api.NewServer(n, n.machine.Images.Handler(), n.log)
-	remote := newHTTPServer(handler, callerOfTLS)
-	local := newHTTPServer(handler, func(context.Context, net.Conn) api.Caller {
+	handler := &waited{Handler: api.NewServer(n, n.machine.Images.Handler(), n.log), idle: make(chan struct{})}
+	defer handler.wait()
+	ctx, cancel := context.WithCancel(ctx) // also when a server fails
+	defer cancel()
+	remote := n.newHTTPServer(ctx, handler, callerOfTLS)
+	local := n.newHTTPServer(ctx, handler, func(context.Context, net.Conn) api.Caller {
 		return api.Caller{Access: api.Admin, Name: "root"} // who can open the socket is root
 	})
 	errs := make(chan error, 2)
@@ -44,9 +49,51 @@ func (n *Node) serveAPI(ctx context.Context, tlsConns net.Listener, socket net.L
 	return err
 }
 
-func newHTTPServer(h http.Handler, caller func(context.Context, net.Conn) api.Caller) *http.Server {
+// waited lets the API's end wait for requests that are still at work: http.Server.Close does not.
+type waited struct {
+	http.Handler
+
+	mu   sync.Mutex
+	work int  // requests under way
+	over bool // no more are taken
+	idle chan struct{}
+}
+
+func (h *waited) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	if h.over {
+		h.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
+	h.work++
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.work--; h.over && h.work == 0 {
+			close(h.idle)
+		}
+	}()
+	h.Handler.ServeHTTP(w, r)
+}
+
+// wait takes no more requests and returns when the last has ended.
+func (h *waited) wait() {
+	h.mu.Lock()
+	h.over = true
+	busy := h.work > 0
+	h.mu.Unlock()
+	if busy {
+		<-h.idle
+	}
+}
+
+// newHTTPServer makes a server whose requests end with ctx, also those that took their connection over.
+func (n *Node) newHTTPServer(ctx context.Context, h http.Handler, caller func(context.Context, net.Conn) api.Caller) *http.Server {
 	return &http.Server{
 		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -58,7 +105,7 @@ func newHTTPServer(h http.Handler, caller func(context.Context, net.Conn) api.Ca
 
 // callerOfTLS reads who is at the other end out of the verified certificate.
 func callerOfTLS(_ context.Context, c net.Conn) api.Caller {
-	conn, ok := c.(*tls.Conn)
+	conn, ok := c.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {
 		return api.Caller{}
 	}
@@ -84,6 +131,9 @@ func listenSocket(path string) (net.Listener, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		_ = conn.Close()
 		return nil, job.Errorf(job.Conflict, "another agent answers on %s: stop it, or give this one another --socket and --data-dir", path)
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() != os.ModeSocket {
+		return nil, job.Errorf(job.Invalid, "--socket %s: there is something else than a socket; name another path", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)

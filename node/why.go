@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"shoal/consensus/job"
@@ -47,16 +48,24 @@ func whyBlocked(v *state.View, ref string, notFound error) (api.Why, error) {
 	if len(w.Blocked) > 0 {
 		return w, nil
 	}
-	if v.Job(jobName) != nil && !strings.Contains(ref, ".") {
-		return w, job.Errorf(job.Invalid, "%s is a job and nothing of it is held back; ask for one of its tasks, as `shoal ps %s` lists them", ref, jobName)
+	j := v.Job(jobName)
+	switch {
+	case j == nil || strings.Contains(ref, "."):
+		return w, notFound
+	case service != "" && !slices.ContainsFunc(j.Spec.Services, func(s job.Service) bool { return s.Name == service }):
+		return w, job.Errorf(job.NotFound, "job %s has no service %q; `shoal ps %s` lists them", jobName, service, jobName)
 	}
-	return w, notFound
+	return w, job.Errorf(job.Invalid, "nothing of %s is held back; ask for one of its tasks, as `shoal ps %s` lists them", ref, jobName)
 }
 
 // causes finds what made the leader place a task: the loss of its predecessor's node, its predecessor's failure, or
 // what a user asked for.
 func causes(v *state.View, t *job.Task) []api.Step {
-	if prev := v.Task(t.Replaces); prev != nil && t.Replaces != "" {
+	if t.Replaces != "" {
+		prev := v.Task(t.Replaces)
+		if prev == nil { // forgotten meanwhile; what was submitted long ago is not the cause
+			return nil
+		}
 		if steps := nodeLoss(v, prev, t); len(steps) > 0 {
 			return steps
 		}
