@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -128,7 +129,8 @@ services:
 func containerGivesUp(t *testing.T, n *machines.Net) {
 	m := n.Machines()
 	gone(t, m[0], "hopeless")
-	shoalIn(t, m[0], web(`command: [sh, -c, "echo tried; exit 9"]`,
+	dir := t.TempDir()
+	shoalIn(t, m[0], web(`command: [sh, -c, "cut -d ' ' -f 1 /proc/uptime >> /out/$$SHOAL_TASK; exit 9"]`, "volumes: ['"+dir+":/out']",
 		"deploy: { restart_policy: { condition: any, delay: 100ms, max_attempts: 2 } }"), "run", "-f", "-", "--name", "hopeless", "--detach")
 	eventually(t, "a second node to try", func() error {
 		var l api.TaskList
@@ -152,7 +154,18 @@ func containerGivesUp(t *testing.T, n *machines.Net) {
 	})
 	k, err := newest(m[0], "hopeless", "web.1")
 	must(t, err)
-	contains(t, shoal(t, m[0], "why", string(k.ID)), "placed")
+	contains(t, shoal(t, m[0], "why", string(k.ID)), "placed", "predecessor failed")
+	b, err := os.ReadFile(filepath.Join(dir, string(k.Replaces)))
+	must(t, err)
+	var times []float64 // seconds since boot
+	for _, f := range strings.Fields(string(b)) {
+		at, err := strconv.ParseFloat(f, 64)
+		must(t, err)
+		times = append(times, at)
+	}
+	if len(times) != 3 || times[1]-times[0] < 0.09 || times[2]-times[1] < 0.19 {
+		t.Errorf("tries at %v, want three with pauses of at least 100 and 200 ms", times)
+	}
 }
 
 func containerLogBytes(t *testing.T, n *machines.Net) {

@@ -32,6 +32,10 @@ func TestJobs(t *testing.T) {
 		{"UnknownImage", jobUnknownImage},
 		{"UnknownCommand", jobUnknownCommand},
 		{"NeverHealthy", jobNeverHealthy},
+		{"HistoryAndRollback", jobHistory},
+		{"FilesBesideTheFile", jobFiles},
+		{"ManyAtOnce", jobAtOnce},
+		{"RemovedWhileStarting", jobInterrupted},
 		{"Logs", jobLogs},
 		{"LogsFollow", jobLogsFollow},
 		{"Exec", jobExec},
@@ -145,6 +149,9 @@ func jobUpdate(t *testing.T, n *machines.Net) {
 		}
 	})
 	contains(t, shoalIn(t, m[1], file("2"), "plan", "-f", "-", "--name", "update"), "web")
+	if planned := ids(slots(t, m[2], "update")); fmt.Sprint(planned) != fmt.Sprint(before) {
+		t.Errorf("a plan changed %v to %v", before, planned)
+	}
 	out := shoalIn(t, m[1], file("2"), "run", "-f", "-", "--name", "update")
 	close(stop)
 	watched.Wait()

@@ -89,6 +89,13 @@ func shopPort(t *testing.T, n *machines.Net) {
 		must(t, ask(m, home.Addr.String()))
 	}
 	must(t, ask(home, "127.0.0.1"))
+	for i := range n.Machines() { // containers too, on the same machine and on others; and they reach the machines
+		client := fmt.Sprintf("shop/client.%d", i+1)
+		if got := shoal(t, home, "exec", client, "wget", "-q", "-O", "-", "http://"+home.Addr.String()+":8080/"); got != "welcome to the shop\n" {
+			t.Errorf("%s got %q from the published port", client, got)
+		}
+		shoal(t, home, "exec", client, "ping", "-c", "1", "-W", "5", n.Machines()[0].Addr.String())
+	}
 	eventually(t, "nginx to log its clients", func() error {
 		log := shoal(t, n.Machines()[0], "logs", "shop/front")
 		for _, m := range n.Machines() {
