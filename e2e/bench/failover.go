@@ -23,7 +23,7 @@ var failoverGroup = group{
 			if err := c.loadImage(); err != nil {
 				return err
 			}
-			if err := c.failovers("worker"); err != nil {
+			if err := c.failovers("a worker"); err != nil {
 				return err
 			}
 			return c.failovers(leadersMachine)
@@ -31,11 +31,11 @@ var failoverGroup = group{
 	},
 }
 
-const leadersMachine = "leader's machine"
+const leadersMachine = "the leader's machine"
 
 // failovers measures the loss of machines of one kind.
 func (c *cluster) failovers(victim string) error {
-	all := &series{name: "power-off of a " + victim + " -> replacement running", unit: Seconds, goal: &Goal{Bound: 5}, later: &Goal{Bound: 2}}
+	all := &series{name: "power-off of " + victim + " -> replacement running", unit: Seconds, goal: &Goal{Bound: 5}, later: &Goal{Bound: 2}}
 	detect := &series{name: "  of it: until its node is down", unit: Seconds}
 	decide := &series{name: "  of it: until the successor is placed", unit: Millis}
 	begin := &series{name: "  of it: until the successor runs", unit: Millis}

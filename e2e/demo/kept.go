@@ -49,7 +49,8 @@ func (d *demoDir) unlock() { d.lock.Close() }
 
 func (d *demoDir) remove() error { return os.RemoveAll(d.path) }
 
-// cleanUp removes everything and says what is left, which should be nothing. After a failure the logs stay.
+// cleanUp removes everything and says what is left, which should be nothing. After a failure it shows how the
+// agents' logs end.
 func (p *play) cleanUp(d *demoDir, failed bool) error {
 	if p.ctx.Err() != nil {
 		p.print("\n")
@@ -58,6 +59,9 @@ func (p *play) cleanUp(d *demoDir, failed bool) error {
 	failed = failed && p.ctx.Err() == nil
 	if failed {
 		for _, m := range p.net.Machines() {
+			if _, err := os.Stat(m.LogPath()); err != nil {
+				continue // its agent was never started
+			}
 			p.print(fmt.Sprintf("%s the end of %s's log\n%s\n", p.paint(red, "---"), m.Name, tail(m.LogPath())))
 		}
 	}

@@ -226,6 +226,9 @@ func (p *play) cutPower() error {
 			names = append(names, t.Job+"/"+t.Name)
 		}
 	}
+	if len(p.lostTasks) == 0 {
+		return fmt.Errorf("%s leads but runs no replica, so its loss would show nothing; the tasks should have been spread", p.lost.Name)
+	}
 	p.step("Cut the power of the machine that holds the leader")
 	survivor := p.otherThan(p.lost)
 	off := make(chan error, 1)
