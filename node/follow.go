@@ -21,7 +21,8 @@ import (
 
 // fed is the last that this node was told, and through which frame it came.
 type fed struct {
-	full *api.FeedFull
+	full  *api.FeedFull
+	index uint64 // 0: it was remembered from before the start
 }
 
 // leaderHint is who leads, as the feed says; a node that does not hold the log knows it only from there.
@@ -173,7 +174,7 @@ func (n *Node) obey(ctx context.Context, full *api.FeedFull, index uint64) error
 	if err := n.machine.Network.Configure(ctx, full.Self.Subnet); err != nil {
 		return fmt.Errorf("set up the network %v: %w", full.Self.Subnet, err)
 	}
-	n.fed.Store(&fed{full: full})
+	n.fed.Store(&fed{full: full, index: index})
 	n.savePeers(full)
 	n.route()
 	assignments := make([]reconciler.Assignment, 0, len(full.Assignments))

@@ -27,8 +27,6 @@ const (
 	maxHandshakesPerHost = 64  // of these from one address, so that one stranger cannot keep all others out
 	maxGuests            = 128 // connections without a certificate: machines that join, and strangers
 	guestLife            = time.Minute
-	// evictInterval is how often the connections of nodes that were removed are looked for.
-	evictInterval = time.Second
 )
 
 // mux shares one TCP port among raft, gossip streams and the API. It does the TLS handshake itself, so that what it
@@ -37,8 +35,8 @@ type mux struct {
 	l    net.Listener
 	conf *tls.Config
 	log  *slog.Logger
-	// evicted tells whether a peer's certificate counts no more, though it did at the handshake. It must not block.
-	evicted func(pki.Peer) bool
+	// stranger tells whether a peer with a good certificate is to be refused, but for raft. It must not block.
+	stranger func(pki.Peer) bool
 
 	raft, gossip, api *connQueue
 	guests            chan struct{}
@@ -48,10 +46,10 @@ type mux struct {
 	hosts map[netip.Addr]int // handshakes under way
 }
 
-func newMux(l net.Listener, conf *tls.Config, evicted func(pki.Peer) bool, log *slog.Logger) *mux {
+func newMux(l net.Listener, conf *tls.Config, stranger func(pki.Peer) bool, log *slog.Logger) *mux {
 	q := func() *connQueue { return newConnQueue(l.Addr()) }
 	return &mux{
-		l: l, conf: conf, evicted: evicted, log: log, raft: q(), gossip: q(), api: q(), guests: make(chan struct{}, maxGuests),
+		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), guests: make(chan struct{}, maxGuests),
 		conns: map[*peerConn]struct{}{}, hosts: map[netip.Addr]int{},
 	}
 }
@@ -67,11 +65,6 @@ func (m *mux) run(ctx context.Context) error {
 	}()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() {
-		for sleep(ctx, evictInterval) {
-			m.evict()
-		}
-	})
 	slots := make(chan struct{}, maxHandshakes)
 	for {
 		slots <- struct{}{} // handshakes end soon, also with ctx
@@ -132,11 +125,11 @@ func (m *mux) exit(host netip.Addr) {
 }
 
 // evict closes what peers hold open that were removed since they came.
-func (m *mux) evict() {
+func (m *mux) evict(removed func(pki.Peer) bool) {
 	m.mu.Lock()
 	var out []*peerConn
 	for c := range m.conns {
-		if m.evicted(c.peer) {
+		if removed(c.peer) {
 			out = append(out, c)
 		}
 	}
@@ -162,7 +155,7 @@ func (m *mux) welcome(ctx context.Context, raw net.Conn) {
 	}
 	c := m.admit(conn)
 	if c == nil {
-		m.log.Debug("too many connections without a certificate", "peer", raw.RemoteAddr())
+		m.log.Debug("connection not taken: a node that is no member, or too many without a certificate", "peer", raw.RemoteAddr())
 		_ = raw.Close()
 		return
 	}
@@ -180,10 +173,14 @@ func (m *mux) welcome(ctx context.Context, raw net.Conn) {
 	}
 }
 
-// admit keeps account of a connection until it is closed; nil: there is no place for one more guest.
+// admit keeps account of a connection until it is closed; nil: it is not wanted, or there is no place for one more guest.
 func (m *mux) admit(conn *tls.Conn) net.Conn {
-	peer, known := pki.PeerOf(conn.ConnectionState())
+	cs := conn.ConnectionState()
+	peer, known := pki.PeerOf(cs)
 	if known {
+		if cs.NegotiatedProtocol != alpnRaft && m.stranger(peer) {
+			return nil
+		}
 		c := &peerConn{Conn: conn, m: m, peer: peer}
 		m.mu.Lock()
 		m.conns[c] = struct{}{}

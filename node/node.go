@@ -47,6 +47,7 @@ type Node struct {
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried
+	members    members
 	joinMu     sync.Mutex // joins are taken one at a time
 	addrKnown  bool       // the cluster has this node's address; follow's own
 }
@@ -85,9 +86,9 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	n.ident.TrustPinned(n.pinned)
-	n.ident.Distrust(n.removed)
+	n.ident.Distrust(n.members.removed)
 	n.peers = newPeers(n.cfg.Underlay, n.ident)
-	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.removed, n.log)
+	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.stranger, n.log)
 
 	if n.raft, err = n.openLog(m); err != nil {
 		return err
@@ -116,6 +117,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"feed", n.follow},
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
+		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},
 		{"certificate", n.keepCertificate},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
