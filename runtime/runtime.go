@@ -67,7 +67,7 @@ const (
 // Mount places something into the container's file system.
 type Mount struct {
 	Type           MountType `json:"type"`
-	Source         string    `json:"source,omitempty"` // bind: absolute host path; volume: its full name
+	Source         string    `json:"source,omitempty"` // bind: absolute host path; volume: its full name, or "" for one that lives and dies with the container
 	Target         string    `json:"target"`           // absolute path in the container
 	ReadOnly       bool      `json:"readOnly,omitempty"`
 	CreateHostPath bool      `json:"createHostPath,omitempty"` // bind: make a missing source directory

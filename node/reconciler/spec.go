@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -53,7 +52,7 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 		WorkingDir: s.WorkingDir, User: s.User, Hostname: hostname(t, s),
 		TTY: s.TTY, Stdin: s.Stdin, Init: s.Init, ReadOnly: s.ReadOnly,
 		StopSignal: s.StopSignal, StopGrace: s.StopGrace,
-		Mounts: mounts(t.ID, s.Mounts), CapAdd: s.CapAdd, CapDrop: s.CapDrop,
+		Mounts: mounts(s.Mounts), CapAdd: s.CapAdd, CapDrop: s.CapDrop,
 		Resources: runtime.Resources{
 			NanoCPUs: s.Limits.NanoCPUs, MemoryBytes: s.Limits.MemoryBytes, PIDs: s.Limits.PIDs,
 			MemoryReservationBytes: s.Reservations.MemoryBytes,
@@ -72,16 +71,11 @@ func hostname(t *job.Task, s *job.Service) string {
 	return strings.ReplaceAll(t.Name(), ".", "-")
 }
 
-// mounts names anonymous volumes after the task, so that a restart in place finds its own again.
-func mounts(id job.TaskID, from []job.Mount) []runtime.Mount {
+func mounts(from []job.Mount) []runtime.Mount {
 	var to []runtime.Mount
-	for i, m := range from {
-		source := m.Source
-		if m.Type == job.MountVolume && source == "" {
-			source = fmt.Sprintf("%s_%d", id, i)
-		}
+	for _, m := range from {
 		to = append(to, runtime.Mount{
-			Type: runtime.MountType(m.Type), Source: source, Target: m.Target, ReadOnly: m.ReadOnly,
+			Type: runtime.MountType(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly,
 			CreateHostPath: m.CreateHostPath, SizeBytes: m.SizeBytes, Mode: m.FileMode, NoCopy: m.NoCopy,
 		})
 	}

@@ -64,7 +64,7 @@ func TestSpec(t *testing.T) {
 				Mounts: []runtime.Mount{
 					{Type: runtime.MountBind, Source: "/s", Target: "/t", ReadOnly: true, CreateHostPath: true},
 					{Type: runtime.MountVolume, Source: "shop_data", Target: "/d", NoCopy: true},
-					{Type: runtime.MountVolume, Source: "abc_2", Target: "/anon"},
+					{Type: runtime.MountVolume, Target: "/anon"},
 					{Type: runtime.MountTmpfs, Target: "/tmp", SizeBytes: 1 << 20, Mode: 0o700},
 				},
 				CapAdd: []string{"NET_ADMIN"}, CapDrop: []string{"ALL"},

@@ -77,8 +77,6 @@ func checkMounts(s runtime.Spec) error {
 			return invalidf("container %s: mount target %q is not an absolute path below /", s.ID, m.Target)
 		case seen[target]:
 			return invalidf("container %s: two mounts at %s", s.ID, target)
-		case m.Type == runtime.MountVolume && m.Source == "":
-			return invalidf("container %s: the volume at %s has no name", s.ID, target)
 		case m.Type != runtime.MountBind && m.Type != runtime.MountVolume && m.Type != runtime.MountTmpfs:
 			return invalidf("container %s: mount at %s: type %q is none of bind, volume, tmpfs", s.ID, target, m.Type)
 		case m.SizeBytes < 0:

@@ -73,7 +73,6 @@ func TestCheckSpecRefuses(t *testing.T) {
 		"mount on root":   mount(runtime.Mount{Type: runtime.MountTmpfs, Target: "/x/.."}),
 		"two at a target": mount(runtime.Mount{Type: runtime.MountTmpfs, Target: "/x"}, runtime.Mount{Type: runtime.MountTmpfs, Target: "/x/"}),
 		"mount type":      mount(runtime.Mount{Type: "nfs", Target: "/x"}),
-		"unnamed volume":  mount(runtime.Mount{Type: runtime.MountVolume, Target: "/x"}),
 	} {
 		s := good
 		s.Ports = slices.Clone(good.Ports)

@@ -110,7 +110,7 @@ func makeContainerDir(dir string) error {
 }
 
 // makeMountSources sees that what is to be mounted exists: bind sources, named volumes, and a directory for each of the
-// image's own volumes that the spec does not cover.
+// image's own volumes that the spec does not cover, and for each volume without a name.
 func (r *Runtime) makeMountSources(c *container) error {
 	for _, m := range c.rec.Spec.Mounts {
 		switch m.Type {
@@ -119,6 +119,9 @@ func (r *Runtime) makeMountSources(c *container) error {
 				return err
 			}
 		case runtime.MountVolume:
+			if m.Source == "" {
+				continue // below
+			}
 			if r.cfg.Volumes == nil {
 				return invalidf("volume %s: this node has no volumes", m.Source)
 			}
@@ -139,13 +142,17 @@ func (r *Runtime) makeMountSources(c *container) error {
 	return nil
 }
 
-// anonymousVolumes are the image's volumes that no mount of the spec covers, sorted. The k-th lives in the directory k.
+// anonymousVolumes are the spec's volumes without a name, and the image's that no mount of the spec covers, sorted. The
+// k-th lives in the directory k.
 func anonymousVolumes(rec record) []string {
 	covered := map[string]bool{}
+	var out []string
 	for _, m := range rec.Spec.Mounts {
 		covered[path.Clean(m.Target)] = true
+		if m.Type == runtime.MountVolume && m.Source == "" {
+			out = append(out, path.Clean(m.Target))
+		}
 	}
-	var out []string
 	for target := range rec.Config.Volumes {
 		if t := path.Clean(target); path.IsAbs(t) && t != "/" && !covered[t] && !slices.Contains(out, t) {
 			out = append(out, t)

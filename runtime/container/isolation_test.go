@@ -125,11 +125,12 @@ func TestMounts(t *testing.T) {
 		{Type: runtime.MountVolume, Source: "vol", Target: "/data"},
 		{Type: runtime.MountVolume, Source: "bare", Target: "/data2", NoCopy: true},
 		{Type: runtime.MountTmpfs, Target: "/scratch", SizeBytes: 1 << 20, Mode: 0o750},
+		{Type: runtime.MountVolume, Target: "/nameless"},
 	}
 	spec := runtime.Spec{ID: "mounts", Image: "docker.io/library/data:1", Mounts: mounts, ReadOnly: true}
 	out, code := r.output(spec, "exec 2>&1; touch /host/ro/x; touch /host/ro/below/x; touch /host/rw/y && echo ok; cat /data/link; stat -c '%u %g %a' /data/sub/file; "+
-		"echo changed > /data/sub/file; stat -c %a /scratch; df -k /scratch | tail -1 | awk '{print $2}'; touch /x; cat /anon/seed; echo x > /anon/y; ls /data2")
-	want := "touch: /host/ro/x: Read-only file system\ntouch: /host/ro/below/x: Read-only file system\nok\nfrom image\n1000 1001 640\n750\n1024\ntouch: /x: Read-only file system\nseed"
+		"echo changed > /data/sub/file; stat -c %a /scratch; df -k /scratch | tail -1 | awk '{print $2}'; touch /x; cat /anon/seed; echo x > /anon/y; ls /data2; echo z > /nameless/z && cat /nameless/z")
+	want := "touch: /host/ro/x: Read-only file system\ntouch: /host/ro/below/x: Read-only file system\nok\nfrom image\n1000 1001 640\n750\n1024\ntouch: /x: Read-only file system\nseed\nz"
 	if out != want || code != 0 {
 		t.Errorf("got %q (%d), want %q", out, code, want)
 	}
@@ -148,6 +149,9 @@ func TestMounts(t *testing.T) {
 		if err := r.rt.Remove(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if list, err := r.vol.List(); err != nil || len(list) != 2 {
+		t.Errorf("the volumes are %+v, %v: the nameless one should have gone with its container", list, err)
 	}
 	if v, err := r.vol.Get("vol"); err != nil || len(v.Users) != 0 {
 		t.Errorf("after the containers the volume is %+v, %v", v, err)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -206,6 +207,9 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (laun
 	for _, m := range c.rec.Spec.Mounts {
 		switch m.Type {
 		case runtime.MountVolume:
+			if m.Source == "" {
+				continue // below
+			}
 			if r.cfg.Volumes == nil {
 				return launch{}, invalidf("volume %s: this node has no volumes", m.Source)
 			}
@@ -221,7 +225,13 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (laun
 		}
 	}
 	for i, target := range anonymousVolumes(c.rec) {
-		job.Volumes = append(job.Volumes, volumeMount{Source: filepath.Join(c.dir, dirVolumes, fmt.Sprint(i)), Target: target, Fill: number == 1})
+		v := volumeMount{Source: filepath.Join(c.dir, dirVolumes, fmt.Sprint(i)), Target: target, Fill: number == 1}
+		for _, m := range c.rec.Spec.Mounts {
+			if path.Clean(m.Target) == target {
+				v.ReadOnly, v.Fill = m.ReadOnly, v.Fill && !m.NoCopy
+			}
+		}
+		job.Volumes = append(job.Volumes, v)
 	}
 	return job, nil
 }
