@@ -10,12 +10,21 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/crypto/bcrypt"
 
+	"shoal/consensus/job"
 	"shoal/e2e/machines"
 	"shoal/node/api"
 	"shoal/runtime/image"
@@ -32,6 +41,7 @@ func TestImages(t *testing.T) {
 		{"Archives", imageArchives},
 		{"DamagedArchiveStoresNothing", imageDamaged},
 		{"PeersFetchAndRemove", imagePeers},
+		{"ItsSettingsHold", imageSettings},
 		{"Registry", imageRegistry},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, n) })
@@ -66,7 +76,7 @@ func retar(t *testing.T, files []tarFile) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range files {
-		must(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: int64(len(f.data))}))
+		must(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.data))}))
 		_, err := w.Write(f.data)
 		must(t, err)
 	}
@@ -75,15 +85,15 @@ func retar(t *testing.T, files []tarFile) []byte {
 }
 
 // small makes an archive of an image of busybox that says a word; each word makes an image of its own.
-func small(t *testing.T, name, word string) []byte {
+func small(t *testing.T, ref, word string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	must(t, image.WriteArchive(&b, name, image.RunConfig{Entrypoint: []string{"/bin/busybox"}, Cmd: []string{"cat", "/word"}},
+	must(t, image.WriteArchive(&b, ref, image.RunConfig{Entrypoint: []string{"/bin/busybox"}, Cmd: []string{"cat", "/word"}},
 		image.Program("/bin/busybox", "/bin/busybox"), image.Tree{{Path: "/word", Data: []byte(word + "\n")}}))
 	return b.Bytes()
 }
 
-func names(t *testing.T, m *machines.Machine) []string {
+func imageNames(t *testing.T, m *machines.Machine) []string {
 	t.Helper()
 	var list []api.Image
 	must(t, m.JSON(&list, "image", "ls"))
@@ -100,7 +110,7 @@ func says(t *testing.T, m *machines.Machine, ref, word string) {
 	t.Helper()
 	gone(t, m, "once")
 	shoal(t, m, "run", "--detach", "--name", "once", "--restart", "no", ref)
-	ended(t, m, "once", "once.1", "complete")
+	ended(t, m, "once", "once.1", job.Complete)
 	if got := shoal(t, m, "logs", "once"); got != word+"\n" {
 		t.Errorf("%s says %q, want %q", ref, got, word)
 	}
@@ -145,13 +155,39 @@ func imageArchives(t *testing.T, n *machines.Net) {
 	says(t, m, "e2e/zipped:1", "zipped")
 	contains(t, shoal(t, m, "image", "ls"), "e2e/docker:1", "e2e/oci:1", "e2e/zipped:1")
 
+	load(foreign(t, "e2e/foreign:1", "foreign"))
+	says(t, m, "e2e/foreign:1", "foreign")
+
 	load(small(t, "e2e/zipped:1", "the new one")) // a name moves to what was loaded last
 	says(t, m, "e2e/zipped:1", "the new one")
 }
 
+// foreign makes an archive with another program's code: as docker save does, layers compressed.
+func foreign(t *testing.T, ref, word string) []byte {
+	t.Helper()
+	tag, err := name.NewTag(ref)
+	must(t, err)
+	busybox, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	files := retar(t, []tarFile{{"word", []byte(word + "\n")}, {"busybox", busybox}})
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil })
+	must(t, err)
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	must(t, err)
+	cfg, err := img.ConfigFile()
+	must(t, err)
+	cfg.OS, cfg.Architecture = "linux", goruntime.GOARCH
+	cfg.Config.Entrypoint = []string{"/busybox", "cat", "/word"}
+	img, err = mutate.ConfigFile(img, cfg)
+	must(t, err)
+	var b bytes.Buffer
+	must(t, tarball.Write(tag, img, &b))
+	return b.Bytes()
+}
+
 func imageDamaged(t *testing.T, n *machines.Net) {
 	m := n.Machines()[0]
-	before, size := names(t, m), diskUse(t, m)
+	before, size := imageNames(t, m), diskUse(t, m)
 	good := small(t, "e2e/damaged:1", strings.Repeat("a word that is not there yet ", 100))
 	flipped := untar(t, good)
 	for i := range flipped {
@@ -165,7 +201,7 @@ func imageDamaged(t *testing.T, n *machines.Net) {
 		"a flipped bit": retar(t, flipped), "half of it": good[:len(good)/2], "a missing layer": retar(t, missing),
 		"nothing": {}, "no archive": []byte(strings.Repeat("hello ", 1000)),
 	} {
-		if r := attempt(m, bytes.NewReader(archive), "image", "load"); r.Code == 0 || r.Code == 1 && r.Stderr == "" {
+		if r := attempt(m, bytes.NewReader(archive), "image", "load"); r.Code != 5 || !strings.Contains(r.Stderr, "load image") {
 			t.Errorf("%s: %v", what, r)
 		}
 	}
@@ -174,7 +210,7 @@ func imageDamaged(t *testing.T, n *machines.Net) {
 		t.Error("an archive wrote outside of the store")
 	}
 	_ = attempt(m, nil, "image", "rm", "e2e/damaged:1") // there if the last one was taken
-	if after := names(t, m); fmt.Sprint(after) != fmt.Sprint(before) {
+	if after := imageNames(t, m); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("images were %v and are %v", before, after)
 	}
 	if now := diskUse(t, m); now > size+1<<20 {
@@ -204,11 +240,11 @@ func imagePeers(t *testing.T, n *machines.Net) {
 	}
 	refuses(t, b, 3, []string{"e2e/peer:1"}, "", "image", "rm", "e2e/peer:1")
 	contains(t, shoal(t, b, "image", "pull", "e2e/peer:1"), "pulled")
-	if !slices.Contains(names(t, b), "docker.io/e2e/peer:1") {
-		t.Errorf("pulled from a peer, but there is only %v", names(t, b))
+	if !slices.Contains(imageNames(t, b), "docker.io/e2e/peer:1") {
+		t.Errorf("pulled from a peer, but there is only %v", imageNames(t, b))
 	}
 	shoal(t, a, "image", "rm", "e2e/peer:1")
-	if slices.Contains(names(t, a), "docker.io/e2e/peer:1") {
+	if slices.Contains(imageNames(t, a), "docker.io/e2e/peer:1") {
 		t.Error("it is still there after rm")
 	}
 	says(t, a, "e2e/peer:1", "from a peer") // a takes it back from b, or b runs it
@@ -219,6 +255,40 @@ func imagePeers(t *testing.T, n *machines.Net) {
 		if got := shoal(t, a, "exec", "user/user.1", "/bin/busybox", "cat", "/word"); got != "from a peer\n" {
 			t.Errorf("an image that was removed under a running container: %q", got)
 		}
+	}
+}
+
+// imageSettings runs an image that says much, by a command line that says nothing.
+func imageSettings(t *testing.T, n *machines.Net) {
+	m := n.Machines()
+	var b bytes.Buffer
+	busybox := func(applet string) image.File { return image.File{Path: "/bin/" + applet, Link: "busybox"} }
+	must(t, image.WriteArchive(&b, "e2e/settings:1", image.RunConfig{
+		Entrypoint: []string{"/bin/sh", "-c", "trap 'echo quit > /keep/end; exit 0' QUIT; touch /keep/up; while :; do sleep 0.05; done"},
+		Env:        []string{"PATH=/bin", "COLOUR=blue", "SIZE=small"}, WorkingDir: "/made/by/image", User: "web", StopSignal: "SIGQUIT",
+		Volumes:      map[string]struct{}{"/keep": {}},
+		ExposedPorts: map[string]struct{}{"80/tcp": {}},
+		Healthcheck:  &image.Healthcheck{Test: []string{"CMD-SHELL", "test -e /keep/up"}, Interval: 300 * time.Millisecond, Retries: 3},
+	},
+		image.Program("/bin/busybox", "/bin/busybox"),
+		image.Tree{busybox("sh"), busybox("sleep"), busybox("touch"), busybox("test"), busybox("id"), busybox("cat"), busybox("pwd"),
+			{Path: "/etc/passwd", Data: []byte("web:x:1000:1001::/home/web:/bin/sh\n")}, {Path: "/etc/group", Data: []byte("web:x:1001:\n")},
+			{Path: "/keep", Mode: os.ModeDir | 0o755, UID: 1000, GID: 1001}, {Path: "/keep/seed", Data: []byte("seed\n")}}))
+	if r := attempt(m[1], &b, "image", "load"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	gone(t, m[0], "settings")
+	shoal(t, m[0], "run", "-e", "SIZE=large", "--name", "settings", "e2e/settings:1")
+	if k := slots(t, m[1], "settings")["settings.1"]; k.Status == nil || k.Status.Health != job.Healthy {
+		t.Errorf("the image's health check: %+v", k.Status)
+	}
+	want := "blue large /made/by/image /home/web 1000 1001 seed\n"
+	if got := shoal(t, m[0], "exec", "settings/settings.1", "sh", "-c", "echo $COLOUR $SIZE $PWD $HOME $(id -u) $(id -g) $(cat /keep/seed)"); got != want {
+		t.Errorf("inside: %q, want %q", got, want)
+	}
+	shoal(t, m[1], "stop", "settings")
+	if k := ended(t, m[0], "settings", "settings.1", job.Complete); exitCode(k) != 0 {
+		t.Errorf("its stop signal is SIGQUIT, but it ended with %d", exitCode(k))
 	}
 }
 
@@ -263,9 +333,8 @@ auth: { htpasswd: { realm: cave, path: %s } }
 		}
 		return r.Body.Close()
 	})
-	push(t, client, "ali", "open sesame", "e2e/pulled", "1", small(t, "", "from a registry"))
-
 	const ref = "127.0.0.1:5000/e2e/pulled:1"
+	push(t, client.Transport, "ali", "open sesame", ref, small(t, "e2e/any:1", "from a registry"))
 	home := os.Getenv("HOME")
 	configure := func(password string) {
 		auth := base64.StdEncoding.EncodeToString([]byte("ali:" + password))
@@ -286,45 +355,12 @@ auth: { htpasswd: { realm: cave, path: %s } }
 	says(t, m, ref, "from a registry")
 }
 
-// push uploads the one image of an archive as docker would.
-func push(t *testing.T, c *http.Client, user, password, repository, tag string, archive []byte) {
+// push uploads the one image of an archive with another program's code, which so reads what shoal writes.
+func push(t *testing.T, transport http.RoundTripper, user, password, ref string, archive []byte) {
 	t.Helper()
-	base := "http://127.0.0.1:5000/v2/" + repository
-	send := func(method, url, kind string, body []byte) *http.Response {
-		t.Helper()
-		req, err := http.NewRequest(method, url, bytes.NewReader(body))
-		must(t, err)
-		req.SetBasicAuth(user, password)
-		req.Header.Set("Content-Type", kind)
-		r, err := c.Do(req)
-		must(t, err)
-		said, _ := io.ReadAll(r.Body)
-		_ = r.Body.Close()
-		if r.StatusCode/100 != 2 {
-			t.Fatalf("%s %s: %s: %s", method, url, r.Status, said)
-		}
-		return r
-	}
-	files := map[string][]byte{}
-	for _, f := range untar(t, archive) {
-		files[f.name] = f.data
-	}
-	manifest := ""
-	for name, data := range files {
-		hex, ok := strings.CutPrefix(name, "blobs/sha256/")
-		if !ok {
-			continue
-		}
-		if bytes.Contains(data[:min(len(data), 2000)], []byte(`"layers":[`)) {
-			manifest = name
-			continue
-		}
-		to := send("POST", base+"/blobs/uploads/", "", nil).Header.Get("Location")
-		sep := "?"
-		if strings.Contains(to, "?") {
-			sep = "&"
-		}
-		send("PUT", to+sep+"digest=sha256:"+hex, "application/octet-stream", data)
-	}
-	send("PUT", base+"/manifests/"+tag, "application/vnd.oci.image.manifest.v1+json", files[manifest])
+	tag, err := name.NewTag(ref)
+	must(t, err)
+	img, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }, nil)
+	must(t, err)
+	must(t, remote.Write(tag, img, remote.WithTransport(transport), remote.WithAuth(&authn.Basic{Username: user, Password: password})))
 }

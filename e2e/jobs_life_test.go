@@ -287,10 +287,12 @@ func jobUnknownImage(t *testing.T, n *machines.Net) {
 	gone(t, m, "imageless")
 	begun := time.Now()
 	refuses(t, m, 8, []string{"127.0.0.1:1/none:1", "web.1"},
-		strings.Replace(web(), busyboxImage, "127.0.0.1:1/none:1", 1), "run", "-f", "-", "--name", "imageless", "--timeout", "50s")
+		strings.Replace(web(), busyboxImage, "127.0.0.1:1/none:1", 1), "run", "-f", "-", "--name", "imageless", "--timeout", "8s")
 	if took := time.Since(begun); took > 45*time.Second {
 		t.Errorf("it took %v to give up on an image that is nowhere", took)
 	}
+	contains(t, shoal(t, m, "ps", "imageless"), "pulling", "127.0.0.1:1")
+	contains(t, shoal(t, m, "why", "imageless/web.1"), "pulling", "cannot be reached")
 }
 
 func jobUnknownCommand(t *testing.T, n *machines.Net) {
