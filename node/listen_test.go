@@ -1,0 +1,443 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/node/api"
+	"shoal/node/pki"
+)
+
+// authority makes certificates of one cluster.
+type authority struct {
+	t  *testing.T
+	ca *pki.CA
+}
+
+func newAuthority(t *testing.T) authority {
+	ca, err := pki.NewCA("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{t, ca}
+}
+
+func (a authority) node(id string) *pki.Identity {
+	a.t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	csr, _ := key.CSR(id)
+	cert, err := a.ca.SignNode(csr, id, id, nil, time.Now(), 0)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	ident, err := pki.NewIdentity(key, cert, a.ca.CertPEM(), nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return ident
+}
+
+// person gives a client's TLS configuration.
+func (a authority) person(role pki.Role) *tls.Config {
+	a.t.Helper()
+	key, _ := pki.NewKey()
+	csr, _ := key.CSR("x")
+	certPEM, err := a.ca.SignClient(csr, "ada", role, time.Now(), 0)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(certPEM, key.PEM())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}, NextProtos: []string{pki.ALPNHTTP1}}
+}
+
+func guest() *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, NextProtos: []string{pki.ALPNHTTP1}}
+}
+
+// port is a mux on a real socket.
+type port struct {
+	t *testing.T
+	*mux
+	addr string
+}
+
+func openPort(t *testing.T, a authority, stranger func(pki.Peer) bool) *port {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stranger == nil {
+		stranger = func(pki.Peer) bool { return false }
+	}
+	m := newMux(l, a.node("server").ServerTLS(alpnRaft, alpnGossip, alpnAPI), stranger, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("the port ended with %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("the port does not end")
+		}
+	})
+	return &port{t, m, l.Addr().String()}
+}
+
+func (p *port) dial(conf *tls.Config) (*tls.Conn, error) {
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", p.addr, conf)
+	if err != nil {
+		return nil, err
+	}
+	p.t.Cleanup(func() { _ = c.Close() })
+	return c, nil
+}
+
+// refuses tells whether a connection is not taken. In TLS 1.3 a client learns that only when it reads.
+func (p *port) refuses(conf *tls.Config) bool {
+	c, err := p.dial(conf)
+	if err != nil {
+		return true
+	}
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_, err = c.Read(make([]byte, 1))
+	return !os.IsTimeout(err)
+}
+
+func accepted(t *testing.T, q *connQueue) net.Conn {
+	t.Helper()
+	got := make(chan net.Conn, 1)
+	go func() {
+		if c, err := q.Accept(); err == nil {
+			got <- c
+		}
+	}()
+	select {
+	case c := <-got:
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing was accepted")
+		return nil
+	}
+}
+
+func TestThePortTellsProtocolsAndPeersApart(t *testing.T) {
+	a, foreign := newAuthority(t), newAuthority(t)
+	p := openPort(t, a, func(p pki.Peer) bool { return p.ID == "unknown" })
+	member := a.node("n1")
+	for _, c := range []struct {
+		name string
+		conf *tls.Config
+		want *connQueue // nil: refused
+	}{
+		{"raft of a node", member.ClientTLS(alpnRaft, ""), p.raft},
+		{"gossip of a node", member.ClientTLS(alpnGossip, ""), p.gossip},
+		{"API of a node", member.ClientTLS(alpnAPI, ""), p.api},
+		{"API of a person", a.person(pki.Reader), p.api},
+		{"API of a guest", guest(), p.api},
+		{"no ALPN at all", &tls.Config{InsecureSkipVerify: true}, p.api},
+		{"raft of a person", withALPN(a.person(pki.Admin), alpnRaft), nil},
+		{"gossip of a guest", withALPN(guest(), alpnGossip), nil},
+		{"raft of a guest", withALPN(guest(), alpnRaft), nil},
+		{"a protocol that is not spoken", withALPN(guest(), "h2"), nil},
+		{"a person of another cluster", foreign.person(pki.Admin), nil},
+		{"a node of another cluster", insecure(foreign.node("n1").ClientTLS(alpnRaft, "")), nil},
+		{"TLS 1.2", &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, nil},
+		{"API of a node that is no member", a.node("unknown").ClientTLS(alpnAPI, ""), nil},
+		{"raft of a node that is not known yet", a.node("unknown").ClientTLS(alpnRaft, ""), p.raft},
+	} {
+		if c.want == nil {
+			if !p.refuses(c.conf) {
+				t.Errorf("%s: taken", c.name)
+			}
+			continue
+		}
+		if _, err := p.dial(c.conf); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		_ = accepted(t, c.want).Close()
+	}
+}
+
+func withALPN(c *tls.Config, alpn string) *tls.Config {
+	c.NextProtos = []string{alpn}
+	return c
+}
+
+func insecure(c *tls.Config) *tls.Config {
+	c.VerifyConnection = nil
+	return c
+}
+
+func TestStrangersWhoSayNothingDoNotKeepOthersOut(t *testing.T) {
+	a := newAuthority(t)
+	p := openPort(t, a, nil)
+	var silent []net.Conn
+	for range 2 * maxHandshakesPerHost {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		silent = append(silent, c)
+	}
+	// The ones above the bound of a host are closed at once, long before their handshake's time is up.
+	closed := 0
+	for _, c := range silent[maxHandshakesPerHost:] {
+		_ = c.SetReadDeadline(time.Now().Add(handshakeTimeout / 2)) // a bound, not a pace
+		if _, err := c.Read(make([]byte, 1)); err != nil && !os.IsTimeout(err) {
+			closed++
+		}
+	}
+	if closed != maxHandshakesPerHost {
+		t.Errorf("%d connections above the bound were closed, want %d", closed, maxHandshakesPerHost)
+	}
+	other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: 5 * time.Second}
+	c, err := tls.DialWithDialer(other, "tcp", p.addr, a.node("n1").ClientTLS(alpnRaft, ""))
+	if err != nil {
+		t.Fatalf("another host is kept out: %v", err)
+	}
+	_ = c.Close()
+}
+
+func TestGuestsAreBoundedAndMakeRoom(t *testing.T) {
+	p := openPort(t, newAuthority(t), nil)
+	go func() {
+		for {
+			if _, err := p.api.Accept(); err != nil { // and do nothing with it
+				return
+			}
+		}
+	}()
+	for i := range maxGuests {
+		c, err := tls.Dial("tcp", p.addr, guest())
+		if err != nil {
+			t.Fatalf("guest %d: %v", i, err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	waitUntil(t, "all guests to be in", func() bool { return len(p.guests) == maxGuests })
+	if !p.refuses(guest()) {
+		t.Error("one guest too many was let in")
+	}
+}
+
+func TestAGuestThatLeavesMakesRoomForAnother(t *testing.T) {
+	p := openPort(t, newAuthority(t), nil)
+	if _, err := p.dial(guest()); err != nil {
+		t.Fatal(err)
+	}
+	c := accepted(t, p.api)
+	if n := len(p.guests); n != 1 {
+		t.Fatalf("%d guests are counted, want 1", n)
+	}
+	_ = c.Close()
+	_ = c.Close() // servers do that
+	if n := len(p.guests); n != 0 {
+		t.Errorf("%d guests are counted after the last left", n)
+	}
+}
+
+func TestConnectionsOfRemovedNodesAreClosed(t *testing.T) {
+	a := newAuthority(t)
+	p := openPort(t, a, nil)
+	kept, err := p.dial(a.node("n1").ClientTLS(alpnAPI, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, err := p.dial(a.node("n2").ClientTLS(alpnRaft, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m members
+	m.note(5, map[job.NodeID]bool{"n1": true, "n2": true})
+	m.note(4, map[job.NodeID]bool{"n2": true}) // from a log-holder that lags
+	m.note(6, map[job.NodeID]bool{"n1": true})
+	waitUntil(t, "both to be in", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.conns) == 2 })
+	p.evict(m.removed)
+	_ = gone.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := gone.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the removed node's connection stands: %v", err)
+	}
+	_ = kept.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := kept.Read(make([]byte, 1)); !os.IsTimeout(err) {
+		t.Errorf("a member's connection was closed: %v", err)
+	}
+	m.note(7, map[job.NodeID]bool{"n1": true, "n2": true})
+	if m.removed(pki.Peer{Kind: pki.Node, ID: "n2"}) {
+		t.Error("a node that came in again still counts as removed")
+	}
+}
+
+func TestClosedQueuesLeaveNoConnectionBehind(t *testing.T) {
+	q := newConnQueue(&net.TCPAddr{})
+	ours, theirs := net.Pipe()
+	if !q.offer(ours) {
+		t.Fatal("an empty queue refuses")
+	}
+	_ = q.Close()
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a connection in the queue was not closed: %v", err)
+	}
+	if other, _ := net.Pipe(); q.offer(other) {
+		t.Error("a closed queue takes connections")
+	}
+}
+
+func TestCertificatesDecideWhatMayBeCalled(t *testing.T) {
+	a := newAuthority(t)
+	p := openPort(t, a, nil)
+	for _, c := range []struct {
+		name string
+		conf *tls.Config
+		want api.Caller
+	}{
+		{"guest", guest(), api.Caller{Access: api.Anyone}},
+		{"reader", a.person(pki.Reader), api.Caller{Access: api.Reader, Name: "ada"}},
+		{"operator", a.person(pki.Operator), api.Caller{Access: api.Operator, Name: "ada"}},
+		{"admin", a.person(pki.Admin), api.Caller{Access: api.Admin, Name: "ada"}},
+		{"node", a.node("n7").ClientTLS(alpnAPI, ""), api.Caller{Access: api.NodeOnly, Node: "n7", Name: "n7"}},
+	} {
+		if _, err := p.dial(c.conf); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if got := callerOfTLS(context.Background(), accepted(t, p.api)); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
+// waitUntil polls; tests on a busy machine must not be in a hurry.
+func waitUntil(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for start := time.Now(); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
+func TestRequestsEndWithTheServerAndAreWaitedFor(t *testing.T) {
+	sock := filepath.Join(t.TempDir(), "s")
+	l, err := listenSocket(sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	entered, ended := make(chan struct{}), make(chan struct{})
+	h := &waited{idle: make(chan struct{}), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack() // as exec does
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		close(entered)
+		<-r.Context().Done()
+		time.Sleep(50 * time.Millisecond)
+		close(ended)
+	})}
+	n := &Node{log: slog.New(slog.DiscardHandler)}
+	s := n.newHTTPServer(ctx, h, func(context.Context, net.Conn) api.Caller { return api.Caller{} })
+	served := make(chan struct{})
+	go func() { defer close(served); _ = s.Serve(l) }()
+	conn, err := net.Dial("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-entered
+	cancel()
+	_ = s.Close()
+	h.wait()
+	select {
+	case <-ended:
+	default:
+		t.Error("the server went before its request did")
+	}
+	<-served
+}
+
+func TestSlowHeadersAreNotWaitedForForever(t *testing.T) {
+	n := &Node{log: slog.New(slog.DiscardHandler)}
+	s := n.newHTTPServer(context.Background(), http.NotFoundHandler(), func(context.Context, net.Conn) api.Caller { return api.Caller{} })
+	if s.ReadHeaderTimeout == 0 || s.ReadHeaderTimeout > time.Minute || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
+		t.Errorf("a server without limits: %+v", s)
+	}
+	s.ReadHeaderTimeout = 50 * time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil && os.IsTimeout(err) {
+		t.Errorf("the server still waits: %q, %v", line, err)
+	}
+}
+
+func TestSocketIsForItsOwnerAndOnlySocketsAreReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sub", "shoal.sock")
+	l, err := listenSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("socket has mode %v, %v; want 0600", fi.Mode(), err)
+	}
+	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "another agent answers") {
+		t.Errorf("a second agent on one socket: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as a crash leaves it
+	_ = l.Close()
+	if l, err = listenSocket(path); err != nil {
+		t.Fatalf("a socket that a crash left behind: %v", err)
+	}
+	_ = l.Close()
+	file := filepath.Join(dir, "precious")
+	if err := os.WriteFile(file, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenSocket(file); err == nil {
+		t.Error("a file was replaced by a socket")
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "data" {
+		t.Errorf("the file is gone: %q, %v", b, err)
+	}
+	if l, err := listenSocket(""); l != nil || err != nil {
+		t.Errorf("no socket wanted: %v, %v", l, err)
+	}
+}
