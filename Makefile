@@ -11,7 +11,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench docs fuzz clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench docs fuzz sim clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ docs: build ## write the pages that come from the code
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s)
 	@packaging/fuzz.sh $(or $(FUZZTIME),30s)
+
+sim: ## whole clusters in fake time: random trouble for SEEDS seeds or SECONDS (default 200 and 300), then figures
+	@node/nodetest/sim.sh $(or $(SEEDS),200) $(or $(SECONDS),300) $(or $(FIRST),1)
 
 clean: ## what building made
 	rm -rf bin build

@@ -88,6 +88,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.ident.TrustPinned(n.pinned)
 	n.ident.Distrust(n.members.removed)
 	n.peers = newPeers(n.cfg.Underlay, n.ident)
+	defer n.peers.transport.CloseIdleConnections()
 	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.stranger, n.log)
 
 	if n.raft, err = n.openLog(m); err != nil {

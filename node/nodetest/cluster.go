@@ -198,6 +198,20 @@ func (c *Cluster) Leader() *Machine {
 	return nil
 }
 
+// holds tells whether the leader counts a machine among the log-holders.
+func (c *Cluster) holds(m *Machine) bool {
+	list, err := c.Leader().node.Nodes(context.Background())
+	if err != nil {
+		c.t.Fatalf("list nodes: %v", err)
+	}
+	for _, n := range list.Nodes {
+		if n.Name == m.Name {
+			return n.Role != "worker"
+		}
+	}
+	return false
+}
+
 // Running counts the containers that run on all machines, by task name such as "web.2".
 func (c *Cluster) Running() map[string]int {
 	out := map[string]int{}

@@ -1,7 +1,6 @@
 package nodetest
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,17 +32,3 @@ func TestReplacedLogHolderComesBackAsAWorker(t *testing.T) {
 }
 
 func (c *Cluster) cutOff(m *Machine) { c.Net.Partition(addrs([]*Machine{m})) }
-
-// holds tells whether the leader counts a machine among the log-holders.
-func (c *Cluster) holds(m *Machine) bool {
-	list, err := c.Leader().node.Nodes(context.Background())
-	if err != nil {
-		c.t.Fatalf("list nodes: %v", err)
-	}
-	for _, n := range list.Nodes {
-		if n.Name == m.Name {
-			return n.Role != "worker"
-		}
-	}
-	return false
-}

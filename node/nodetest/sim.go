@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +37,9 @@ type sim struct {
 	undo      []undo
 	start     time.Time
 	trace     []string
+	seed      uint64
+	logs      *logTail
+	settled   time.Duration       // from the end of all faults
 	limbo     map[*Machine]string // machines that left a membership of that name and are to come anew
 	Counts    map[string]int      // how often each kind of change and fault took place
 }
@@ -51,11 +57,9 @@ func newSim(t testing.TB, seed uint64) *sim {
 	r := rand.New(rand.NewPCG(seed, 7))
 	s := &sim{
 		r: r, Cluster: New(t, 3+r.IntN(5), seed, simImages), audit: newAuditor(), stops: map[*Machine]func(){}, apis: map[*Machine]http.Handler{},
-		histories: map[string]*history{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
+		seed: seed, logs: &logTail{}, histories: map[string]*history{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
 	}
-	if f := os.Getenv("SHOAL_TEST_LOG"); f != "" {
-		s.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	}
+	s.Logger = slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	for i, m := range s.Machines {
 		m.Labels = map[string]string{"zone": string(rune('a' + i%2))}
 		m.OnStart = func(n *node.Node) {
@@ -87,7 +91,34 @@ func (s *sim) note(format string, args ...any) {
 
 func (s *sim) fail(format string, args ...any) {
 	s.t.Helper()
-	s.t.Fatalf("%s\n--- what was done:\n%s", fmt.Sprintf(format, args...), strings.Join(s.trace, "\n"))
+	if dir := os.Getenv("SHOAL_SIM_LOGS"); dir != "" {
+		s.logs.save(filepath.Join(dir, fmt.Sprintf("seed-%d.log", s.seed)))
+	}
+	s.t.Fatalf("seed %d: %s\n--- what was done:\n%s", s.seed, fmt.Sprintf(format, args...), strings.Join(s.trace, "\n"))
+}
+
+// logTail keeps the last that the nodes logged, for a failure; SHOAL_SIM_LOGS names the directory where it is written.
+type logTail struct {
+	mu    sync.Mutex
+	lines [][]byte
+}
+
+const maxLogLines = 20_000
+
+func (l *logTail) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) == maxLogLines {
+		l.lines = append(l.lines[:0], l.lines[maxLogLines/2:]...)
+	}
+	l.lines = append(l.lines, bytes.Clone(b))
+	return len(b), nil
+}
+
+func (l *logTail) save(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = os.WriteFile(path, bytes.Join(l.lines, nil), 0o600) // the failure itself is told in any case
 }
 
 // run is one simulation: a time of trouble, and the peace after it.
@@ -198,11 +229,47 @@ func (s *sim) settle() {
 	s.check()
 	time.Sleep(15 * time.Second) // longer than any request of before lives
 	if err := s.awaitQuiet(settleLimit, 30*time.Second); err != nil {
-		s.fail("%v", err)
+		s.fail("%v\n%s", err, s.postMortem())
 	}
+	s.settled = time.Since(healed) - 45*time.Second
 	s.check()
 	s.rightJobs()
 	s.sameStates()
+}
+
+// postMortem tells what the leader has of every task, and what the nodes have.
+func (s *sim) postMortem() string {
+	var b strings.Builder
+	l := s.Leader()
+	if l == nil {
+		return "no leader"
+	}
+	v := l.node.State().View()
+	for _, n := range v.Nodes() {
+		fmt.Fprintf(&b, "node %s %.6s %s drained=%v %v\n", n.Name, n.ID, n.State, n.Drained, n.Labels)
+	}
+	for _, t := range v.Tasks() {
+		st := v.Status(t.ID)
+		if t.Desired != job.DesiredRun && st != nil && st.State.Terminal() {
+			continue
+		}
+		fmt.Fprintf(&b, "%s %s/%s %.6s on %.6s index %d %s", t.ID, t.Job, t.Name(), t.Digest, t.Node, t.Index, t.Desired)
+		if st != nil {
+			fmt.Fprintf(&b, ": %s %s seq %d %q", st.State, st.Health, st.Seq, st.Message)
+		}
+		b.WriteByte('\n')
+	}
+	for _, k := range v.Blocked("") {
+		fmt.Fprintf(&b, "blocked %s/%s: %s\n", k.Job, k.Service, k.Reason)
+	}
+	for _, m := range s.Machines {
+		if m.node == nil || !m.node.Started() {
+			continue
+		}
+		d, err := m.node.Debug(s.t.Context())
+		fmt.Fprintf(&b, "%s holds=%v: %+v %v\n", m.Name, m.node.HasState(), d, err)
+	}
+	return b.String()
 }
 
 // rightJobs compares the agreed jobs with what the admin was told.
@@ -223,7 +290,7 @@ func (s *sim) rightJobs() {
 func (s *sim) sameStates() {
 	first := ""
 	for _, m := range s.Machines {
-		if !m.node.HasState() {
+		if !s.holds(m) { // one that was replaced while it was away keeps an old copy, and knows it
 			continue
 		}
 		v := m.node.State().View()
