@@ -55,6 +55,7 @@ func (w *waiter) wait(ctx context.Context) error {
 // follow asks for news until the job is healthy or hopeless, or ctx ends.
 func (w *waiter) follow(ctx context.Context) (outlook, error) {
 	var o outlook
+	steady := steadiness{submitted: w.submitted.Index}
 	q := api.TaskQuery{Job: w.submitted.Job.Name}
 	if w.submitted.Index > 0 {
 		q.After, q.Wait = w.submitted.Index-1, pollWait
@@ -78,10 +79,19 @@ func (w *waiter) follow(ctx context.Context) (outlook, error) {
 		w.forget(&list)
 		o = judge(&w.submitted.Job.Spec, &list, w.heldUp)
 		w.shown.show(&o)
-		if o.healthy() || len(o.troubles) > 0 {
-			return o, nil
-		}
 		q.After, q.Wait = list.Index, pollWait
+		switch {
+		case o.healthy():
+			left := steady.left(&list, time.Now())
+			if left <= 0 {
+				return o, nil
+			}
+			q.Wait = left
+		case len(o.troubles) > 0:
+			return o, nil
+		default:
+			steady.unwell()
+		}
 	}
 }
 
