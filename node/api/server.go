@@ -18,6 +18,7 @@ const (
 	maxReportBytes = 16 << 20 // a node's whole set of statuses
 	maxErrorBytes  = 64 << 10
 	maxWait        = 60 * time.Second // a read that waits for a change
+	deniedLinger   = time.Second      // how long a caller who may not may go on sending
 )
 
 // Headers of ours.
@@ -79,7 +80,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(route Route, w http.ResponseWriter, r *http.Request) {
 	c := callerOf(r)
 	if c.Access < route.Access {
-		w.Header().Set("Connection", "close") // rather than wait for a body that nobody wants
+		if r.ContentLength != 0 { // net/http waits for the body, which may never come
+			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deniedLinger))
+		}
 		writeError(w, job.Errorf(job.Denied, "%s %s: you may not: it takes more rights than your connection has", r.Method, r.URL.Path))
 		return
 	}
