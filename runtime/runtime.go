@@ -74,6 +74,7 @@ type Mount struct {
 	SizeBytes      int64     `json:"sizeBytes,omitempty"`      // tmpfs: 0 is the kernel's default (half of memory)
 	Mode           uint32    `json:"mode,omitempty"`           // tmpfs: permission bits, 0 is 01777
 	NoCopy         bool      `json:"noCopy,omitempty"`         // volume: do not fill it from the image at first use
+	External       bool      `json:"external,omitempty"`       // volume: a missing one is an error (ErrInvalid), not made
 }
 
 // Resources are hard limits; 0 means none.

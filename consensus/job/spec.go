@@ -111,6 +111,7 @@ type Mount struct {
 	SizeBytes      int64  `json:"sizeBytes,omitempty"` // tmpfs
 	FileMode       uint32 `json:"fileMode,omitempty"`  // tmpfs
 	NoCopy         bool   `json:"noCopy,omitempty"`    // volume
+	External       bool   `json:"external,omitempty"`  // volume: must be on the node already
 }
 
 // Health is an exec health check. Test[0] is NONE, CMD or CMD-SHELL; zero durations and retries are Docker's defaults.

@@ -76,7 +76,7 @@ func mounts(from []job.Mount) []runtime.Mount {
 	for _, m := range from {
 		to = append(to, runtime.Mount{
 			Type: runtime.MountType(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly,
-			CreateHostPath: m.CreateHostPath, SizeBytes: m.SizeBytes, Mode: m.FileMode, NoCopy: m.NoCopy,
+			CreateHostPath: m.CreateHostPath, SizeBytes: m.SizeBytes, Mode: m.FileMode, NoCopy: m.NoCopy, External: m.External,
 		})
 	}
 	return to

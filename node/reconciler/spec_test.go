@@ -45,6 +45,7 @@ func TestSpec(t *testing.T) {
 				Mounts: []job.Mount{
 					{Type: job.MountBind, Source: "/s", Target: "/t", ReadOnly: true, CreateHostPath: true},
 					{Type: job.MountVolume, Source: "shop_data", Target: "/d", NoCopy: true},
+					{Type: job.MountVolume, Source: "there", Target: "/e", External: true},
 					{Type: job.MountVolume, Target: "/anon"},
 					{Type: job.MountTmpfs, Target: "/tmp", SizeBytes: 1 << 20, FileMode: 0o700},
 				},
@@ -64,6 +65,7 @@ func TestSpec(t *testing.T) {
 				Mounts: []runtime.Mount{
 					{Type: runtime.MountBind, Source: "/s", Target: "/t", ReadOnly: true, CreateHostPath: true},
 					{Type: runtime.MountVolume, Source: "shop_data", Target: "/d", NoCopy: true},
+					{Type: runtime.MountVolume, Source: "there", Target: "/e", External: true},
 					{Type: runtime.MountVolume, Target: "/anon"},
 					{Type: runtime.MountTmpfs, Target: "/tmp", SizeBytes: 1 << 20, Mode: 0o700},
 				},

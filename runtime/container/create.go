@@ -125,7 +125,11 @@ func (r *Runtime) makeMountSources(c *container) error {
 			if r.cfg.Volumes == nil {
 				return invalidf("volume %s: this node has no volumes", m.Source)
 			}
-			if _, err := r.cfg.Volumes.Create(m.Source, "", volume.Options{}); err != nil {
+			if m.External {
+				if _, err := r.cfg.Volumes.Get(m.Source); err != nil {
+					return fmt.Errorf("%w; it is external, so it must be on this node already", err)
+				}
+			} else if _, err := r.cfg.Volumes.Create(m.Source, "", volume.Options{}); err != nil {
 				return err
 			}
 			if _, err := r.cfg.Volumes.Use(m.Source, string(c.id)); err != nil {

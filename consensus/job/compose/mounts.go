@@ -45,7 +45,7 @@ func (c *conversion) mount(v types.ServiceVolumeConfig, volumes map[string]job.V
 	case types.VolumeTypeVolume:
 		if v.Source != "" {
 			full := c.project.Volumes[v.Source]
-			m.Source = full.Name
+			m.Source, m.External = full.Name, bool(full.External)
 			volumes[full.Name] = job.Volume{Name: full.Name, External: bool(full.External)}
 		}
 		m.NoCopy = v.Volume != nil && v.Volume.NoCopy
