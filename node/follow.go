@@ -2,13 +2,10 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -31,8 +28,6 @@ type leaderHint struct {
 	addr string
 	at   time.Time
 }
-
-const feedFile = "feed.json"
 
 // obeyRetry is the pause before the same is tried again.
 const obeyRetry = time.Second
@@ -165,7 +160,6 @@ func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 		sleep(ctx, obeyRetry)
 		return err
 	}
-	n.remember(f.Full)
 	return nil
 }
 
@@ -183,39 +177,6 @@ func (n *Node) obey(ctx context.Context, full *api.FeedFull, index uint64) error
 	}
 	n.rec.Set(assignments, index, true)
 	return nil
-}
-
-// remember keeps the feed for a start without the cluster: routes, names and peers are as they were.
-func (n *Node) remember(full *api.FeedFull) {
-	b, err := json.Marshal(full)
-	if err == nil {
-		err = writeFileAtomic(n.path(feedFile), b)
-	}
-	if err != nil {
-		n.log.Warn("cannot remember what the cluster said", "error", err)
-	}
-}
-
-// recall acts on what was remembered; the tasks are the reconciler's to remember.
-func (n *Node) recall() {
-	b, err := os.ReadFile(n.path(feedFile))
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			n.log.Warn("cannot recall what the cluster said", "error", err)
-		}
-		return
-	}
-	var full api.FeedFull
-	if err := json.Unmarshal(b, &full); err != nil {
-		n.log.Warn("what the cluster said was not remembered well", "error", err)
-		return
-	}
-	if err := n.machine.Network.Configure(context.Background(), full.Self.Subnet); err != nil {
-		n.log.Warn("cannot set up the network as it was", "error", err)
-		return
-	}
-	n.fed.CompareAndSwap(nil, &fed{full: &full})
-	n.route()
 }
 
 // router pushes routes and names down, from what the feed says and what runs here.

@@ -116,6 +116,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"containers", n.machine.run},
 		{"tasks", n.rec.Run},
 		{"feed", n.follow},
+		{"memory", n.remember},
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
 		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},

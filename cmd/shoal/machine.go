@@ -11,6 +11,7 @@ import (
 	goruntime "runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -50,7 +51,7 @@ func machineMaker(cgroupParent string) func(node.MachineConfig) (*node.Machine, 
 		if err != nil {
 			return nil, err
 		}
-		m := &node.Machine{Runtime: containers, Network: tellNetwork{net, cfg.Logger}, Images: images, Info: info}
+		m := &node.Machine{Runtime: containers, Network: &tellNetwork{Network: net, log: cfg.Logger}, Images: images, Info: info}
 		m.Run = func(ctx context.Context) error {
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return net.Run(ctx) })
@@ -83,21 +84,28 @@ func puller(images *image.Store, peers func(context.Context, string) error) func
 	}
 }
 
-// tellNetwork sets the network up when the node has learnt its subnet.
+// tellNetwork sets the network up when the node has learnt its subnet. Afterwards the network looks after itself.
 type tellNetwork struct {
 	*network.Network
 	log *slog.Logger
+	up  atomic.Bool
 }
 
-func (t tellNetwork) Configure(ctx context.Context, subnet netip.Prefix) error {
-	if t.Subnet() == subnet {
-		return t.Setup(ctx)
+func (t *tellNetwork) Configure(ctx context.Context, subnet netip.Prefix) error {
+	if t.up.Load() && t.Subnet() == subnet {
+		return nil
 	}
-	if err := t.SetSubnet(subnet); err != nil {
+	if t.Subnet() != subnet {
+		if err := t.SetSubnet(subnet); err != nil {
+			return err
+		}
+	}
+	if err := t.Setup(ctx); err != nil {
 		return err
 	}
 	t.log.Info("container network", "subnet", subnet)
-	return t.Setup(ctx)
+	t.up.Store(true)
+	return nil
 }
 
 // What a machine keeps for itself: the kernel, the agent, the admin's shell.
