@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"shoal/consensus/job"
@@ -30,9 +31,9 @@ func (w *work) service(s *service) {
 	w.stopExcess(s)
 	w.stopDoubles(s)
 	w.giveUpEnding(s)
-	why, placed := w.fill(s)
+	why, placed, short := w.fill(s)
 	if s.spec != nil && w.left > 0 {
-		if held := w.roll(s, placed); why.slots == 0 {
+		if held := w.roll(s, placed, short); why.slots == 0 {
 			why = held
 		}
 		w.drain(s, placed)
@@ -150,15 +151,19 @@ func (w *work) nodeCause(t *task) string {
 	return "node " + n.n.Name + " is down"
 }
 
-// fill places tasks into the slots that need one; it says why slots stay empty and how many tasks it placed.
-func (w *work) fill(s *service) (why reason, placed int) {
+// fill places tasks into the slots that need one; it says why slots stay empty, how many tasks it placed, and which slots
+// fit nowhere.
+func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 	if s.spec == nil {
-		return reason{}, 0
+		return reason{}, 0, nil
 	}
 	todo := s.in(deserted)
 	failed, wait := w.due(s)
 	todo = append(todo, failed...)
-	gate := w.gate(s)
+	gate := ""
+	if s.started == 0 { // else the dependencies held when it began, and a task that moves must not wait for them
+		gate = w.gate(s)
+	}
 	if gate == "" {
 		todo = append(todo, s.in(missing)...)
 	}
@@ -167,7 +172,7 @@ func (w *work) fill(s *service) (why reason, placed int) {
 	defer pk.done()
 	for i, sl := range todo {
 		if w.left <= 0 {
-			return why, placed
+			return why, placed, short
 		}
 		n, no := pk.pick(sl)
 		if n == nil {
@@ -175,8 +180,10 @@ func (w *work) fill(s *service) (why reason, placed int) {
 			why.no.add(no)
 			why.slots++
 			if s.spec.Mode == job.Global {
+				short = append(short, sl)
 				continue
 			}
+			short = todo[i:]
 			why.slots += len(todo) - i - 1 // they ask for the same
 			why.no = w.p.whyNone(s)
 			break
@@ -191,7 +198,7 @@ func (w *work) fill(s *service) (why reason, placed int) {
 	} else if wait.slots > 0 {
 		why = wait
 	}
-	return why, placed
+	return why, placed, short
 }
 
 // place writes the placement into the plan and claims its room for the rest of the plan.
@@ -317,8 +324,10 @@ func (w *work) gate(s *service) string {
 }
 
 // roll replaces what runs a former content: at once where it serves nobody, else one slot at a time, the next one when
-// all is well. It says what holds it up when that lasts.
-func (w *work) roll(s *service, placed int) reason {
+// all is well. It says what holds it up when that lasts. Slots that fit nowhere (short) do not: they wait for room, which
+// the update may make, and an update of a service that is larger than the cluster would never begin. Then only a task is
+// stopped in whose place the new content fits, so that an update which asks for too much stops at its first step.
+func (w *work) roll(s *service, placed int, short []*slot) reason {
 	old := s.in(outdated)
 	if len(old) == 0 {
 		return reason{}
@@ -344,8 +353,18 @@ func (w *work) roll(s *service, placed int) reason {
 	for _, ph := range []phase{missing, ending, failing, deserted, unready, misplaced, double} {
 		open = append(open, s.in(ph)...)
 	}
+	waits := make(map[*slot]bool, len(short))
+	for _, sl := range short {
+		waits[sl] = true
+	}
+	open = slices.DeleteFunc(open, func(sl *slot) bool { return waits[sl] })
 	if len(open) == 0 && placed == 0 && stopped == 0 {
-		w.stop(serving[0].current(), job.DesiredStop, cause)
+		for _, sl := range serving {
+			if t := sl.current(); len(short) == 0 || w.makesRoom(s, t) {
+				w.stop(t, job.DesiredStop, cause)
+				break
+			}
+		}
 		return reason{}
 	}
 	for _, sl := range open {
@@ -364,6 +383,14 @@ func (w *work) roll(s *service, placed int) reason {
 		return reason{slots: len(serving), text: text}
 	}
 	return reason{}
+}
+
+// makesRoom tells whether the service's present content fits where a former one runs, once that has ended.
+func (w *work) makesRoom(s *service, t *task) bool {
+	n := w.p.nodes[t.Node]
+	n.add(t.info, -1)
+	defer n.add(t.info, 1)
+	return n.refuses(s.info) == fits
 }
 
 // drain moves tasks away from nodes where they may not stay: at once where they serve nobody, else one at a time, the

@@ -541,3 +541,72 @@ func TestALostTaskIsReplacedAtOnceTheFirstTime(t *testing.T) {
 		t.Errorf("the second time it must wait: %+v", pl)
 	}
 }
+
+// A service that is larger than the cluster is updated all the same, and no slot that ran is lost by it.
+func TestUpdateOfAServiceThatDoesNotFitGoesOn(t *testing.T) {
+	w := newWorld(t, 1)
+	for _, n := range []string{"a", "b", "c"} {
+		w.node(n, memory(512))
+	}
+	w.submit("j", svc("s", 5, wantMemory(512)))
+	w.settle()
+	j := w.submit("j", svc("s", 5, wantMemory(512), func(s *job.Service) { s.Image = "new" }))
+	for range 20 {
+		w.plan()
+		if n := len(w.store.View().Ready("j", "s")); n < 2 {
+			t.Fatalf("only %d of 3 ready during the update", n)
+		}
+		w.act()
+	}
+	w.settle()
+	got := w.running("j", "s")
+	for _, k := range got {
+		if k.Digest != j.Spec.Service("s").Digest() {
+			t.Error("old content runs on", w.dump())
+		}
+	}
+	if len(got) != 3 {
+		t.Errorf("%d run, want 3 %s", len(got), w.dump())
+	}
+}
+
+// An update that asks for more than any node has stops at its first step.
+func TestUpdateThatFitsNowhereCostsOneSlot(t *testing.T) {
+	w := newWorld(t, 1)
+	for _, n := range []string{"a", "b", "c"} {
+		w.node(n, memory(512))
+	}
+	w.submit("j", svc("s", 3, wantMemory(512)))
+	w.settle()
+	w.submit("j", svc("s", 3, wantMemory(1024)))
+	w.settle()
+	if got := w.running("j", "s"); len(got) != 2 || w.blocked("j", "s") == "" {
+		t.Errorf("%d run, want 2 and a reason %s", len(got), w.dump())
+	}
+}
+
+// A task that moves does not wait for dependencies that held when its service began.
+func TestDrainedTaskDoesNotWaitForADependencyThatCameShort(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.node("a")
+	w.node("b")
+	w.submit("j", svc("db", 1), svc("app", 2, func(s *job.Service) {
+		s.DependsOn = []job.Dependency{{Service: "db", Condition: job.DependStarted}}
+	}))
+	w.settle()
+	w.apply(state.ScaleJob{Job: "j", Replicas: map[string]int{"db": 3}, At: w.now}) // some of them never run
+	w.behave = func(k *job.Task) job.State {
+		if k.Service == "db" {
+			return job.Pulling
+		}
+		return job.Running
+	}
+	w.apply(state.SetDrain{Node: a, Drained: true, At: w.now})
+	for range 10 {
+		w.plan()
+		w.act()
+	}
+	if got := w.running("j", "app"); len(got) != 2 {
+		t.Errorf("%d of 2 run %s", len(got), w.dump())
+	}
+}
