@@ -19,7 +19,10 @@ import (
 	"shoal/consensus/job"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second on connections that it closes; it ends by itself.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // script is a Backend that answers what it is told and remembers what it was asked. Its fields are set before it serves,
 // or with mu held.
