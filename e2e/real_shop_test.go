@@ -26,7 +26,8 @@ func TestShop(t *testing.T) {
 	loadArchive(t, m[1], nginxArchive)
 	loadArchive(t, m[2], redisArchive)
 	out := shoal(t, m[0], "run", "-f", "testdata/shop.compose.yaml", "--name", "shop", "--timeout", patience.String())
-	contains(t, out, "submitted")
+	contains(t, out, "submitted", "healthy")
+	t.Log(strings.TrimSpace(out))
 	t.Run("each machine has a client", func(t *testing.T) {
 		on := map[string]bool{}
 		for name, k := range slots(t, m[1], "shop") {
