@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"shoal/consensus/state"
 	"shoal/gossip"
 	"shoal/node/api"
+	"shoal/node/pki"
 )
 
 // Times of the leader's judgement.
@@ -233,7 +235,7 @@ type reachability int
 
 const (
 	reachNone    reachability = iota // no answer, or no route
-	reachRefused                     // the machine answers that nothing listens
+	reachRefused                     // the machine answers, but no agent does: nothing listens, or it hangs
 	reachYes
 )
 
@@ -260,7 +262,7 @@ func (n *Node) try(ctx context.Context, addr string) reachability {
 
 func (n *Node) tryNow(ctx context.Context, addr string) reachability {
 	began := time.Now()
-	r := dialResult(ctx, n.cfg.Underlay, addr)
+	r := n.askAgent(ctx, addr)
 	n.tried.mu.Lock()
 	defer n.tried.mu.Unlock()
 	delete(n.tried.none, addr)
@@ -309,6 +311,24 @@ func (n *Node) reachFromAnother(ctx context.Context, node *job.Node) reachabilit
 		return reachNone
 	}
 	return reachNone
+}
+
+// askAgent is dialResult with a handshake: the kernel of a machine whose agent hangs still accepts connections.
+func (n *Node) askAgent(ctx context.Context, addr string) reachability {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	raw, err := n.cfg.Underlay.Dial(ctx, addr)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return reachRefused
+	case err != nil:
+		return reachNone
+	}
+	defer raw.Close()
+	if err := tls.Client(raw, n.ident.ClientTLS(pki.ALPNHTTP1, "")).HandshakeContext(ctx); err != nil {
+		return reachRefused
+	}
+	return reachYes
 }
 
 func dialResult(ctx context.Context, u Underlay, addr string) reachability {
