@@ -130,10 +130,11 @@ func (s *scene) back(t *testing.T, m *machines.Machine) {
 func (s *scene) awaitState(t *testing.T, m *machines.Machine, want job.NodeState) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%s to be %s", m.Name, want), func() error {
-		other := s.leaderWithout(t, m)
+		lost := m
 		if want == job.NodeReady {
-			other = s.leader(t)
+			lost = nil // it may lead itself
 		}
+		other := s.leaderWithout(t, lost)
 		list, err := nodes(other)
 		if err != nil {
 			return err
@@ -236,7 +237,7 @@ func frozenLeader(t *testing.T, s *scene) {
 	must(t, frozen.Signal(syscall.SIGSTOP))
 	thaw := time.After(5 * time.Second)
 	m := s.leaderWithout(t, frozen)
-	sleepers(t, m, "meanwhile", 1)
+	shoal(t, m, "run", "--detach", "--name", "meanwhile", "--stop-timeout", "1s", busyboxImage, "sleep", "100000")
 	<-thaw
 	must(t, frozen.Signal(syscall.SIGCONT))
 	s.awaitState(t, frozen, job.NodeReady)
@@ -258,6 +259,7 @@ func frozenLeader(t *testing.T, s *scene) {
 			t.Errorf("the frozen agent's container of %s was process %v and is %v", id, pids, now[id])
 		}
 	}
+	settled(t, s.n, m, "meanwhile", 1)
 	shoal(t, m, "rm", "meanwhile")
 }
 

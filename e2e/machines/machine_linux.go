@@ -146,6 +146,9 @@ func (m *Machine) powerOffLocked() error {
 	}
 	err := m.init.kill()
 	if m.agent != nil {
+		if m.agent.cmd != nil {
+			_ = m.agent.cmd.Process.Kill() // see Signal: it may be stopped
+		}
 		<-m.agent.done
 	}
 	m.net.letGo(spaces)
@@ -253,7 +256,16 @@ func (m *Machine) Signal(s syscall.Signal) error {
 	if pid == 0 {
 		return fmt.Errorf("the agent of machine %s does not run", m.Name)
 	}
-	return unix.Kill(pid, s)
+	if err := unix.Kill(pid, s); err != nil {
+		return err
+	}
+	// nsenter stops with the child that it waits for, and would not notice the child's end.
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s == syscall.SIGCONT && m.agent.cmd != nil {
+		return m.agent.cmd.Process.Signal(s)
+	}
+	return nil
 }
 
 // AwaitEnd waits for the agent to end and gives its exit code; -1 if another process started it.
