@@ -94,6 +94,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.raft, err = n.openLog(m); err != nil {
 		return err
 	}
+	defer func() { _ = n.raft.Close() }() // of a start that fails below; else its Run has closed it
 	if n.pool, err = n.openGossip(m); err != nil {
 		return err
 	}
