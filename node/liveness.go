@@ -334,7 +334,7 @@ func (n *Node) askAgent(ctx context.Context, addr string) reachability {
 func dialResult(ctx context.Context, u Underlay, addr string) reachability {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	conn, err := u.Dial(ctx, addr)
+	conn, err := dialTries(ctx, u, addr)
 	switch {
 	case err == nil:
 		_ = conn.Close()

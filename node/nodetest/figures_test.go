@@ -72,7 +72,6 @@ func TestLossyNetworkDeclaresNobodyDown(t *testing.T) {
 		c.Form()
 		c.submit(web(10, "web:1"))
 		c.awaitRunning(20*time.Second, 10)
-		starts := c.starts()
 		c.Net.SetLoss(0.1)
 		c.Net.SetStreamLoss(0.1)
 		time.Sleep(limit)
@@ -80,8 +79,8 @@ func TestLossyNetworkDeclaresNobodyDown(t *testing.T) {
 		downs := len(a.downs)
 		a.mu.Unlock()
 		t.Logf("%v of five nodes at 10 %% loss: %d false decisions that a node is down, %.2f in a node-day", limit, downs, float64(downs)/(5*limit.Hours()/24))
-		if downs > 0 || c.starts() != starts {
-			t.Errorf("%d nodes were declared down, and containers started %d times", downs, c.starts()-starts)
+		if downs > 0 {
+			t.Errorf("%d times a node was declared down that was well", downs)
 		}
 	})
 }
