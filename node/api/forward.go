@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"shoal/consensus/job"
@@ -27,8 +28,35 @@ func (s *Server) atLeader(route Route, w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get(headerForwarded) != "" || route.Access == NodeOnly: // a node speaks for itself, never through another
 		writeError(w, job.Errorf(job.Unavailable, "the leader is at %s, not here; try again there", addr))
 	default:
-		s.forward(addr, answerPatience, nil, w, r)
+		s.forwardToLeader(addr, w, r)
 	}
+}
+
+// leaderCheck is how often one who waits for a leader's answer looks whether it still leads.
+const leaderCheck = 250 * time.Millisecond
+
+// forwardToLeader passes a change on, and gives up when that node leads no more without having begun to answer: a machine
+// that lost its power leaves its connections open.
+func (s *Server) forwardToLeader(addr string, w http.ResponseWriter, r *http.Request) {
+	over, cancel := context.WithCancel(r.Context())
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	deposed := make(chan struct{})
+	watch.Go(func() {
+		for missed := 0; missed < 2; missed++ { // twice in a row, so that an answer under way may still come
+			select {
+			case <-time.After(leaderCheck):
+			case <-over.Done():
+				return
+			}
+			if now, _, _, ok := s.backend.Leader(); ok && now == addr {
+				missed = -1
+			}
+		}
+		close(deposed)
+	})
+	s.forwardUntil(deposed, addr, answerPatience, nil, w, r)
 }
 
 func (s *Server) awaitLeader(ctx context.Context) (addr string, self bool, err error) {
@@ -121,13 +149,30 @@ func (s *Server) atOwner(route Route, w http.ResponseWriter, r *http.Request) {
 // forward passes the request on to another node, with this node's certificate and the caller's rights. When that node
 // cannot be reached or does not begin to answer within patience, instead answers; nil: the caller is told.
 func (s *Server) forward(addr string, patience time.Duration, instead func(), w http.ResponseWriter, r *http.Request) {
+	s.forwardUntil(nil, addr, patience, instead, w, r)
+}
+
+// forwardUntil is forward that gives up early when deposed is closed.
+func (s *Server) forwardUntil(deposed <-chan struct{}, addr string, patience time.Duration, instead func(), w http.ResponseWriter, r *http.Request) {
 	c := callerOf(r)
 	ctx, cancel := context.WithCancelCause(r.Context())
+	begun := make(chan struct{})
+	var wait sync.WaitGroup
+	defer wait.Wait()
 	defer cancel(nil)
-	late := time.AfterFunc(patience, func() {
-		cancel(job.Errorf(job.Unavailable, "node %s did not answer within %v; what was asked of it may have been done or not", addr, patience))
+	wait.Go(func() {
+		late := time.NewTimer(patience)
+		defer late.Stop()
+		const unknown = "what was asked of it may have been done or not"
+		select {
+		case <-begun:
+		case <-ctx.Done():
+		case <-late.C:
+			cancel(job.Errorf(job.Unavailable, "node %s did not answer within %v; %s", addr, patience, unknown))
+		case <-deposed:
+			cancel(job.Errorf(job.Unavailable, "node %s does not lead any more and did not answer; %s", addr, unknown))
+		}
 	})
-	defer late.Stop()
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "https", Host: addr})
@@ -136,7 +181,7 @@ func (s *Server) forward(addr string, patience time.Duration, instead func(), w 
 		},
 		Transport:      s.backend.Transport(),
 		FlushInterval:  -1, // streams
-		ModifyResponse: func(*http.Response) error { late.Stop(); return nil },
+		ModifyResponse: func(*http.Response) error { close(begun); return nil },
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			switch cause := context.Cause(ctx); {

@@ -95,6 +95,18 @@ func TestChangesWithoutALeaderFailInTime(t *testing.T) {
 	}
 }
 
+func TestAChangeDoesNotWaitForALeaderThatIsNoneAnyMore(t *testing.T) {
+	t.Parallel()
+	b := &script{leader: hungNode(t), state: true}
+	m := newMachine(t, "A", b)
+	time.AfterFunc(200*time.Millisecond, func() { b.set(func() { b.leader = "" }) })
+	start := time.Now()
+	err := m.client(Operator).StopJob(context.Background(), "x")
+	if took := time.Since(start); !errors.Is(err, job.Unavailable) || !strings.Contains(err.Error(), "may have been done") || took > answerPatience/2 {
+		t.Errorf("%v after %v", err, took)
+	}
+}
+
 func TestNothingIsPassedOnTwice(t *testing.T) {
 	b, a := &script{}, &script{}
 	second, first := newMachine(t, "B", b), newMachine(t, "A", a)
