@@ -317,7 +317,7 @@ func (n *Node) reachFromAnother(ctx context.Context, node *job.Node) reachabilit
 func (n *Node) askAgent(ctx context.Context, addr string) reachability {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	raw, err := n.cfg.Underlay.Dial(ctx, addr)
+	raw, err := dialTries(ctx, n.cfg.Underlay, addr)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return reachRefused
