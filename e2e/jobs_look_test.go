@@ -169,7 +169,7 @@ func jobExec(t *testing.T, n *machines.Net) {
 	if got := shoal(t, m[1], "exec", "shell/web.1", "pwd"); got != "/tmp\n" {
 		t.Errorf("it runs in %q", got)
 	}
-	if r := attempt(m[2], nil, "exec", "shell/web.1", "/no/such/program"); r.Code == 0 || !strings.Contains(r.Stderr, "/no/such/program") {
+	if r := attempt(m[2], nil, "exec", "shell/web.1", "/no/such/program"); r.Code != 127 || !strings.Contains(r.Stderr, "/no/such/program") {
 		t.Errorf("a program that does not exist: %v", r)
 	}
 	if r := attempt(m[2], nil, "exec", "shell/web.1", "sh", "-c", "kill -9 $$"); r.Code != 137 {

@@ -55,6 +55,8 @@ func execTask(c *cli.Context, s *screen, cl *api.Client) error {
 	switch {
 	case c.Context.Err() != nil:
 		return exitf(exitInterrupted, "")
+	case err != nil && (code == exitNotExecutable || code == exitNoCommand):
+		return exitf(code, "%v", err) // as a shell and docker say it
 	case err != nil:
 		return err
 	case code != 0:

@@ -20,7 +20,10 @@ const (
 	exitDenied      = 6
 	exitUnavailable = 7
 	exitUnhealthy   = 8
-	exitInterrupted = 130 // as a shell says it of a program that SIGINT ended: 128 and the signal's number
+	// As a shell says it of a command that it cannot execute, and of one that is not there; from exec alone.
+	exitNotExecutable = 126
+	exitNoCommand     = 127
+	exitInterrupted   = 130 // as a shell says it of a program that SIGINT ended: 128 and the signal's number
 )
 
 // exitCodes is the table for people.
@@ -41,6 +44,8 @@ func exitCodes() []struct {
 		{exitDenied, "you may not"},
 		{exitUnavailable, "no agent, no leader or no quorum: trying again can help"},
 		{exitUnhealthy, "submitted, but the job did not become healthy"},
+		{exitNotExecutable, "from `exec`: the command cannot be executed in the container"},
+		{exitNoCommand, "from `exec`: there is no such command in the container"},
 		{exitInterrupted, "interrupted while waiting; what was submitted stays"},
 	}
 }
