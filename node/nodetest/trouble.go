@@ -326,7 +326,7 @@ func (s *sim) admin(what string, f func(context.Context, *api.Client) error) err
 
 // leaveForGood takes a machine away with its disk; it is to be removed from the cluster and to come back as another node.
 func (s *sim) leaveForGood(m *Machine) {
-	if !s.idle(m) || len(s.limbo) > 0 {
+	if !s.idle(m) || len(s.limbo) > 0 || !s.spare() {
 		return
 	}
 	s.note("%s: off, and its disk is replaced", m.Name)
@@ -334,6 +334,23 @@ func (s *sim) leaveForGood(m *Machine) {
 	m.Wipe()
 	s.limbo[m] = m.Name
 	s.comeAnewLater(m)
+}
+
+// spare tells whether the loss of one disk leaves a majority of the votes: without it no cluster can come right. A voter
+// that was removed is not in the list, though raft may still count it.
+func (s *sim) spare() bool {
+	l := s.Leader()
+	if l == nil {
+		return false
+	}
+	list, err := l.node.Nodes(s.t.Context())
+	voters := 0
+	for _, n := range list.Nodes {
+		if n.Role == "voter" && n.State == job.NodeReady {
+			voters++
+		}
+	}
+	return err == nil && voters >= 3
 }
 
 func (s *sim) comeAnewLater(m *Machine) {
