@@ -288,6 +288,18 @@ func (s *shadow) tooMuch(sv *job.Service, n *job.Node) bool {
 	return s.overfull(n) != ""
 }
 
+// fitsInstead tells whether a service's present content has a place on the node where a former one runs, without that. If
+// not, the former one serves on: an update never costs a slot that it cannot give back.
+func (s *shadow) fitsInstead(sv *job.Service, former job.TaskID) bool {
+	t := s.tasks[former]
+	if t == nil || s.nodes[t.Node] == nil {
+		return true
+	}
+	delete(s.tasks, former)
+	defer func() { s.tasks[former] = t }()
+	return !s.tooMuch(sv, s.nodes[t.Node])
+}
+
 // unsettled says the first thing that is not as it should be when nothing is wrong any more; "" when all is.
 func (c *Cluster) unsettled() string {
 	leader := c.Leader()
@@ -373,7 +385,7 @@ func (c *Cluster) wrongContainers(s *shadow) string {
 			switch {
 			case sv == nil:
 				return fmt.Sprintf("%s runs %s of %v, which nobody asked for", m.Name, i.ID, p)
-			case i.Labels["shoal.digest"] != string(sv.Digest()):
+			case i.Labels["shoal.digest"] != string(sv.Digest()) && s.fitsInstead(sv, job.TaskID(i.ID)):
 				return fmt.Sprintf("%s runs %s of %v, of another version", m.Name, i.ID, p)
 			case have[p] != "":
 				return fmt.Sprintf("%v runs on %s and on %s", p, have[p], m.Name)
