@@ -66,11 +66,11 @@ func TestWithoutQuorum(t *testing.T) {
 			if len(now) == 0 || now[0] == pids[0] {
 				return fmt.Errorf("its processes were %v and are %v", pids, now)
 			}
+			if r := last.Shoal("exec", id, "echo", "here"); r.Code != 0 || strings.TrimSpace(r.Stdout) != "here" {
+				return r
+			}
 			return nil
 		})
-		if got := shoal(t, last, "exec", id, "echo", "here"); strings.TrimSpace(got) != "here" {
-			t.Errorf("exec says %q", got)
-		}
 	}
 
 	for _, m := range all[:2] {
