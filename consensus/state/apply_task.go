@@ -61,7 +61,14 @@ func (t *tx) plan(c Plan) Result {
 	for i := range c.Place {
 		k := c.Place[i]
 		s, giveUp := lost[k.Replaces]
-		if why := t.refusePlace(&k, giveUp); why != "" {
+		why := ""
+		if giveUp {
+			why = t.refuseLost(s.ID)
+		}
+		if why == "" {
+			why = t.refusePlace(&k, giveUp)
+		}
+		if why != "" {
 			res.Refused = append(res.Refused, Refused{k.ID, why})
 			continue
 		}
@@ -176,13 +183,23 @@ func (t *tx) applyStop(s TaskStop) string {
 		return fmt.Sprintf("task %s is not ready to take over", s.For)
 	}
 	if s.Desired == job.DesiredLost {
-		if n := t.base.Node(k.Node); n != nil && n.State == job.NodeReady {
-			return fmt.Sprintf("node %s is back", n.Name)
+		if why := t.refuseLost(k.ID); why != "" {
+			return why
 		}
 		t.lose(k, s.Cause)
 		return ""
 	}
 	t.stopTask(k, s.Desired, s.Cause)
+	return ""
+}
+
+// refuseLost says why a task cannot be given up: its node is there.
+func (t *tx) refuseLost(id job.TaskID) string {
+	if k := t.task(id); k != nil {
+		if n := t.base.Node(k.Node); n != nil && n.State == job.NodeReady {
+			return fmt.Sprintf("node %s is back", n.Name)
+		}
+	}
 	return ""
 }
 
