@@ -32,7 +32,7 @@ func (n *Node) Job(_ context.Context, name string, versions bool) (api.JobDetail
 	if j == nil {
 		return api.JobDetail{}, noSuchJob(name)
 	}
-	d := api.JobDetail{Meta: api.Meta{Index: v.Index()}, Job: *j, Blocked: blockedOf(v, name)}
+	d := api.JobDetail{Meta: api.Meta{Index: v.Index()}, Job: *j, Blocked: blockedOf(v, name), Rollouts: rolloutsOf(v, name)}
 	if versions {
 		for _, old := range v.JobVersions(name) {
 			d.Versions = append(d.Versions, *old)
@@ -49,6 +49,14 @@ func blockedOf(v *state.View, name string) []job.Blocked {
 	var out []job.Blocked
 	for _, b := range v.Blocked(name) {
 		out = append(out, *b)
+	}
+	return out
+}
+
+func rolloutsOf(v *state.View, name string) []job.Rollout {
+	var out []job.Rollout
+	for _, r := range v.Rollouts(name) {
+		out = append(out, *r)
 	}
 	return out
 }
@@ -102,7 +110,7 @@ func (n *Node) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, error)
 	if q.Job != "" && v.Job(q.Job) == nil && len(v.TasksOfJob(q.Job)) == 0 {
 		return api.TaskList{}, noSuchJob(q.Job)
 	}
-	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job)}
+	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job), Rollouts: rolloutsOf(v, q.Job)}
 	for _, t := range tasksFor(v, q) {
 		if view := viewTask(v, t); q.All || t.Desired == job.DesiredRun || !view.State().Terminal() {
 			list.Tasks = append(list.Tasks, view)

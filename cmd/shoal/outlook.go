@@ -21,10 +21,12 @@ const (
 type outlook struct {
 	want, ready int
 	services    []prospect
-	troubles    []trouble // that will not go away by themselves
+	troubles    []trouble    // that will not go away by themselves
+	changing    bool         // an update or rollback is under way
+	turned      *job.Rollout // an update of what was asked for was given up: paused, or taken back; nil: not so
 }
 
-func (o *outlook) healthy() bool { return o.ready >= o.want }
+func (o *outlook) healthy() bool { return o.ready >= o.want && !o.changing && o.turned == nil }
 
 // prospect is how one service comes along.
 type prospect struct {

@@ -128,6 +128,8 @@ type Rollout struct {
 	Status  RolloutStatus `json:"status"`
 	// RollbackOf is the version from which this is the way back; 0: it is none.
 	RollbackOf uint64 `json:"rollbackOf,omitempty"`
+	// RollbackTo is the version whose content it brings again, when it is a way back.
+	RollbackTo uint64 `json:"rollbackTo,omitempty"`
 	// Automatic: the leader decided the way back.
 	Automatic bool      `json:"automatic,omitempty"`
 	Reason    string    `json:"reason,omitempty"` // why it was paused, or why the way back was taken

@@ -108,7 +108,7 @@ func (t *tx) putJob(c PutJob) Result {
 	if old != nil {
 		j.Version, j.Created = old.Version+1, old.Created
 		if c.RollbackTo != 0 {
-			back.of = old.Version
+			back.of, back.to = old.Version, c.RollbackTo
 			j.Cause = fmt.Sprintf("rolled back to version %d", c.RollbackTo)
 		}
 	}

@@ -10,13 +10,20 @@ import (
 	"shoal/consensus/job"
 )
 
-// wayBack marks a new version as the way back from version of; the zero value is a way on.
+// wayBack marks a new version, or some services of it, as a way back; the zero value is a way on.
 type wayBack struct {
-	of        uint64
+	of, to    uint64             // versions, of all services that change; 0: see services
+	services  map[string]wayBack // those that go back
 	automatic bool
 	reason    string
-	// only names the services that go back (nil: all that change).
-	only []string
+}
+
+// forService is the way back of one service.
+func (b wayBack) forService(name string) wayBack {
+	if b.of != 0 {
+		return b
+	}
+	return b.services[name]
 }
 
 // beginRollouts writes a rollout for each service whose content differs from before, and forgets those of services that
@@ -45,8 +52,8 @@ func (t *tx) beginRollouts(old, j *job.Job, back wayBack) {
 			Job: j.Name, Service: s.Name, Version: j.Version, Digest: d, Status: job.RolloutRunning,
 			From: t.goodVersion(old, last, d), Started: t.at, Index: t.index,
 		}
-		if back.of != 0 && (back.only == nil || slices.Contains(back.only, s.Name)) {
-			r.RollbackOf, r.Automatic, r.Reason, r.From = back.of, back.automatic, clip(back.reason), 0
+		if b := back.forService(s.Name); b.of != 0 {
+			r.RollbackOf, r.RollbackTo, r.Automatic, r.Reason, r.From = b.of, b.to, b.automatic, clip(b.reason), 0
 		}
 		t.insert(TableRollouts, r)
 	}
@@ -139,7 +146,8 @@ func (t *tx) rollBack(old *job.Job, steps []RolloutStep) {
 	j := *old
 	j.Version++
 	j.Spec.Services = slices.Clone(old.Spec.Services)
-	back := wayBack{automatic: true}
+	back := wayBack{services: map[string]wayBack{}}
+	var of uint64
 	var causes []string
 	var from *job.Job
 	for _, st := range steps {
@@ -150,14 +158,13 @@ func (t *tx) rollBack(old *job.Job, steps []RolloutStep) {
 		*s = *from.Spec.Service(st.Service)
 		s.Replicas = replicas
 		j.Spec.Volumes = withVolumes(j.Spec.Volumes, s, from.Spec.Volumes)
-		back.of = max(back.of, r.Version)
-		back.only = append(back.only, st.Service)
+		of = max(of, r.Version)
+		back.services[st.Service] = wayBack{of: r.Version, to: from.Version, automatic: true, reason: st.Reason}
 		if !slices.Contains(causes, st.Reason) {
 			causes = append(causes, st.Reason)
 		}
 	}
-	back.reason = strings.Join(causes, "; ")
-	j.Cause = clip(fmt.Sprintf("rolled back from version %d: %s", back.of, back.reason))
+	j.Cause = clip(fmt.Sprintf("rolled back from version %d: %s", of, strings.Join(causes, "; ")))
 	j.Spec.Source = ""
 	if reflect.DeepEqual(j.Spec.Services, from.Spec.Services) {
 		j.Spec.Source = from.Spec.Source
