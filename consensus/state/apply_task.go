@@ -193,9 +193,9 @@ func (t *tx) applyStop(s TaskStop) string {
 	return ""
 }
 
-// refuseLost says why a task cannot be given up: its node is there.
+// refuseLost says why a task that runs or will cannot be given up: its node is there.
 func (t *tx) refuseLost(id job.TaskID) string {
-	if k := t.task(id); k != nil {
+	if k := t.task(id); k != nil && !t.ended(id) {
 		if n := t.base.Node(k.Node); n != nil && n.State == job.NodeReady {
 			return fmt.Sprintf("node %s is back", n.Name)
 		}
