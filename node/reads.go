@@ -188,7 +188,7 @@ func findTask(v *state.View, ref string) (*job.Task, error) {
 		if best != nil && best.Job != t.Job {
 			return nil, job.Errorf(job.Conflict, "task %q: both job %s and job %s have one; say %s/%s", ref, best.Job, t.Job, best.Job, ref)
 		}
-		if best == nil || rank(t) > rank(best) || rank(t) == rank(best) && t.Index > best.Index {
+		if best == nil || rank(v, t) > rank(v, best) || rank(v, t) == rank(v, best) && t.Index > best.Index {
 			best = t
 		}
 	}
@@ -198,11 +198,15 @@ func findTask(v *state.View, ref string) (*job.Task, error) {
 	return best, nil
 }
 
-func rank(t *job.Task) int {
-	if t.Desired == job.DesiredRun {
-		return 1
+// rank tells which task of a slot people mean by its name: in a hand-over the one that serves.
+func rank(v *state.View, t *job.Task) int {
+	switch {
+	case t.Desired != job.DesiredRun:
+		return 0
+	case v.Status(t.ID).Ready():
+		return 2
 	}
-	return 0
+	return 1
 }
 
 // Nodes lists the nodes with their roles and load.
