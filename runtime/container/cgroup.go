@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -75,6 +77,39 @@ func (r *Runtime) removeCgroup(id runtime.ID) error {
 		return err
 	}
 	return m.Destroy()
+}
+
+// leaveAgentsCgroup moves a launcher, which becomes a monitor, out of the agent's cgroup: a service manager that stops the
+// agent kills everything in there. Best effort: without it only that protection is missing.
+//
+// It is done while the launcher is at its preparations, because on v1 the first move waits for a grace period of the
+// kernel's RCU, some 10 ms, and the moves that follow soon do not: so libcontainer's of the container need not wait.
+func (r *Runtime) leaveAgentsCgroup(launcher int) {
+	pid := []byte(strconv.Itoa(launcher))
+	for _, h := range stage.Hierarchies() {
+		dir := filepath.Join(h, r.cfg.CgroupParent, stage.CgroupMonitors)
+		if os.MkdirAll(dir, 0o755) != nil {
+			continue
+		}
+		if strings.HasSuffix(h, "/cpuset") {
+			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+				inheritFile(filepath.Join(h, r.cfg.CgroupParent), filepath.Dir(filepath.Join(h, r.cfg.CgroupParent)), f)
+				inheritFile(dir, filepath.Dir(dir), f)
+			}
+		}
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0)
+	}
+}
+
+// inheritFile copies a cpuset setting from the parent: v1 makes it empty, and nothing can run on no processor.
+func inheritFile(dir, parent, name string) {
+	own, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil || strings.TrimSpace(string(own)) != "" {
+		return
+	}
+	if b, err := os.ReadFile(filepath.Join(parent, name)); err == nil {
+		_ = os.WriteFile(filepath.Join(dir, name), b, 0)
+	}
 }
 
 // dropMonitorsCgroup removes the monitors' cgroup and the parent if they are empty; the kernel refuses if not.

@@ -80,6 +80,12 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 			}
 		}
 	}()
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		r.leaveAgentsCgroup(l.pid)
+	}()
+	defer func() { <-moved }() // the pid is its own until then: whoever waits for it comes later
 	if err := l.send(job); err != nil {
 		return err
 	}
@@ -91,6 +97,8 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return err
 	}
+	<-moved // from here on it outlives us
+
 	if err := l.send(stage.Word{}); err != nil { // go
 		return err
 	}
@@ -154,7 +162,7 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stag
 		return stage.Launch{}, err
 	}
 	job := stage.Launch{
-		ID: c.id, Start: number, Dir: c.dir, StateDir: r.cfg.StateDir, Cgroup: r.cgroupPath(c.id), Parent: r.cfg.CgroupParent,
+		ID: c.id, Start: number, Dir: c.dir, StateDir: r.cfg.StateDir, Cgroup: r.cgroupPath(c.id),
 		Record: c.rec, Layers: layers, HasNetwork: r.cfg.Network != nil,
 		Self: r.program.self,
 	}

@@ -13,7 +13,6 @@ type Launch struct {
 	Dir        string        `json:"dir"`
 	StateDir   string        `json:"stateDir"`
 	Cgroup     string        `json:"cgroup"`
-	Parent     string        `json:"parent"` // cgroup parent
 	Record     Record        `json:"record"`
 	Layers     []string      `json:"layers"`  // lowest first
 	Volumes    []VolumeMount `json:"volumes"` // named and anonymous

@@ -126,7 +126,6 @@ func (l *launching) run() error {
 		return err
 	}
 	_ = l.reply(Reply{Started: &at}) // an agent that is gone adopts it later
-	leaveAgentsCgroup(l.job.Parent)
 	return l.becomeMonitor()
 }
 
