@@ -83,21 +83,23 @@ func BenchmarkBesidePeers(b *testing.B) {
 			return timed(b, func() error { return fourAtATime(24, c.run) }), round < max(1, rounds/6)
 		}},
 	} {
-		samples := map[string][]time.Duration{}
+		samples, cpu := map[string][]time.Duration{}, map[string][]time.Duration{}
 		for round := range rounds {
 			for _, c := range all {
+				before := cpuTime()
 				if d, ok := m.do(c, round); ok {
-					samples[c.name] = append(samples[c.name], d)
+					samples[c.name], cpu[c.name] = append(samples[c.name], d), append(cpu[c.name], cpuTime()-before)
 				} else {
 					break
 				}
 			}
 		}
 		fmt.Fprintf(&table, "%s\n", m.what)
-		own := median(samples[all[0].name])
+		own, ownCPU := median(samples[all[0].name]), median(cpu[all[0].name])
 		for _, c := range all {
 			s := samples[c.name]
-			fmt.Fprintf(&table, "  %-22s median %7.1f ms   p95 %7.1f ms   shoal's share of it %.2f\n", c.name, ms(median(s)), ms(s[len(s)*95/100]), ms(own)/ms(median(s)))
+			fmt.Fprintf(&table, "  %-22s median %7.1f ms   p95 %7.1f ms   shoal's share of it %.2f   processor %6.1f ms, %.2f\n", c.name, ms(median(s)), ms(s[len(s)*95/100]),
+				ms(own)/ms(median(s)), ms(median(cpu[c.name])), ms(ownCPU)/ms(median(cpu[c.name])))
 		}
 	}
 	fmt.Fprintln(&table, "least memory limit that starts")
@@ -105,6 +107,19 @@ func BenchmarkBesidePeers(b *testing.B) {
 		fmt.Fprintf(&table, "  %-22s %.1f MiB\n", c.name, float64(leastMemory(c))/(1<<20))
 	}
 	fmt.Print("\n", table.String()) // b.Log cuts it off
+}
+
+// cpuTime is what this process and those that it or its children waited for have used. Unlike the clock on the wall it
+// hardly depends on what else the machine does.
+func cpuTime() time.Duration {
+	var sum int64
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if unix.Getrusage(who, &u) == nil {
+			sum += u.Utime.Nano() + u.Stime.Nano()
+		}
+	}
+	return time.Duration(sum)
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
