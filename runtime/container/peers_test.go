@@ -88,6 +88,7 @@ func BenchmarkBesidePeers(b *testing.B) {
 			for _, c := range all {
 				before := cpuTime()
 				if d, ok := m.do(c, round); ok {
+					time.Sleep(50 * time.Millisecond) // what was started has ended and is reaped
 					samples[c.name], cpu[c.name] = append(samples[c.name], d), append(cpu[c.name], cpuTime()-before)
 				} else {
 					break
