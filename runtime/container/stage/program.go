@@ -18,8 +18,8 @@ import (
 
 // Roles of processes, as argv[0]. The monitor and the init of a container never reach Go: see early.c.
 const (
-	RoleLauncher = "shoal-launch"
-	RoleExec     = "shoal-exec"
+	RoleLauncher = C.SHOAL_LAUNCH
+	RoleExec     = C.SHOAL_EXEC
 	RoleMonitor  = C.SHOAL_MONITOR
 	pathInit     = C.SHOAL_INIT
 )
