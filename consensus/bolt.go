@@ -23,7 +23,7 @@ import (
 var keyNodeID = []byte("ShoalNodeID")
 
 // lockTimeout is how long to wait for another process to let go of the log.
-const lockTimeout = time.Second
+const lockTimeout = 3 * time.Second
 
 // openFiles opens the log and the snapshots in dir, and creates them for a node that never had any.
 func openFiles(dir string, id job.NodeID, log *bridge) (Stores, io.Closer, error) {

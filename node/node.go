@@ -290,6 +290,9 @@ func (m *Machine) run(ctx context.Context) error {
 	return m.Run(ctx)
 }
 
+// lockPatience is how long an agent waits for another one to let go of the data directory.
+const lockPatience = 3 * time.Second
+
 // lockDataDir makes the data directory and keeps a second agent out of it.
 func lockDataDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -299,7 +302,13 @@ func lockDataDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	// An agent that was killed while it forked lives on in its child until that executes something: a moment.
+	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
 		_ = f.Close()
 		return nil, job.Errorf(job.Conflict, "another agent works in %s (%w): stop it, or give this one another --data-dir", dir, err)
 	}

@@ -17,8 +17,14 @@ func TestAProgramThatCrashedMustRunForAWhile(t *testing.T) {
 		return &api.TaskList{Tasks: []api.Task{k}}
 	}
 	s := &steadiness{submitted: 10}
-	if left := s.left(tasks(10, 0, 0, job.HealthNone), at); left > 0 {
-		t.Errorf("one that never crashed is waited for %v more", left)
+	if left := s.left(tasks(10, 0, 0, job.HealthNone), at); left != freshFor {
+		t.Errorf("a new one: %v more", left)
+	}
+	if left := s.left(tasks(10, 0, 0, job.HealthNone), at.Add(freshFor)); left > 0 {
+		t.Errorf("a new one that runs for a while: %v more", left)
+	}
+	if left := (&steadiness{submitted: 10}).left(tasks(9, 0, 0, job.HealthNone), at); left > 0 {
+		t.Errorf("one that ran before is waited for %v more", left)
 	}
 	if left := s.left(tasks(10, 1, 0, job.HealthNone), at); left != steadyFor {
 		t.Errorf("after a crash: %v more", left)

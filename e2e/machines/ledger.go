@@ -9,20 +9,24 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ledger counts what of our kinds of things the host has. Others work on the same host, so what carries a mark of its
 // own (processes, mounts, cgroups) is ours by that mark, and only the rest is compared with what was there before.
 type ledger struct {
 	before map[string]bool
-	spaces map[string]bool // the namespaces that were made and not let go, as /proc/PID/ns names them
+	// spaces are the namespaces that were made and not let go, as /proc/PID/ns names them, and until when (in the kernel's
+	// ticks since the start; 0: still) they were ours: afterwards the kernel may give the name to somebody else.
+	spaces map[string]uint64
 }
 
 // kinds of namespaces whose processes must not outlive the Net.
 var kinds = []string{"net", "mnt", "pid"}
 
 func newLedger() *ledger {
-	l := &ledger{before: map[string]bool{}, spaces: map[string]bool{}}
+	l := &ledger{before: map[string]bool{}, spaces: map[string]uint64{}}
 	for _, thing := range unmarked() {
 		l.before[thing] = true
 	}
@@ -45,24 +49,27 @@ func (n *Net) note(pid int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range ownSpaces(pid) {
-		n.ledger.spaces[s] = true
+		n.ledger.spaces[s] = 0
 	}
 }
 
 // letGo waits until nothing lives in the namespaces any more, and forgets them: the kernel gives their names to others.
 // If something does live on, they stay for Gone to tell.
 func (n *Net) letGo(spaces []string) {
-	l := &ledger{spaces: map[string]bool{}}
+	l := &ledger{spaces: map[string]uint64{}}
+	until := ticks()
 	for _, s := range spaces {
-		l.spaces[s] = true
+		l.spaces[s] = until
 	}
-	if await(5*time.Second, "", func() bool { return len(l.processes()) == 0 }) != nil {
-		return
-	}
+	stuck := await(5*time.Second, "", func() bool { return len(l.processes()) == 0 })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range spaces {
-		delete(n.ledger.spaces, s)
+		if stuck != nil {
+			n.ledger.spaces[s] = until
+		} else {
+			delete(n.ledger.spaces, s)
+		}
 	}
 }
 
@@ -115,11 +122,13 @@ func (n *Net) left() []string {
 func (l *ledger) processes() []string {
 	var out []string
 	for _, pid := range pids() {
-		if n, _ := strconv.Atoi(pid); begun(n) == "" {
-			continue
+		n, _ := strconv.Atoi(pid)
+		start, err := strconv.ParseUint(begun(n), 10, 64)
+		if err != nil {
+			continue // it is gone
 		}
 		for _, k := range kinds {
-			if l.spaces[namespace(pid, k)] {
+			if until, ours := l.spaces[namespace(pid, k)]; ours && (until == 0 || start <= until) {
 				comm, _ := os.ReadFile("/proc/" + pid + "/comm") // for people only
 				out = append(out, "process "+pid+" "+strings.TrimSpace(string(comm)))
 				break
@@ -127,6 +136,16 @@ func (l *ledger) processes() []string {
 		}
 	}
 	return out
+}
+
+// ticks is the time since the kernel's start in the unit of a process's start time, a hundredth of a second on every
+// architecture; 0 if it cannot be told.
+func ticks() uint64 {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
+		return 0
+	}
+	return uint64(t.Nano() / int64(10*time.Millisecond))
 }
 
 // pids lists all processes that we can see.

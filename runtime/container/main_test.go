@@ -205,10 +205,14 @@ func (r *rig) open() {
 // close ends the runtime as the end of the agent would, but for the zombies.
 func (r *rig) close() {
 	r.Helper()
+	if r.done == nil {
+		return // closed already
+	}
 	r.stop()
 	if err := <-r.done; err != nil {
 		r.Errorf("run: %v", err)
 	}
+	r.done = nil
 	r.net.Close()
 	r.img.Close()
 }

@@ -106,6 +106,9 @@ func (s *Store) Close() error {
 	return nil
 }
 
+// lockPatience is how long Open waits for another process to let go of the store.
+const lockPatience = 3 * time.Second
+
 // lockDir makes the directory and takes its lock, which the kernel gives back when the process ends, however it ends.
 func (s *Store) lockDir() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -115,7 +118,13 @@ func (s *Store) lockDir() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A process that was killed while it forked lives on in its child until that executes something: a moment.
+	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
 		f.Close()
 		return fmt.Errorf("another process uses it: %w", err)
 	}
