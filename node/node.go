@@ -121,6 +121,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
 		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},
+		{"membership", n.watchMembership},
 		{"certificate", n.keepCertificate},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
