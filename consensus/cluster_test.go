@@ -73,6 +73,7 @@ func (s *shakyStore) SetUint64(k []byte, v uint64) error {
 type member struct {
 	*Log
 	addr  string
+	life  string // of a disk that was replaced
 	store *state.Store
 	disk  *shakyStore // hides Log.disk
 	snaps raft.SnapshotStore
@@ -124,8 +125,9 @@ func (c *cluster) add(name string) *member {
 func (c *cluster) start(m *member) {
 	c.t.Helper()
 	m.store = state.New()
+	id := job.NodeID(m.addr + "-id" + m.life)
 	l, err := Open(Config{
-		ID: job.NodeID(m.addr + "-id"), Advertise: m.addr, Streams: c.net.listen(m.addr), Dial: c.net.dialer(m.addr),
+		ID: id, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
 		Logger: c.logger, Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
 	}, m.store)
 	c.must(err)
@@ -596,4 +598,34 @@ func TestUnknownEntriesAreNoPanic(t *testing.T) {
 			t.Errorf("%q: %v", raw, r)
 		}
 	}
+}
+
+// A machine whose disk was replaced comes back as another node at the same address, and has promised nothing. It must not
+// give the vote of the node that was there: that one may have helped to commit what the asker does not have.
+func TestNewNodeAtAnOldAddressHasNoVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		behind, ahead, replaced := c.members[0], c.members[1], c.members[2]
+		c.net.cut(behind.addr, true)
+		last := c.propose(c.leader(behind), "what the first does not have")
+		c.crash(ahead)
+		c.crash(replaced)
+		c.net.cut(behind.addr, false)
+		c.net.cut(replaced.addr, false)
+		fresh := &member{addr: replaced.addr, life: "-2", disk: &shakyStore{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
+		c.start(fresh)
+		c.members[2] = fresh
+		for range 300 {
+			if time.Sleep(100 * time.Millisecond); behind.IsLeader() {
+				t.Fatal("one of three voters leads, with the vote of a node that is none")
+			}
+		}
+		c.net.cut(ahead.addr, false)
+		c.start(ahead)
+		if l := c.leader(); l != ahead {
+			t.Errorf("%s leads, which does not have all that was committed", l.addr)
+		}
+		c.must(behind.store.WaitIndex(c.ctx(), last))
+	})
 }

@@ -135,7 +135,7 @@ func (n *Node) Started() bool { return n.started.Load() }
 
 func (n *Node) openLog(m *mux) (*consensus.Log, error) {
 	l, err := consensus.Open(consensus.Config{
-		Dir: n.path(raftDir), Advertise: n.cfg.Advertise.String(), Streams: m.raft, Dial: n.peers.dialer(alpnRaft), Timing: n.cfg.Raft, Logger: n.log.With("part", "raft"),
+		Dir: n.path(raftDir), Advertise: n.cfg.Advertise.String(), Streams: m.raft, Dial: n.peers.dialRaft, Timing: n.cfg.Raft, Logger: n.log.With("part", "raft"),
 		BeforeWrite: n.cfg.BeforeLogWrite,
 	}, n.state)
 	if err != nil {
