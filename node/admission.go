@@ -63,8 +63,12 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 	if err := checkToken(n.state.View(), r); err != nil {
 		return api.JoinResponse{}, err
 	}
-	n.joinMu.Lock()
-	defer n.joinMu.Unlock()
+	select { // the one before may wait for the log for as long as its own request lives
+	case n.joinTurn <- struct{}{}:
+		defer func() { <-n.joinTurn }()
+	case <-ctx.Done():
+		return api.JoinResponse{}, job.Errorf(job.Unavailable, "join: another machine's join has not ended: %w", ctx.Err())
+	}
 	view := n.state.View()
 	pin, err := pinOfCSR(r.CSR)
 	if err != nil {

@@ -91,7 +91,7 @@ func TestJoinersAreRefusedWithTheNextStep(t *testing.T) {
 
 func TestAStrangerLearnsNothingFromItsRefusal(t *testing.T) {
 	w, r := invited(t)
-	n := &Node{state: w.Store}
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)}
 	var first string
 	for _, change := range []func(*api.JoinRequest){
 		func(*api.JoinRequest) {}, func(r *api.JoinRequest) { r.Node.Name = "alpha" }, func(r *api.JoinRequest) { r.Node.ID = nodeIDs[1] },
@@ -115,7 +115,7 @@ func TestAStrangerLearnsNothingFromItsRefusal(t *testing.T) {
 
 func TestWhatCannotBeSignedChangesNothing(t *testing.T) {
 	w, r := invited(t)
-	n := &Node{state: w.Store} // without a log: a proposal would panic
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)} // without a log: a proposal would panic
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestWhatCannotBeSignedChangesNothing(t *testing.T) {
 
 func TestNodesSpeakForThemselvesAlone(t *testing.T) {
 	w := newWorld(t)
-	n := &Node{state: w.Store}
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)}
 	ctx := context.Background()
 	evil := api.Caller{Access: api.NodeOnly, Node: nodeIDs[2]}
 	if err := n.Report(ctx, evil, api.ReportRequest{Node: nodeIDs[1]}); !errors.Is(err, job.Denied) {
@@ -166,5 +166,17 @@ func TestNodesSpeakForThemselvesAlone(t *testing.T) {
 	}
 	if err := n.Register(ctx, gone, api.RegisterRequest{Node: job.Node{ID: "gone"}}); !errors.Is(err, job.NotFound) {
 		t.Errorf("registration of a removed node: %v", err)
+	}
+}
+
+// One join may wait for a log that has no quorum; another machine's must not wait for longer than its own request lives.
+func TestJoinWaitsForAnotherNoLongerThanItsRequest(t *testing.T) {
+	w, r := invited(t)
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)}
+	n.joinTurn <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := n.Join(ctx, r); !errors.Is(err, job.Unavailable) {
+		t.Errorf("got %v, want that it is not possible now", err)
 	}
 }

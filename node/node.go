@@ -48,8 +48,8 @@ type Node struct {
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried
 	members    members
-	joinMu     sync.Mutex // joins are taken one at a time
-	addrKnown  bool       // the cluster has this node's address; follow's own
+	joinTurn   chan struct{} // of one: joins are taken one at a time
+	addrKnown  bool          // the cluster has this node's address; follow's own
 }
 
 var _ api.Backend = (*Node)(nil)
@@ -60,7 +60,7 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: cfg.Logger, state: state.New()}, nil
+	return &Node{cfg: cfg, log: cfg.Logger, state: state.New(), joinTurn: make(chan struct{}, 1)}, nil
 }
 
 // part is something that runs until ctx ends; nil means that it was asked to stop.
