@@ -629,3 +629,43 @@ func TestNewNodeAtAnOldAddressHasNoVote(t *testing.T) {
 		c.must(behind.store.WaitIndex(c.ctx(), last))
 	})
 }
+
+// A disk that hangs while a heartbeat brings a new term keeps that heartbeat's goroutine in raft; when it goes on, the node
+// may long be a candidate, and then has a leader for whose sake it refuses the only other one who could win.
+func TestLateHeartbeatOfADeadLeaderStopsNoElection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		first, late, dead := c.members[0], c.members[1], c.members[2]
+		if c.leader() != first {
+			t.Fatal("another leads than the test is made for")
+		}
+		c.net.cut(late.addr, true)
+		last := c.propose(first, "what the late one does not have")
+		c.must(dead.store.WaitIndex(c.ctx(), last))
+		c.crash(dead)
+		c.net.cut(first.addr, true)
+		c.net.cut(late.addr, false)
+
+		hang := make(chan struct{})
+		late.disk.set(func(s *shakyStore) { s.hang = hang })
+		trans := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: newGate(c.net.listen("ghost", "ghost-id"), c.net.dialer("ghost"), "ghost"), MaxPool: 1, Timeout: time.Second, Logger: &bridge{out: quiet()},
+		}), &progress{peers: map[raft.ServerID]peerProgress{}})
+		defer trans.Close()
+		heartbeat := raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(dead.ID()), Addr: []byte(dead.addr)},
+			Term:      first.raft.CurrentTerm() + 5, Leader: []byte(dead.addr),
+		}
+		_ = trans.AppendEntries(raft.ServerID(late.ID()), raft.ServerAddress(late.addr), &heartbeat, &raft.AppendEntriesResponse{}) // times out
+		time.Sleep(time.Second)
+		late.disk.set(func(s *shakyStore) { s.hang = nil })
+		close(hang)
+		time.Sleep(time.Second)
+		c.net.cut(first.addr, false)
+		if l := c.leader(); l != first {
+			t.Errorf("%s leads, which does not have all that was committed", l.addr)
+		}
+		c.must(late.store.WaitIndex(c.ctx(), last))
+	})
+}

@@ -147,6 +147,31 @@ func (a advertised) String() string { return string(a) }
 type transport struct {
 	*raft.NetworkTransport
 	progress *progress
+	inbound  *inbound
+}
+
+func newTransport(t *raft.NetworkTransport, p *progress) transport {
+	in := newInbound()
+	go in.pump(t.Consumer())
+	return transport{t, p, in}
+}
+
+// Consumer is where raft takes requests from.
+func (t transport) Consumer() <-chan raft.RPC { return t.inbound.rpcs }
+
+// SetHeartbeatHandler is raft's wish to have heartbeats beside the others.
+func (t transport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	if handle == nil { // raft is shutting down
+		t.NetworkTransport.SetHeartbeatHandler(nil)
+		return
+	}
+	t.NetworkTransport.SetHeartbeatHandler(t.inbound.heartbeats(handle))
+}
+
+// Close ends all streams.
+func (t transport) Close() error {
+	t.inbound.close()
+	return t.NetworkTransport.Close()
 }
 
 var (
