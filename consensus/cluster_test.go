@@ -655,7 +655,7 @@ func TestLateHeartbeatOfADeadLeaderStopsNoElection(t *testing.T) {
 		defer trans.Close()
 		heartbeat := raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(dead.ID()), Addr: []byte(dead.addr)},
-			Term:      first.raft.CurrentTerm() + 5, Leader: []byte(dead.addr),
+			Term:      first.raft.CurrentTerm() + 5,
 		}
 		_ = trans.AppendEntries(raft.ServerID(late.ID()), raft.ServerAddress(late.addr), &heartbeat, &raft.AppendEntriesResponse{}) // times out
 		time.Sleep(time.Second)
