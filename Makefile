@@ -4,7 +4,10 @@ SHELL       := /bin/bash
 BIN         := bin/shoal
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TAGS        := netgo osusergo seccomp
-GOFLAGS_REL := -trimpath -tags "$(TAGS)" -ldflags "-s -w -X main.version=$(VERSION) -extldflags -static"
+GOFLAGS_REL := -trimpath -tags "$(TAGS) stage" -ldflags "-s -w -X main.version=$(VERSION) -extldflags -static"
+# The small program that the binary carries and starts for each container. The same sources give the same file.
+STAGE       := cmd/shoal/stage.gz
+GOFLAGS_STG := -trimpath -buildvcs=false -tags "$(TAGS)" -ldflags "-s -w -buildid= -extldflags -static"
 # What thinks has no cgo and builds for darwin too; only the container runtime and the binary reach cgo.
 PURE        := ./consensus/... ./gossip/... ./node/... ./runtime ./runtime/fake ./runtime/runtimetest
 TOOLS       := $(CURDIR)/build/tools
@@ -20,7 +23,9 @@ deps:
 	@packaging/deps.sh build
 
 build: deps ## the static binary, bin/shoal
-	@mkdir -p bin
+	@mkdir -p bin build
+	CGO_ENABLED=1 go build $(GOFLAGS_STG) -o build/stage ./runtime/container/stage/shoal-stage
+	@gzip -9nc build/stage > $(STAGE)
 	CGO_ENABLED=1 go build $(GOFLAGS_REL) -o $(BIN) ./cmd/shoal
 
 demo: build ## three machines on this one, a web service, and a power cut; KEEP=1 leaves them up
@@ -70,6 +75,6 @@ sim: ## whole clusters in fake time: random trouble for SEEDS seeds or SECONDS (
 	@node/nodetest/sim.sh $(or $(SEEDS),200) $(or $(SECONDS),300) $(or $(FIRST),1)
 
 clean: ## what building made
-	rm -rf bin build
+	rm -rf bin build $(STAGE)
 
 comma := ,

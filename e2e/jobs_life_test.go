@@ -33,6 +33,7 @@ func TestJobs(t *testing.T) {
 		{"UnknownCommand", jobUnknownCommand},
 		{"NeverHealthy", jobNeverHealthy},
 		{"HistoryAndRollback", jobHistory},
+		{"FailedUpdateIsRolledBack", jobRollsBack},
 		{"FilesBesideTheFile", jobFiles},
 		{"ManyAtOnce", jobAtOnce},
 		{"RemovedWhileStarting", jobInterrupted},
@@ -172,9 +173,37 @@ func jobUpdate(t *testing.T, n *machines.Net) {
 	if before["other.1"] != after["other.1"] {
 		t.Errorf("other was replaced, but it had not changed")
 	}
-	if least != 2 {
-		t.Errorf("of three replicas %d were ready at the least, want 2: one is replaced at a time", least)
+	if least != 3 {
+		t.Errorf("of three replicas %d were ready at the least, want 3: the new task comes first", least)
 	}
+}
+
+// jobRollsBack submits a version that cannot run: it is taken back by itself, and what ran runs on.
+func jobRollsBack(t *testing.T, n *machines.Net) {
+	m := n.Machines()
+	gone(t, m[0], "sorry")
+	runCompose(t, m[0], "sorry", web("environment: { VERSION: one }", "deploy: { replicas: 2 }"))
+	before := ids(slots(t, m[1], "sorry"))
+	broken := web("environment: { VERSION: two }", "deploy: { replicas: 2, restart_policy: { max_attempts: 1, delay: 100ms } }",
+		`command: [sh, -c, "echo last words; exit 7"]`)
+	r := attempt(m[1], strings.NewReader(broken), "run", "-f", "-", "--name", "sorry")
+	if r.Code != 8 {
+		t.Errorf("an update that fails: %v", r)
+	}
+	contains(t, r.Stderr, "version 2 failed, and web was rolled back", "exit code 7", "runs version 1 again, as version 3")
+	if after := ids(slots(t, m[2], "sorry")); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("%v became %v, although nothing was wrong with them", before, after)
+	}
+	contains(t, shoal(t, m[2], "history", "sorry"), "version 3", "rolled back from version 2: web.1 failed: exit code 7")
+	shoal(t, m[0], "restart", "sorry/web")
+	for slot, id := range ids(slots(t, m[2], "sorry")) {
+		if before[slot] == id {
+			t.Errorf("%s was not restarted", slot)
+		}
+	}
+	shoal(t, m[1], "stop", "sorry")
+	shoal(t, m[2], "start", "sorry")
+	settled(t, n, m[0], "sorry", 2)
 }
 
 func jobGlobal(t *testing.T, n *machines.Net) {

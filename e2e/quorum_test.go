@@ -47,7 +47,7 @@ func TestWithoutQuorum(t *testing.T) {
 	})
 	// A person's verbs: those that may simply be given again once there is a leader do not wait for one.
 	for _, change := range [][]string{{"token", "create"}, {"node", "drain", all[0].Name}} {
-		if r := last.Shoal(change...); r.Code != 7 || !strings.Contains(r.Stderr, "leader") {
+		if r := last.Shoal(change...); r.Code != 7 || !strings.Contains(r.Stderr, "lead") {
 			t.Errorf("shoal %s: %v\nwant exit 7 and a word about the leader", strings.Join(change, " "), r)
 		}
 	}

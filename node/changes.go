@@ -20,14 +20,16 @@ func (n *Node) Submit(ctx context.Context, key string, r api.SubmitRequest) (api
 	if r.DryRun {
 		return dryRun(view, r.Spec), nil
 	}
-	res, err := n.propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, At: time.Now()})
+	res, err := n.propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, RollbackTo: r.RollbackTo, At: time.Now()})
 	return submitResult(res, err)
 }
 
 // dryRun tells what a submit would make of a job.
 func dryRun(view *state.View, spec job.Spec) api.SubmitResult {
-	res := api.SubmitResult{Job: job.Job{Name: spec.Name, Version: 1, Spec: spec}, Index: view.Index()}
-	if was := view.Job(spec.Name); was != nil {
+	res := api.SubmitResult{Job: job.Job{Name: spec.Name, Version: 1}, Index: view.Index()}
+	was := view.Job(spec.Name)
+	if was != nil {
+		spec.KeepRenewals(&was.Spec)
 		changes := job.Diff(&was.Spec, &spec)
 		res.Unchanged = changes.Empty() && !was.Stopped
 		res.Job.Version = was.Version
@@ -35,6 +37,7 @@ func dryRun(view *state.View, spec job.Spec) api.SubmitResult {
 			res.Job.Version++
 		}
 	}
+	res.Job.Spec = spec
 	return res
 }
 
@@ -64,6 +67,18 @@ func submitResult(res state.Result, err error) (api.SubmitResult, error) {
 func (n *Node) StopJob(ctx context.Context, name string) error {
 	_, err := n.propose(ctx, state.StopJob{Job: name, At: time.Now()})
 	return err
+}
+
+// StartJob wants the tasks of a stopped job again.
+func (n *Node) StartJob(ctx context.Context, key, name string) (api.SubmitResult, error) {
+	res, err := n.propose(ctx, state.StartJob{Job: name, Key: key, At: time.Now()})
+	return submitResult(res, err)
+}
+
+// RestartJob has all tasks of a job, or of some of its services, replaced as by an update.
+func (n *Node) RestartJob(ctx context.Context, key, name string, r api.RestartRequest) (api.SubmitResult, error) {
+	res, err := n.propose(ctx, state.RestartJob{Job: name, Services: r.Services, Key: key, At: time.Now()})
+	return submitResult(res, err)
 }
 
 // RemoveJob stops a job's tasks and forgets the job.

@@ -32,7 +32,7 @@ func (n *Node) Job(_ context.Context, name string, versions bool) (api.JobDetail
 	if j == nil {
 		return api.JobDetail{}, noSuchJob(name)
 	}
-	d := api.JobDetail{Meta: api.Meta{Index: v.Index()}, Job: *j, Blocked: blockedOf(v, name)}
+	d := api.JobDetail{Meta: api.Meta{Index: v.Index()}, Job: *j, Blocked: blockedOf(v, name), Rollouts: rolloutsOf(v, name)}
 	if versions {
 		for _, old := range v.JobVersions(name) {
 			d.Versions = append(d.Versions, *old)
@@ -49,6 +49,14 @@ func blockedOf(v *state.View, name string) []job.Blocked {
 	var out []job.Blocked
 	for _, b := range v.Blocked(name) {
 		out = append(out, *b)
+	}
+	return out
+}
+
+func rolloutsOf(v *state.View, name string) []job.Rollout {
+	var out []job.Rollout
+	for _, r := range v.Rollouts(name) {
+		out = append(out, *r)
 	}
 	return out
 }
@@ -102,7 +110,7 @@ func (n *Node) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, error)
 	if q.Job != "" && v.Job(q.Job) == nil && len(v.TasksOfJob(q.Job)) == 0 {
 		return api.TaskList{}, noSuchJob(q.Job)
 	}
-	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job)}
+	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job), Rollouts: rolloutsOf(v, q.Job)}
 	for _, t := range tasksFor(v, q) {
 		if view := viewTask(v, t); q.All || t.Desired == job.DesiredRun || !view.State().Terminal() {
 			list.Tasks = append(list.Tasks, view)
@@ -180,7 +188,7 @@ func findTask(v *state.View, ref string) (*job.Task, error) {
 		if best != nil && best.Job != t.Job {
 			return nil, job.Errorf(job.Conflict, "task %q: both job %s and job %s have one; say %s/%s", ref, best.Job, t.Job, best.Job, ref)
 		}
-		if best == nil || rank(t) > rank(best) || rank(t) == rank(best) && t.Index > best.Index {
+		if best == nil || rank(v, t) > rank(v, best) || rank(v, t) == rank(v, best) && t.Index > best.Index {
 			best = t
 		}
 	}
@@ -190,11 +198,15 @@ func findTask(v *state.View, ref string) (*job.Task, error) {
 	return best, nil
 }
 
-func rank(t *job.Task) int {
-	if t.Desired == job.DesiredRun {
-		return 1
+// rank tells which task of a slot people mean by its name: in a hand-over the one that serves.
+func rank(v *state.View, t *job.Task) int {
+	switch {
+	case t.Desired != job.DesiredRun:
+		return 0
+	case v.Status(t.ID).Ready():
+		return 2
 	}
-	return 0
+	return 1
 }
 
 // Nodes lists the nodes with their roles and load.

@@ -81,7 +81,11 @@ func (w *world) placeOf(jobName string, ms int, id job.TaskID, slot int, node jo
 		ID: id, Job: jobName, Service: "web", Digest: s.Digest(), Slot: slot, Node: node, Desired: job.DesiredRun, Placed: at(ms), Replaces: replaces, Cause: "because",
 	}}}
 	if replaces != "" {
-		p.Stop = []state.TaskStop{{ID: replaces, Desired: job.DesiredLost, Cause: "gone"}}
+		gone := job.DesiredLost
+		if old := w.View().Task(replaces); w.View().Node(old.Node).State == job.NodeReady {
+			gone = job.DesiredStop // a node that is there stops its tasks itself
+		}
+		p.Stop = []state.TaskStop{{ID: replaces, Desired: gone, Cause: "gone"}}
 	}
 	res := w.apply(p)
 	if pr := res.Value.(*state.PlanResult); len(pr.Refused) > 0 {

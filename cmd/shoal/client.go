@@ -57,16 +57,18 @@ func asking(do func(c *cli.Context, s *screen, cl *api.Client) error) cli.Action
 	}
 }
 
-// Bounds of trying again while the cluster has no leader.
+// Bounds of trying again while the cluster has no leader. An agent itself waits four seconds through an election, and a
+// change without a quorum should have failed within five.
 const (
-	retryFor   = 30 * time.Second
+	changeFor  = time.Second      // for a change
+	retryFor   = 30 * time.Second // for who follows, and may see an agent restart
 	retryPause = 500 * time.Millisecond
 )
 
 // persist tries until it works, as long as the agent itself answers and only the cluster cannot: an election takes a
 // moment. do must be safe to repeat.
 func persist(ctx context.Context, s *screen, cl *api.Client, do func() error) error {
-	return tryAgain(ctx, s, do, func() bool {
+	return tryAgain(ctx, s, changeFor, do, func() bool {
 		_, err := cl.Status(ctx)
 		return err == nil
 	})
@@ -74,18 +76,18 @@ func persist(ctx context.Context, s *screen, cl *api.Client, do func() error) er
 
 // outlast is persist for who has had answers already: also the agent may go for a moment, such as for an upgrade.
 func outlast(ctx context.Context, s *screen, do func() error) error {
-	return tryAgain(ctx, s, do, func() bool { return true })
+	return tryAgain(ctx, s, retryFor, do, func() bool { return true })
 }
 
-func tryAgain(ctx context.Context, s *screen, do func() error, sensible func() bool) error {
-	deadline := time.Now().Add(retryFor)
+func tryAgain(ctx context.Context, s *screen, limit time.Duration, do func() error, sensible func() bool) error {
+	deadline := time.Now().Add(limit)
 	for told := false; ; {
 		err := do()
 		if job.KindOf(err) != job.Unavailable || ctx.Err() != nil || time.Now().After(deadline) || !sensible() {
 			return err
 		}
 		if !told {
-			s.note("%v; trying again for %v", err, retryFor)
+			s.note("%v; trying again for %v", err, limit)
 			told = true
 		}
 		if err := pause(ctx, retryPause); err != nil {

@@ -27,7 +27,7 @@ func TestTryingAgainIsForWhatCanPassAndHasAnEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tries, begun := 0, time.Now()
-				err := tryAgain(t.Context(), &screen{err: io.Discard}, func() error {
+				err := tryAgain(t.Context(), &screen{err: io.Discard}, retryFor, func() error {
 					tries++
 					return c.errs[min(tries, len(c.errs))-1]
 				}, func() bool { return !c.hopeless })

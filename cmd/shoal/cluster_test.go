@@ -27,6 +27,7 @@ type cluster struct {
 	jobs     map[string]*job.Job
 	tasks    []api.Task
 	blocked  []job.Blocked
+	rollouts []job.Rollout
 	logs     map[job.TaskID][]api.LogRecord
 	keys     []string // of the submits that came
 	refuse   int      // that many submits fail because there is no leader
@@ -125,7 +126,7 @@ func (cl *cluster) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, er
 		}
 		cl.mu.Lock()
 	}
-	list := api.TaskList{Meta: api.Meta{Index: cl.index}, Tasks: []api.Task{}, Blocked: cl.blocked}
+	list := api.TaskList{Meta: api.Meta{Index: cl.index}, Tasks: []api.Task{}, Blocked: cl.blocked, Rollouts: cl.rollouts}
 	for _, j := range cl.jobs {
 		for _, s := range j.Spec.Services {
 			list.Want += s.Replicas

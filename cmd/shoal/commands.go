@@ -9,6 +9,8 @@ func commands() []*cli.Command {
 		planCommand(),
 		scaleCommand(),
 		stopCommand(),
+		startCommand(),
+		restartCommand(),
 		rmCommand(),
 		rollbackCommand(),
 		imageCommand(),

@@ -35,7 +35,7 @@ func exitCodes() []struct {
 		code    int
 		meaning string
 	}{
-		{0, "it worked; after `run` and `scale`: and the job is healthy"},
+		{0, "it worked; after `run`, `scale`, `start`, `restart` and `rollback`: and the job is healthy"},
 		{exitFailed, "it was tried and did not work"},
 		{exitUsage, "the command line is wrong"},
 		{exitNotFound, "the thing named does not exist"},
@@ -43,7 +43,7 @@ func exitCodes() []struct {
 		{exitInvalid, "the request can never be right, such as a Compose key that shoal does not honour"},
 		{exitDenied, "you may not"},
 		{exitUnavailable, "no agent, no leader or no quorum: trying again can help"},
-		{exitUnhealthy, "submitted, but the job did not become healthy"},
+		{exitUnhealthy, "submitted, but the job did not become healthy, or its update was rolled back"},
 		{exitNotExecutable, "from `exec`: the command cannot be executed in the container"},
 		{exitNoCommand, "from `exec`: there is no such command in the container"},
 		{exitInterrupted, "interrupted while waiting; what was submitted stays"},

@@ -55,6 +55,9 @@ func history(c *cli.Context, s *screen, cl *api.Client) error {
 	for i := range versions {
 		v := &versions[i]
 		s.printf("%s  %s ago, index %d\n", s.paint(bold, "version "+strconv.FormatUint(v.Version, 10)), ageOf(v.Updated, now), v.Index)
+		if v.Cause != "" {
+			s.printf("  %s\n", s.paint(yellow, oneLine(v.Cause)))
+		}
 		if i > 0 {
 			printChanges(s, job.Diff(&versions[i-1].Spec, &v.Spec))
 		} else if v.Version == 1 {
@@ -76,7 +79,7 @@ func rollback(c *cli.Context, s *screen, cl *api.Client) error {
 	if err != nil {
 		return err
 	}
-	return submit(c, s, cl, &v.Spec)
+	return submit(c, s, cl, &v.Spec, v.Version)
 }
 
 // chooseVersion finds a version by its number, or the one before the last.

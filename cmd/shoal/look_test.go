@@ -128,7 +128,7 @@ func TestOutlook(t *testing.T) {
 		troubles int
 	}{
 		"nothing placed":      {nil, 0, "0/2 ready, 2 pending", 0},
-		"old ones remain":     {[]api.Task{task("a", "front", 1, "old", running())}, 0, "0/2 ready, 2 pending, 1 leaving", 0},
+		"old ones remain":     {[]api.Task{task("a", "front", 1, "old", running())}, 0, "0/2 ready, 1 pending, 1 of the former version", 0},
 		"one ready":           {[]api.Task{task("a", "front", 1, front, running()), task("b", "front", 2, front, &job.Status{State: job.Running, Health: job.HealthStarting})}, 0, "1/2 ready, 1 starting", 0},
 		"held up a moment":    {[]api.Task{task("a", "front", 1, front, pulling)}, time.Second, "0/2 ready, 1 pending, 1 pulling: front.1: no registry answers", 0},
 		"held up for long":    {[]api.Task{task("a", "front", 1, front, pulling)}, time.Minute, "0/2 ready, 1 pending, 1 pulling: front.1: no registry answers", 1},

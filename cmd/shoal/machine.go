@@ -43,6 +43,7 @@ func machineMaker(cgroupParent string) func(node.MachineConfig) (*node.Machine, 
 		containers, err := container.New(container.Config{
 			Dir: filepath.Join(cfg.Dir, "containers"), Images: images, Network: net, Volumes: volumes, CgroupParent: cgroupParent,
 			PullFrom: puller(images, cfg.PullFromPeers), ResolvOptions: []string{"ndots:0"}, Logger: cfg.Logger.With("part", "containers"),
+			Stage: stageProgram,
 		})
 		if err != nil {
 			return nil, err

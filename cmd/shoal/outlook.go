@@ -21,10 +21,12 @@ const (
 type outlook struct {
 	want, ready int
 	services    []prospect
-	troubles    []trouble // that will not go away by themselves
+	troubles    []trouble    // that will not go away by themselves
+	changing    bool         // an update or rollback is under way
+	turned      *job.Rollout // an update of what was asked for was given up: paused, or taken back; nil: not so
 }
 
-func (o *outlook) healthy() bool { return o.ready >= o.want }
+func (o *outlook) healthy() bool { return o.ready >= o.want && !o.changing && o.turned == nil }
 
 // prospect is how one service comes along.
 type prospect struct {
@@ -34,8 +36,11 @@ type prospect struct {
 	remark      string // the latest trouble, "" if there is none
 }
 
-// leaving counts tasks that are to make place.
-const leaving = "leaving"
+// leaving counts tasks that are to make place, former those of an earlier content that serve until it is their turn.
+const (
+	leaving = "leaving"
+	former  = "of the former version"
+)
 
 // trouble is a reason for a job not to become healthy; task is nil for slots without one.
 type trouble struct {
@@ -46,7 +51,7 @@ type trouble struct {
 // String is the prospect's line without its name: "2/3 ready, 1 pulling: no other node has image x".
 func (p *prospect) String() string {
 	parts := []string{fmt.Sprintf("%d/%d ready", p.ready, p.want)}
-	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost), leaving} {
+	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost), former, leaving} {
 		if n := p.states[st]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, st))
 		}
@@ -72,19 +77,25 @@ func judge(spec *job.Spec, list *api.TaskList, heldUp func(*api.Task) time.Durat
 func (o *outlook) service(svc *job.Service, list *api.TaskList, heldUp func(*api.Task) time.Duration) prospect {
 	p := prospect{name: svc.Name, want: svc.Replicas, states: map[string]int{}}
 	digest := svc.Digest()
-	placed := 0
+	placed, slots := 0, map[string]bool{} // slots with a task
 	for i := range list.Tasks {
 		t := &list.Tasks[i]
 		if t.Service != svc.Name {
 			continue
 		}
 		if t.Digest != digest || t.Desired != job.DesiredRun {
-			if !t.State().Terminal() {
+			switch {
+			case t.State().Terminal():
+			case t.Desired == job.DesiredRun:
+				p.states[former]++
+				slots[t.Name] = true
+			default:
 				p.states[leaving]++
 			}
 			continue
 		}
 		placed++
+		slots[t.Name] = true
 		p.count(svc, t)
 		if reason := hopeless(svc, t, heldUp); reason != "" {
 			o.troubles = append(o.troubles, trouble{t, reason})
@@ -100,7 +111,7 @@ func (o *outlook) service(svc *job.Service, list *api.TaskList, heldUp func(*api
 	if svc.Mode == job.Global {
 		p.want = placed + blocked
 	}
-	if n := p.want - placed; n > 0 {
+	if n := p.want - len(slots); n > 0 {
 		p.states["pending"] = n
 	}
 	return p

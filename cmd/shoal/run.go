@@ -19,6 +19,7 @@ func runCommand() *cli.Command {
 		ArgsUsage: "-f FILE | IMAGE [COMMAND...]",
 		Description: "With -f the job is what a Compose file says; otherwise it is one service of an image. A job of the same name is\n" +
 			"changed to what is said now, and only what differs is replaced. Ctrl-C stops the waiting, not the job.\n\n" +
+			"An update that fails is rolled back by itself; then the exit code is 8.\n\n" +
 			"Examples:\n" +
 			"  shoal run -f compose.yaml\n" +
 			"  shoal run --name web --replicas 3 -p 8080:80 nginx:1.27\n" +
@@ -97,7 +98,7 @@ func runJob(c *cli.Context, s *screen, cl *api.Client) error {
 	if err != nil {
 		return err
 	}
-	return submit(c, s, cl, spec)
+	return submit(c, s, cl, spec, 0)
 }
 
 // specOf makes the spec that the command line asks for, from files or from flags.
@@ -145,8 +146,8 @@ func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {
 	return spec, err
 }
 
-// submit makes the job be so, says what that changes, and waits.
-func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec) error {
+// submit makes the job be so, says what that changes, and waits. rollbackTo is the version that the spec was; 0: none.
+func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec, rollbackTo uint64) error {
 	ctx := c.Context
 	changes, known, err := changesBy(ctx, s, cl, spec)
 	if err != nil {
@@ -155,7 +156,7 @@ func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec) error {
 	key := api.NewKey()
 	var result api.SubmitResult
 	err = persist(ctx, s, cl, func() (err error) {
-		result, err = cl.Submit(ctx, key, api.SubmitRequest{Spec: *spec})
+		result, err = cl.Submit(ctx, key, api.SubmitRequest{Spec: *spec, RollbackTo: rollbackTo})
 		return err
 	})
 	if err != nil {

@@ -146,3 +146,62 @@ func TestAnswersWithoutALeaderAreMarkedStale(t *testing.T) {
 		t.Errorf("code %d, out %q, stderr %q", code, out, errs)
 	}
 }
+
+// rolled is how an update of web from version 1 to 2 stands.
+func rolled(r job.Rollout) []job.Rollout {
+	r.Job, r.Service = "web", "web"
+	return []job.Rollout{r}
+}
+
+func TestRunTellsHowAnUpdateEnded(t *testing.T) {
+	for name, c := range map[string]struct {
+		then []job.Rollout
+		code int
+		want []string
+	}{
+		"healthy": {rolled(job.Rollout{Version: 2, Status: job.RolloutComplete}), 0, []string{"job web: healthy"}},
+		"rolled back": {rolled(job.Rollout{Version: 3, RollbackOf: 2, RollbackTo: 1, Automatic: true, Status: job.RolloutComplete, Reason: "web.1 failed: exit code 3"}),
+			8, []string{"version 2 failed, and web was rolled back", "web.1 failed: exit code 3", "web runs version 1 again, as version 3", "shoal history web"}},
+		"paused": {rolled(job.Rollout{Version: 2, Status: job.RolloutPaused, Reason: "web.1 is unhealthy"}),
+			8, []string{"the update of web to version 2 is paused", "web.1 is unhealthy", "shoal rollback web"}},
+		"way back fails": {rolled(job.Rollout{Version: 3, RollbackOf: 2, RollbackTo: 1, Automatic: true, Status: job.RolloutPaused, Reason: "web.2 failed"}),
+			8, []string{"version 2 failed, and so does the rollback of web to version 1", "web.2 failed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := newCluster()
+			cl.onSubmit = func(cl *cluster, j *job.Job) { place(cl, j, running()) }
+			socket := cl.serve(t)
+			shoal(t, socket, runWeb)
+			cl.onSubmit = func(cl *cluster, j *job.Job) {
+				place(cl, j, running())
+				cl.rollouts = rolled(job.Rollout{Version: 2, Status: job.RolloutRunning})
+				time.AfterFunc(30*time.Millisecond, func() { cl.change(func() { cl.rollouts = c.then }) })
+			}
+			code, out, errs := shoal(t, socket, "run --name web --replicas 2 -e A=1 example")
+			if code != c.code {
+				t.Errorf("code %d, want %d", code, c.code)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(out+errs, w) {
+					t.Errorf("%q is not in\n%s%s", w, out, errs)
+				}
+			}
+		})
+	}
+}
+
+func TestRunSaysThatAnUpdateGoesOnWhenItsTimeIsOver(t *testing.T) {
+	cl := newCluster()
+	cl.onSubmit = func(cl *cluster, j *job.Job) {
+		place(cl, j, running())
+		if j.Version > 1 {
+			cl.rollouts = rolled(job.Rollout{Version: 2, Status: job.RolloutRunning})
+		}
+	}
+	socket := cl.serve(t)
+	shoal(t, socket, runWeb)
+	code, _, errs := shoal(t, socket, "run --timeout 300ms --name web --replicas 2 -e A=1 example")
+	if code != 8 || !strings.Contains(errs, "the update is still under way after 300ms") {
+		t.Errorf("code %d, %q", code, errs)
+	}
+}

@@ -10,7 +10,7 @@ func stopCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stop", Category: categoryRun,
 		Usage: "stop all tasks of jobs and keep the jobs", ArgsUsage: "JOB...",
-		Description: "It waits until they ended. `shoal run` with the same file starts them again.\n\nExample: shoal stop web",
+		Description: "It waits until they ended. `shoal start` starts them again.\n\nExample: shoal stop web",
 		Flags:       clientFlags(waitFlags()...),
 		Action:      asking(stop),
 	}

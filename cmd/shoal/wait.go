@@ -39,10 +39,15 @@ func (w *waiter) wait(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 		return exitf(exitInterrupted, "stopped waiting; job %s stays submitted: `shoal ps %s` shows it, `shoal rm %s` takes it away", name, name, name)
+	case bounded.Err() != nil && o.changing && len(o.troubles) == 0:
+		return exitf(exitUnhealthy, "job %s: the update is still under way after %v, %d of %s ready; it goes on: `shoal ps %s` shows it, --timeout waits longer",
+			name, w.timeout, o.ready, plural(o.want, "task"), name)
 	case bounded.Err() != nil:
 		return w.failed(ctx, &o, fmt.Sprintf("did not become healthy in %v", w.timeout))
 	case err != nil:
 		return err
+	case o.turned != nil:
+		return w.turnedBack(&o)
 	case len(o.troubles) > 0 && !o.healthy():
 		return w.failed(ctx, &o, "does not become healthy")
 	}
@@ -78,6 +83,7 @@ func (w *waiter) follow(ctx context.Context) (outlook, error) {
 		w.last = list
 		w.forget(&list)
 		o = judge(&w.submitted.Job.Spec, &list, w.heldUp)
+		o.follow(&w.submitted.Job, &list)
 		w.shown.show(&o)
 		q.After, q.Wait = list.Index, pollWait
 		switch {
@@ -87,7 +93,7 @@ func (w *waiter) follow(ctx context.Context) (outlook, error) {
 				return o, nil
 			}
 			q.Wait = left
-		case len(o.troubles) > 0:
+		case o.turned != nil, len(o.troubles) > 0:
 			return o, nil
 		default:
 			steady.unwell()

@@ -20,6 +20,8 @@ const (
 	ServiceRemoved ChangeKind = "removed"
 	ServiceScaled  ChangeKind = "scaled"  // only the number of replicas differs: running tasks stay
 	ServiceChanged ChangeKind = "changed" // its Digest differs: all its tasks are replaced; it may be scaled as well
+	// ServiceTuned: only how it is to be updated differs, and perhaps the number of replicas; running tasks stay.
+	ServiceTuned ChangeKind = "tuned"
 )
 
 // Changes is what differs between two specs of a job. The zero value means nothing.
@@ -39,7 +41,9 @@ type ServiceChange struct {
 	// Replace: running tasks end and new ones take their place.
 	Replace bool   `json:"replace,omitempty"`
 	Image   string `json:"image"` // of the new service, or the removed one
-	// Fields are what differs, sorted by path; only for ServiceChanged.
+	// Renewed: a restart of all tasks was asked for.
+	Renewed bool `json:"renewed,omitempty"`
+	// Fields are what differs, sorted by path; only for ServiceChanged and ServiceTuned.
 	Fields []FieldChange `json:"fields,omitempty"`
 }
 
@@ -101,7 +105,10 @@ func diffService(o, u *Service) (ServiceChange, bool) {
 	s.From = o.Replicas
 	switch {
 	case o.Digest() != u.Digest():
-		s.Kind, s.Replace = ServiceChanged, true
+		s.Kind, s.Replace, s.Renewed = ServiceChanged, true, o.Renewal != u.Renewal
+		s.Fields = diffFields(flatten(o), flatten(u))
+	case !SameUpdate(o, u):
+		s.Kind = ServiceTuned
 		s.Fields = diffFields(flatten(o), flatten(u))
 	case o.Replicas != u.Replicas && u.Mode != Global:
 		s.Kind = ServiceScaled
@@ -167,8 +174,9 @@ func flatten(s *Service) map[string]string {
 	if err := d.Decode(&m); err != nil {
 		panic("job: a service must always decode: " + err.Error())
 	}
-	delete(m, "name")
-	delete(m, "replicas")
+	for _, k := range []string{"name", "replicas", "renewal"} {
+		delete(m, k)
+	}
 	flattenInto(out, "", "", m)
 	return out
 }
@@ -306,8 +314,15 @@ func (s ServiceChange) write(b *strings.Builder) {
 		fmt.Fprintf(b, "- %s: %s of %s\n", s.Name, size(s.From, s.Global), shortDigests(s.Image))
 	case ServiceScaled:
 		fmt.Fprintf(b, "~ %s: %d -> %s\n", s.Name, s.From, size(s.To, false))
-	case ServiceChanged:
-		fmt.Fprintf(b, "~ %s: every task is replaced", s.Name)
+	case ServiceChanged, ServiceTuned:
+		what := "every task is replaced"
+		switch {
+		case s.Kind == ServiceTuned:
+			what = "updates go another way, running tasks stay"
+		case s.Renewed && len(s.Fields) == 0:
+			what = "restarted, every task is replaced"
+		}
+		fmt.Fprintf(b, "~ %s: %s", s.Name, what)
 		if s.From != s.To && !s.Global {
 			fmt.Fprintf(b, ", %d -> %s", s.From, size(s.To, false))
 		}

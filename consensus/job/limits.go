@@ -26,7 +26,8 @@ const (
 	MaxHealthTries  = 1000
 	MaxRestarts     = 10_000
 	MaxWindow       = 24 * time.Hour
-	MinNanoCPUs     = 10_000_000 // a CFS quota of 1 ms in a period of 100 ms, the kernel's least
+	MaxUpdateTime   = 24 * time.Hour // delay and monitor of an update
+	MinNanoCPUs     = 10_000_000     // a CFS quota of 1 ms in a period of 100 ms, the kernel's least
 	MaxNanoCPUs     = 8192 * 1_000_000_000
 	MinMemoryBytes  = 6 << 20 // less does not start a container: its first process is the shoal binary
 	MaxMemoryBytes  = 1 << 50

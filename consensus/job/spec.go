@@ -47,8 +47,9 @@ const (
 	Global     Mode = "global"     // one task on every eligible node
 )
 
-// Service is one entry of a job. Everything in it belongs to its Digest except Replicas: a change of anything else
-// means new tasks, a change of Replicas only adds or removes tasks.
+// Service is one entry of a job. Everything in it belongs to its Digest except Replicas, Update and Rollback: a change of
+// anything else means new tasks; a change of Replicas only adds or removes tasks, and one of the others only tells how
+// the next change is to be made.
 type Service struct {
 	Name     string `json:"name"` // [a-z0-9][a-z0-9_-]{0,62}
 	Mode     Mode   `json:"mode,omitempty"`
@@ -81,6 +82,12 @@ type Service struct {
 	Constraints  []Constraint `json:"constraints,omitempty"`
 	DependsOn    []Dependency `json:"dependsOn,omitempty"` // sorted by service
 	Log          LogLimits    `json:"log"`
+
+	// Update says how tasks are replaced when the content changes, Rollback how they are on the way back; nil: defaults.
+	Update   *Update `json:"update,omitempty"`
+	Rollback *Update `json:"rollback,omitempty"`
+	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
+	Renewal uint64 `json:"renewal,omitempty"`
 }
 
 // MaxReplicas bounds one service.
@@ -184,10 +191,15 @@ type Dependency struct {
 	Condition string `json:"condition"`
 }
 
-// Digest tells services apart by all that needs new tasks when it changes: everything but Replicas.
+// Content is the service without what is no part of its Digest.
+func (s Service) Content() Service {
+	s.Replicas, s.Update, s.Rollback = 0, nil, nil
+	return s
+}
+
+// Digest tells services apart by all that needs new tasks when it changes.
 func (s Service) Digest() Digest {
-	s.Replicas = 0
-	b, err := json.Marshal(s)
+	b, err := json.Marshal(s.Content())
 	if err != nil {
 		panic("job: a service must always encode: " + err.Error())
 	}

@@ -16,6 +16,9 @@ type Job struct {
 	Updated time.Time `json:"updated"`
 	// Index is the raft index of the last change to it.
 	Index uint64 `json:"index"`
+	// Cause says why there is this version, where it is no plain submit: "rolled back from version 2: web.2 failed: exit
+	// code 1", "restarted".
+	Cause string `json:"cause,omitempty"`
 }
 
 // Task is one replica's run on one node. One-shot: a retry elsewhere is a new task in the same slot. Leader's pen.
@@ -28,12 +31,14 @@ type Task struct {
 	Node    NodeID  `json:"node"`
 	Desired Desired `json:"desired"`
 	// Index is the raft index at which it was placed: the fencing token.
-	Index     uint64    `json:"index"`
-	Placed    time.Time `json:"placed"`          // wall clock of the leader
-	Cause     string    `json:"cause,omitempty"` // why it was placed: "submitted", "scaled", "node b is down", …
-	Replaces  TaskID    `json:"replaces,omitempty"`
-	Attempt   int       `json:"attempt,omitempty"`   // tasks in a row that failed in this slot before it
-	StopCause string    `json:"stopCause,omitempty"` // why it is meant to stop
+	Index  uint64    `json:"index"`
+	Placed time.Time `json:"placed"`          // wall clock of the leader
+	Cause  string    `json:"cause,omitempty"` // why it was placed: "submitted", "scaled", "node b is down", …
+	// Replaces is the task in whose place it comes. While that one is still meant to run this is a hand-over: the only way
+	// in which a slot has two tasks that are meant to run.
+	Replaces  TaskID `json:"replaces,omitempty"`
+	Attempt   int    `json:"attempt,omitempty"`   // tasks in a row that failed in this slot before it
+	StopCause string `json:"stopCause,omitempty"` // why it is meant to stop
 }
 
 // Desired is what the leader wants of a task.
@@ -130,6 +135,10 @@ const (
 	EventJobSubmitted = "job-submitted"
 	EventJobScaled    = "job-scaled"
 	EventJobStopped   = "job-stopped"
+	EventJobStarted   = "job-started"
+	EventJobRestarted = "job-restarted"
+	EventJobRollback  = "job-rollback" // Message: from and to which version, and why
+	EventRollout      = "rollout"      // the update of a service ended, was paused or goes on
 	EventJobRemoved   = "job-removed"
 	EventTaskPlaced   = "task-placed"
 	EventTaskState    = "task-state" // Message is the state

@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"path"
 	"slices"
@@ -93,6 +94,35 @@ func (s *Service) validate(p *problems, spec *Spec) {
 		}
 	}
 	s.Log.validate(p, at+".logging")
+	s.Update.validate(p, at+".update_config", FailRollback)
+	s.Rollback.validate(p, at+".rollback_config", FailPause)
+}
+
+// validate checks one way to update; usual is the failure action that is its default.
+func (u *Update) validate(p *problems, at string, usual FailureAction) {
+	if u == nil {
+		return
+	}
+	if u.Parallelism < AllAtOnce || u.Parallelism > MaxReplicas {
+		p.add(at+".parallelism", "%d is not within 0 and %d", u.Parallelism, MaxReplicas)
+	}
+	p.duration(at+".delay", u.Delay, 0, MaxUpdateTime)
+	p.duration(at+".monitor", u.Monitor, 0, MaxUpdateTime)
+	switch u.Order {
+	case OrderAuto, StartFirst, StopFirst:
+	default:
+		p.add(at+".order", "%q is not known; use %s or %s", shorten(string(u.Order)), StartFirst, StopFirst)
+	}
+	if math.IsNaN(u.MaxFailureRatio) || u.MaxFailureRatio < 0 || u.MaxFailureRatio > 1 {
+		p.add(at+".max_failure_ratio", "%v is not within 0 and 1", u.MaxFailureRatio)
+	}
+	switch {
+	case u.Failure == "", u.Failure == usual, u.Failure == FailPause, u.Failure == FailContinue:
+	case u.Failure == FailRollback:
+		p.add(at+".failure_action", "a rollback is never rolled back; use %s or %s", FailPause, FailContinue)
+	default:
+		p.add(at+".failure_action", "%q is not known; use %s, %s or %s", shorten(string(u.Failure)), FailRollback, FailPause, FailContinue)
+	}
 }
 
 func (s *Service) validateProcess(p *problems, at string) {

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"shoal/consensus/job"
@@ -31,9 +30,12 @@ func (w *work) service(s *service) {
 	w.stopExcess(s)
 	w.stopDoubles(s)
 	w.giveUpEnding(s)
+	if w.judge(s) {
+		return // what the service shall be is about to change
+	}
 	why, placed, short := w.fill(s)
 	if s.spec != nil && w.left > 0 {
-		if held := w.roll(s, placed, short); why.slots == 0 {
+		if held := w.roll(s, short); why.slots == 0 {
 			why = held
 		}
 		w.drain(s, placed)
@@ -54,11 +56,15 @@ func (w *work) service(s *service) {
 
 // stop wants a task ended; false when the plan is full.
 func (w *work) stop(t *task, d job.Desired, cause string) bool {
+	return w.stopAs(t, state.TaskStop{ID: t.ID, Desired: d, Cause: cause})
+}
+
+func (w *work) stopAs(t *task, st state.TaskStop) bool {
 	if w.left <= 0 {
 		return false
 	}
 	w.left--
-	w.plan.Stop = append(w.plan.Stop, state.TaskStop{ID: t.ID, Desired: d, Cause: cause})
+	w.plan.Stop = append(w.plan.Stop, st)
 	w.again(t.svc)
 	return true
 }
@@ -107,21 +113,50 @@ func (w *work) misplacedCause(s *service, t *task) string {
 	return "the service changed its mode"
 }
 
-// stopDoubles leaves one task in each slot: one that is ready, then the oldest.
+// stopDoubles leaves one task in each slot: one that serves, then one whose node is there, then one of the present
+// content, then the oldest.
 func (w *work) stopDoubles(s *service) {
 	for _, sl := range s.in(double) {
 		var keep *task
+		best := -1
 		for _, t := range sl.tasks { // oldest first
-			if t.Desired == job.DesiredRun && !t.ended() && (keep == nil || (t.st.Ready() && !keep.st.Ready())) {
-				keep = t
+			if t.Desired != job.DesiredRun || t.ended() {
+				continue
+			}
+			if worth := w.worth(s, t); worth > best {
+				keep, best = t, worth
 			}
 		}
 		for _, t := range sl.tasks {
-			if t != keep && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, fmt.Sprintf("its slot is kept by task %s", keep.ID)) {
+			cause := fmt.Sprintf("its slot is kept by task %s", keep.ID)
+			if t.Digest != s.digest && s.digest != "" {
+				cause = s.updateCause()
+			}
+			if t != keep && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, cause) {
 				return
 			}
 		}
 	}
+}
+
+// worth ranks the tasks of one slot.
+func (w *work) worth(s *service, t *task) (worth int) {
+	if w.reachable(t) {
+		worth = 2
+		if t.st.Ready() {
+			worth += 4
+		}
+	}
+	if t.Digest == s.digest {
+		worth++
+	}
+	return worth
+}
+
+// reachable tells whether a task's node is there.
+func (w *work) reachable(t *task) bool {
+	n := w.p.nodes[t.Node]
+	return n != nil && n.n.State == job.NodeReady
 }
 
 // giveUpEnding loses tasks whose end nobody will report, so that their slots become free.
@@ -224,7 +259,10 @@ func (w *work) place(s *service, sl *slot, n *node) {
 	case old == nil:
 		t.Cause = s.cause
 	case old.Digest != s.digest:
-		t.Cause = fmt.Sprintf("updated to version %d", s.job.job.Version)
+		t.Cause = s.updateCause()
+		if again := s.lastFailure(sl); again != nil {
+			t.Attempt = attempts(again)
+		}
 	default:
 		t.Cause = s.cause
 		if n := w.p.nodes[old.Node]; old.Desired == job.DesiredLost || n == nil || !n.n.Eligible() {
@@ -321,76 +359,6 @@ func (w *work) gate(s *service) string {
 		}
 	}
 	return ""
-}
-
-// roll replaces what runs a former content: at once where it serves nobody, else one slot at a time, the next one when
-// all is well. It says what holds it up when that lasts. Slots that fit nowhere (short) do not: they wait for room, which
-// the update may make, and an update of a service that is larger than the cluster would never begin. Then only a task is
-// stopped in whose place the new content fits, so that an update which asks for too much stops at its first step.
-func (w *work) roll(s *service, placed int, short []*slot) reason {
-	old := s.in(outdated)
-	if len(old) == 0 {
-		return reason{}
-	}
-	cause := fmt.Sprintf("updated to version %d", s.job.job.Version)
-	var serving []*slot
-	stopped := 0
-	for _, sl := range old {
-		t := sl.current()
-		if t.st.Ready() {
-			serving = append(serving, sl)
-			continue
-		}
-		if !w.stop(t, job.DesiredStop, cause) {
-			return reason{}
-		}
-		stopped++
-	}
-	if len(serving) == 0 {
-		return reason{}
-	}
-	var open []*slot
-	for _, ph := range []phase{missing, ending, failing, deserted, unready, misplaced, double} {
-		open = append(open, s.in(ph)...)
-	}
-	waits := make(map[*slot]bool, len(short))
-	for _, sl := range short {
-		waits[sl] = true
-	}
-	open = slices.DeleteFunc(open, func(sl *slot) bool { return waits[sl] })
-	if len(open) == 0 && placed == 0 && stopped == 0 {
-		for _, sl := range serving {
-			if t := sl.current(); len(short) == 0 || w.makesRoom(s, t) {
-				w.stop(t, job.DesiredStop, cause)
-				break
-			}
-		}
-		return reason{}
-	}
-	for _, sl := range open {
-		t := sl.current()
-		if t == nil {
-			continue
-		}
-		if late := sl.since.Add(patience); late.After(w.now) {
-			w.wakeAt(s, late)
-			continue
-		}
-		text := fmt.Sprintf("the update to version %d waits for %s (task %s, %s) to be ready", s.job.job.Version, t.Name(), t.ID, t.state())
-		if t.st != nil && t.st.Message != "" {
-			text += ": " + t.st.Message
-		}
-		return reason{slots: len(serving), text: text}
-	}
-	return reason{}
-}
-
-// makesRoom tells whether the service's present content fits where a former one runs, once that has ended.
-func (w *work) makesRoom(s *service, t *task) bool {
-	n := w.p.nodes[t.Node]
-	n.add(t.info, -1)
-	defer n.add(t.info, 1)
-	return n.refuses(s.info) == fits
 }
 
 // drain moves tasks away from nodes where they may not stay: at once where they serve nobody, else one at a time, the

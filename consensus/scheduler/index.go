@@ -47,6 +47,8 @@ type service struct {
 	class  *class
 	cause  string // of first placements: submitted, scaled
 
+	rollout *job.Rollout // of the present content; nil: it was never changed
+
 	slots map[slotID]*slot
 	count map[job.NodeID]int // tasks that have not ended, by node
 	sets  [phases]map[*slot]struct{}
@@ -55,6 +57,7 @@ type service struct {
 
 	// Sums over wanted slots, for those that depend on it.
 	wanted, started, ready, completed int
+	failed                            int // wanted slots with a failure that counts in the rollout
 
 	blocked *job.Blocked // as the state has it
 	queued  bool
@@ -78,7 +81,7 @@ type slot struct {
 	sum   sum       // what it adds to the service's sums
 }
 
-type sum struct{ wanted, started, ready, completed bool }
+type sum struct{ wanted, started, ready, completed, failed bool }
 
 // task is a task with its status and what it asks.
 type task struct {
@@ -152,7 +155,19 @@ func (p *Planner) change(c state.Change) {
 			s.blocked = nil
 			p.forget(s)
 		}
+	case state.TableRollouts:
+		if is, ok := c.After.(*job.Rollout); ok && is != nil {
+			p.putRollout(p.service(is.Job, is.Service), is)
+		} else if was, ok := c.Before.(*job.Rollout); ok {
+			p.putRollout(p.service(was.Job, was.Service), nil)
+		}
 	}
+}
+
+// putRollout takes in how a service's update comes along: what its slots need depends on it.
+func (p *Planner) putRollout(s *service, r *job.Rollout) {
+	s.rollout, s.all, s.tries = r, true, 0
+	p.mark(s)
 }
 
 // service finds a service's index, making it when it is new.
@@ -232,6 +247,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	if s.spec != nil && s.digest == d {
 		if s.spec.Replicas == spec.Replicas {
 			s.spec = spec
+			p.mark(s) // how it is updated may differ
 			return
 		}
 		s.cause = "scaled"

@@ -27,6 +27,8 @@ const (
 	patience = 30 * time.Second
 	// drainPatience is how long a moved task may take to become ready before the next one of its service is moved.
 	drainPatience = time.Minute
+	// progressDeadline is how long a task of an update may take to become ready before it counts as failed (Nomad's).
+	progressDeadline = 10 * time.Minute
 	// verifyAfter is when to plan again after a plan that was not empty: it may have been refused or lost.
 	verifyAfter = time.Second
 )
@@ -93,6 +95,9 @@ func New(v *state.View) *Planner {
 	}
 	for _, b := range v.Blocked("") {
 		p.service(b.Job, b.Service).blocked = b
+	}
+	for _, r := range v.Rollouts("") {
+		p.service(r.Job, r.Service).rollout = r
 	}
 	return p
 }

@@ -149,65 +149,6 @@ func TestScaleDownTakesTheHighestSlots(t *testing.T) {
 	}
 }
 
-func TestUpdateGoesOneSlotAtATime(t *testing.T) {
-	w := newWorld(t, 1)
-	w.node("a")
-	w.node("b")
-	w.submit("j", svc("s", 4))
-	w.settle()
-	j := w.submit("j", svc("s", 4, func(s *job.Service) { s.Image = "new" }))
-	for i := 0; ; i++ {
-		if i > 100 {
-			t.Fatal("update does not end" + w.dump())
-		}
-		pl, _ := w.plan()
-		if n := len(w.store.View().Ready("j", "s")); n < 3 {
-			t.Fatalf("only %d of 4 ready during the update", n)
-		}
-		if !w.act() && pl.Empty() {
-			break
-		}
-	}
-	d := j.Spec.Service("s").Digest()
-	got := w.running("j", "s")
-	for _, k := range got {
-		if k.Digest != d || k.Cause != "updated to version 2" {
-			t.Error(w.dump())
-		}
-	}
-	if len(got) != 4 {
-		t.Error(w.dump())
-	}
-}
-
-func TestUpdateThatNeverGetsReadyStopsAndSaysWhy(t *testing.T) {
-	w := newWorld(t, 1)
-	w.node("a")
-	w.submit("j", svc("s", 3))
-	w.settle()
-	old := w.running("j", "s")[0].Digest
-	w.behave = func(k *job.Task) job.State {
-		if k.Digest != old {
-			return job.Pulling
-		}
-		return job.Running
-	}
-	w.submit("j", svc("s", 3, func(s *job.Service) { s.Image = "broken" }))
-	w.settle()
-	if n := len(w.store.View().Ready("j", "s")); n != 2 {
-		t.Errorf("%d ready, want the 2 old ones %s", n, w.dump())
-	}
-	if got := w.blocked("j", "s"); !strings.HasPrefix(got, "2: the update to version 2 waits for s.1") {
-		t.Errorf("blocked: %q", got)
-	}
-	// The way back is a new submit of the old content.
-	w.submit("j", svc("s", 3))
-	w.settle()
-	if n := len(w.store.View().Ready("j", "s")); n != 3 || w.blocked("j", "s") != "" {
-		t.Error(w.dump())
-	}
-}
-
 func TestDrainMovesTasksAndEmptiesTheNode(t *testing.T) {
 	w := newWorld(t, 1)
 	a := w.node("a")
@@ -322,7 +263,9 @@ func TestRestartPolicyNoIsFinalUntilTheJobChanges(t *testing.T) {
 		if n := len(w.store.View().TasksOfJob("j")); n != 2 {
 			t.Errorf("%s: %d tasks, want 2", end, n)
 		}
-		w.submit("j", svc("s", 2, never, func(s *job.Service) { s.Image = "new" }))
+		w.submit("j", svc("s", 2, never, func(s *job.Service) {
+			s.Image, s.Update = "new", &job.Update{Failure: job.FailContinue}
+		}))
 		w.settle()
 		if n := len(w.store.View().TasksOfJob("j")); n != 4 {
 			t.Errorf("%s: after an update %d tasks, want 4", end, n)
@@ -457,7 +400,7 @@ func TestASlotWaitsForItsFormerTaskToEnd(t *testing.T) {
 	}))
 	w.settle()
 	w.cut[b] = true // it neither stops nor reports
-	w.submit("j", svc("s", 1))
+	w.submit("j", svc("s", 1, func(s *job.Service) { s.Update = &job.Update{Order: job.StopFirst} }))
 	w.plan()
 	for range 3 {
 		if pl, _ := w.plan(); len(pl.Place) > 0 {
@@ -567,21 +510,6 @@ func TestUpdateOfAServiceThatDoesNotFitGoesOn(t *testing.T) {
 	}
 	if len(got) != 3 {
 		t.Errorf("%d run, want 3 %s", len(got), w.dump())
-	}
-}
-
-// An update that asks for more than any node has stops at its first step.
-func TestUpdateThatFitsNowhereCostsOneSlot(t *testing.T) {
-	w := newWorld(t, 1)
-	for _, n := range []string{"a", "b", "c"} {
-		w.node(n, memory(512))
-	}
-	w.submit("j", svc("s", 3, wantMemory(512)))
-	w.settle()
-	w.submit("j", svc("s", 3, wantMemory(1024)))
-	w.settle()
-	if got := w.running("j", "s"); len(got) != 2 || w.blocked("j", "s") == "" {
-		t.Errorf("%d run, want 2 and a reason %s", len(got), w.dump())
 	}
 }
 

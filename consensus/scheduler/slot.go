@@ -18,6 +18,9 @@ const (
 	failing                // what was there failed: a new try after a while
 	deserted               // its node is down, left or removed
 	outdated               // runs a former content of the service
+	handing                // beside a former content there is a task of the present one, which is not ready yet
+	handed                 // the same, and it is ready
+	fresh                  // ready, and placed in the rollout that runs
 	misplaced              // its node is draining or breaks a constraint
 	excess                 // not wanted, but something in it is meant to run
 	double                 // two tasks are meant to run
@@ -68,8 +71,11 @@ func (p *Planner) classifySlot(s *service, sl *slot) {
 			s.sets[ph] = map[*slot]struct{}{}
 		}
 	}
-	// A task may come and fail between two plans: then the phase is the same, but it began anew.
-	if last := sl.newest(); ph != sl.phase || last != sl.last || sl.since.IsZero() {
+	// A task may come and fail between two plans: then the phase is the same, but it began anew. Who took over has proven
+	// itself before.
+	last := sl.newest()
+	tookOver := sl.phase == handed && ph == fresh && last == sl.last
+	if (ph != sl.phase && !tookOver) || last != sl.last || sl.since.IsZero() {
 		sl.since, sl.last = p.now, last
 	}
 	sl.phase = ph
@@ -80,6 +86,7 @@ func (p *Planner) classifySlot(s *service, sl *slot) {
 	s.started += delta(sl.sum.started, sm.started)
 	s.ready += delta(sl.sum.ready, sm.ready)
 	s.completed += delta(sl.sum.completed, sm.completed)
+	s.failed += delta(sl.sum.failed, sm.failed)
 	sl.sum = sm
 	if ph == quiet && len(sl.tasks) == 0 {
 		delete(s.slots, sl.id)
@@ -111,6 +118,7 @@ func (p *Planner) wants(s *service, id slotID) bool {
 func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 	var live, stopping int
 	var cur *task // the newest that is meant to run, one that has not ended first
+	var before *task
 	for _, t := range sl.tasks {
 		switch {
 		case t.Desired != job.DesiredRun:
@@ -118,7 +126,9 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 				stopping++
 			}
 		case !t.ended():
-			live++
+			if live++; live == 2 {
+				before = cur
+			}
 			cur = t
 		case live == 0:
 			cur = t
@@ -130,7 +140,7 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		}
 		return quiet, sum{}
 	}
-	sm := sum{wanted: true}
+	sm := sum{wanted: true, failed: s.failedIn(sl)}
 	if cur != nil {
 		st := cur.state()
 		sm.ready = cur.st.Ready()
@@ -138,6 +148,12 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		sm.started = st == job.Running || st == job.Complete || st == job.Failed
 	}
 	switch {
+	case live == 2 && cur.Replaces == before.ID && cur.Digest == s.digest && before.Digest != s.digest:
+		sm.ready, sm.started = sm.ready || before.st.Ready(), true
+		if cur.st.Ready() {
+			return handed, sm
+		}
+		return handing, sm
 	case live > 1:
 		return double, sm
 	case live == 1:
@@ -171,6 +187,8 @@ func (p *Planner) livePhase(s *service, t *task) phase {
 		return misplaced
 	case t.Digest != s.digest:
 		return outdated
+	case t.st.Ready() && s.rolling() && t.Index > s.rollout.Index:
+		return fresh
 	case t.st.Ready():
 		return settled
 	}
@@ -197,6 +215,16 @@ func (sl *slot) current() *task {
 		}
 	}
 	return cur
+}
+
+// pair is both sides of a hand-over: what was there, and what shall take its place.
+func (sl *slot) pair() (before, after *task) {
+	for _, t := range sl.tasks {
+		if t.Desired == job.DesiredRun && !t.ended() {
+			before, after = after, t
+		}
+	}
+	return before, after
 }
 
 // newest is the slot's last task, nil if it never had one (or all are forgotten).

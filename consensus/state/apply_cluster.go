@@ -65,6 +65,12 @@ func (t *tx) apply(c Command) Result {
 	case RemoveJob:
 		t.at = c.At
 		return t.removeJob(c)
+	case StartJob:
+		t.at = c.At
+		return t.startJob(c)
+	case RestartJob:
+		t.at = c.At
+		return t.restartJob(c)
 	case Plan:
 		t.at = c.At
 		return t.plan(c)

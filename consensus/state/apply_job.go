@@ -54,7 +54,7 @@ func sameContent(d *derived, old *job.Job, spec *job.Spec) bool {
 	}
 	for i := range spec.Services {
 		s, o := &spec.Services[i], &old.Spec.Services[i]
-		if s.Name != o.Name || s.Replicas != o.Replicas || s.Digest() != d.digest(old, o.Name) {
+		if s.Name != o.Name || s.Replicas != o.Replicas || !job.SameUpdate(s, o) || s.Digest() != d.digest(old, o.Name) {
 			return false
 		}
 	}
@@ -82,7 +82,16 @@ func (t *tx) putJob(c PutJob) Result {
 		}
 	}
 	slices.SortFunc(c.Spec.Services, func(a, b job.Service) int { return strings.Compare(a.Name, b.Name) })
+	if old != nil {
+		c.Spec.KeepRenewals(&old.Spec)
+	} else {
+		c.Spec.KeepRenewals(nil)
+	}
 	if old != nil && sameContent(t.d, old, &c.Spec) {
+		if !old.Stopped && t.resumeRollouts(old) {
+			t.remember(c.Key, kindPutJob, name, old.Version, false)
+			return Result{Value: old}
+		}
 		if !old.Stopped {
 			t.remember(c.Key, kindPutJob, name, old.Version, true)
 			return Result{Value: old, Unchanged: true}
@@ -95,17 +104,23 @@ func (t *tx) putJob(c PutJob) Result {
 		return Result{Value: &j}
 	}
 	j := &job.Job{Name: name, Version: 1, Spec: c.Spec, Created: t.at}
+	var back wayBack
 	if old != nil {
 		j.Version, j.Created = old.Version+1, old.Created
+		if c.RollbackTo != 0 {
+			back.of, back.to = old.Version, c.RollbackTo
+			j.Cause = fmt.Sprintf("rolled back to version %d", c.RollbackTo)
+		}
 	}
-	t.newVersion(j)
+	t.newVersion(j, back)
 	t.event(job.Event{Kind: job.EventJobSubmitted, Job: name, Message: fmt.Sprintf("version %d", j.Version)})
 	t.remember(c.Key, kindPutJob, name, j.Version, false)
 	return Result{Value: j}
 }
 
-// newVersion writes a job as a new version, forgets the oldest and what lies in slots that are no more.
-func (t *tx) newVersion(j *job.Job) {
+// newVersion writes a job as a new version, forgets the oldest and what lies in slots that are no more, and begins the
+// rollouts of services that changed.
+func (t *tx) newVersion(j *job.Job, back wayBack) {
 	j.Updated, j.Index = t.at, t.index
 	old := t.base.Job(j.Name)
 	t.useServices(j, 1)
@@ -119,6 +134,7 @@ func (t *tx) newVersion(j *job.Job) {
 	}
 	if old != nil {
 		t.dropSlots(old, j)
+		t.beginRollouts(old, j, back)
 	}
 }
 
@@ -197,7 +213,8 @@ func (t *tx) scaleJob(c ScaleJob) Result {
 		return Result{Value: old, Unchanged: true}
 	}
 	j.Version++
-	t.newVersion(&j)
+	j.Cause = ""
+	t.newVersion(&j, wayBack{})
 	t.event(job.Event{Kind: job.EventJobScaled, Job: j.Name, Message: strings.Join(said, ", ")})
 	t.remember(c.Key, kindScaleJob, c.Job, j.Version, false)
 	return Result{Value: &j}
@@ -242,6 +259,9 @@ func (t *tx) removeJob(c RemoveJob) Result {
 		t.useServices(v, -1)
 	}
 	t.endTasks(old, "the job was removed")
+	for _, r := range t.base.Rollouts(c.Job) {
+		t.remove(TableRollouts, r)
+	}
 	delete(t.d.digests, c.Job)
 	t.event(job.Event{Kind: job.EventJobRemoved, Job: c.Job})
 	t.remember(c.Key, kindRemoveJob, c.Job, 0, false)
@@ -260,6 +280,63 @@ func (t *tx) endTasks(j *job.Job, cause string) {
 	for _, b := range t.base.Blocked(j.Name) {
 		t.remove(TableBlocked, b)
 	}
+}
+
+func (t *tx) startJob(c StartJob) Result {
+	if k, err := t.recall(c.Key, kindStartJob, c.Job); err != nil {
+		return Result{Err: err}
+	} else if k != nil {
+		return t.replay(k)
+	}
+	old := t.base.Job(c.Job)
+	if old == nil {
+		return fail(job.NotFound, "start job %s: no such job: see shoal ps", c.Job)
+	}
+	if !old.Stopped {
+		t.remember(c.Key, kindStartJob, c.Job, old.Version, true)
+		return Result{Value: old, Unchanged: true}
+	}
+	j := *old
+	j.Stopped, j.Updated, j.Index = false, t.at, t.index
+	t.rewriteJob(&j)
+	t.event(job.Event{Kind: job.EventJobStarted, Job: j.Name, Message: fmt.Sprintf("version %d", j.Version)})
+	t.remember(c.Key, kindStartJob, c.Job, j.Version, false)
+	return Result{Value: &j}
+}
+
+func (t *tx) restartJob(c RestartJob) Result {
+	if k, err := t.recall(c.Key, kindRestartJob, c.Job); err != nil {
+		return Result{Err: err}
+	} else if k != nil {
+		return t.replay(k)
+	}
+	old := t.base.Job(c.Job)
+	if old == nil {
+		return fail(job.NotFound, "restart job %s: no such job: see shoal ps", c.Job)
+	}
+	if old.Stopped {
+		return fail(job.Conflict, "restart job %s: it is stopped: start it with: shoal start %s", c.Job, c.Job)
+	}
+	j := *old
+	j.Spec.Services = slices.Clone(old.Spec.Services)
+	for _, name := range c.Services {
+		if j.Spec.Service(name) == nil {
+			return fail(job.NotFound, "restart job %s: it has no service %s", c.Job, name)
+		}
+	}
+	var said []string
+	for i := range j.Spec.Services {
+		if s := &j.Spec.Services[i]; len(c.Services) == 0 || slices.Contains(c.Services, s.Name) {
+			s.Renewal++
+			said = append(said, s.Name)
+		}
+	}
+	j.Version++
+	j.Cause = "restarted " + strings.Join(said, ", ")
+	t.newVersion(&j, wayBack{})
+	t.event(job.Event{Kind: job.EventJobRestarted, Job: j.Name, Message: strings.Join(said, ", ")})
+	t.remember(c.Key, kindRestartJob, c.Job, j.Version, false)
+	return Result{Value: &j}
 }
 
 func (t *tx) unblock(jobName, service string) {

@@ -18,7 +18,7 @@ type Refused struct {
 type PlanResult struct {
 	Placed  int
 	Stopped int
-	Refused []Refused // in the plan's order, places before stops
+	Refused []Refused // in the plan's order, places before stops before rollouts (which name no task)
 }
 
 // ReportResult says what became of a Report; it is in Result.Value. Statuses of tasks that are not there any more are
@@ -35,7 +35,7 @@ func (t *tx) plan(c Plan) Result {
 	if c.Base >= t.index {
 		return fail(job.Invalid, "apply plan: made from index %d, which is not before %d", c.Base, t.index)
 	}
-	if max(len(c.Place), len(c.Stop), len(c.Block), len(c.Unblock)) > MaxPlan {
+	if max(len(c.Place), len(c.Stop), len(c.Block), len(c.Unblock), len(c.Rollouts)) > MaxPlan {
 		return fail(job.Invalid, "apply plan: a list is longer than %d", MaxPlan)
 	}
 	res := &PlanResult{}
@@ -61,7 +61,14 @@ func (t *tx) plan(c Plan) Result {
 	for i := range c.Place {
 		k := c.Place[i]
 		s, giveUp := lost[k.Replaces]
-		if why := t.refusePlace(&k, giveUp); why != "" {
+		why := ""
+		if giveUp {
+			why = t.refuseLost(s.ID)
+		}
+		if why == "" {
+			why = t.refusePlace(&k, giveUp)
+		}
+		if why != "" {
 			res.Refused = append(res.Refused, Refused{k.ID, why})
 			continue
 		}
@@ -84,11 +91,13 @@ func (t *tx) plan(c Plan) Result {
 	for _, b := range c.Block {
 		t.block(b)
 	}
+	t.stepRollouts(c.Rollouts, res)
 	return Result{Value: res}
 }
 
 // refusePlace names the premise of a placement that does not hold (any more), "" if all do. giveUp: the task that it
-// replaces is given up together with it.
+// replaces is given up together with it. The one task that may still be meant to run in the slot is the one that it
+// replaces, with another content: then both are there until the hand-over is done.
 func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 	if !goodName(string(k.ID)) || k.Desired != job.DesiredRun || k.Slot < 0 || k.Slot > job.MaxReplicas {
 		return "malformed task"
@@ -122,7 +131,8 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 		return fmt.Sprintf("node %s is %s", n.Name, ineligible(n))
 	}
 	for _, o := range t.slot(slotOf(k)) {
-		if o.Desired == job.DesiredRun && !t.ended(o.ID) && !(giveUp && o.ID == k.Replaces) {
+		passes := o.ID == k.Replaces && (giveUp || o.Digest != k.Digest)
+		if o.Desired == job.DesiredRun && !t.ended(o.ID) && !passes {
 			return fmt.Sprintf("slot has task %s already", o.ID)
 		}
 	}
@@ -149,7 +159,7 @@ func (t *tx) place(k job.Task) {
 		k.Placed = t.at
 	}
 	for _, o := range t.slot(slotOf(&k)) {
-		if o.Desired == job.DesiredRun {
+		if o.Desired == job.DesiredRun && t.ended(o.ID) {
 			up := *o
 			up.Desired, up.StopCause = job.DesiredStop, "replaced by "+string(k.ID)
 			t.putTask(&up)
@@ -169,16 +179,34 @@ func (t *tx) applyStop(s TaskStop) string {
 		return "malformed stop"
 	case k.Desired == s.Desired || k.Desired == job.DesiredLost:
 		return "is " + string(k.Desired) + " already"
+	case s.For != "" && !t.takesOver(s.For, k):
+		return fmt.Sprintf("task %s is not ready to take over", s.For)
 	}
 	if s.Desired == job.DesiredLost {
-		if n := t.base.Node(k.Node); n != nil && n.State == job.NodeReady {
-			return fmt.Sprintf("node %s is back", n.Name)
+		if why := t.refuseLost(k.ID); why != "" {
+			return why
 		}
 		t.lose(k, s.Cause)
 		return ""
 	}
 	t.stopTask(k, s.Desired, s.Cause)
 	return ""
+}
+
+// refuseLost says why a task that runs or will cannot be given up: its node is there.
+func (t *tx) refuseLost(id job.TaskID) string {
+	if k := t.task(id); k != nil && !t.ended(id) {
+		if n := t.base.Node(k.Node); n != nil && n.State == job.NodeReady {
+			return fmt.Sprintf("node %s is back", n.Name)
+		}
+	}
+	return ""
+}
+
+// takesOver tells whether a task serves in the slot of k.
+func (t *tx) takesOver(id job.TaskID, k *job.Task) bool {
+	n := t.task(id)
+	return n != nil && n.ID != k.ID && slotOf(n) == slotOf(k) && n.Desired == job.DesiredRun && t.status(id).Ready()
 }
 
 // stopTask writes the wish that a task end.

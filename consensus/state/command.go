@@ -41,6 +41,8 @@ const (
 	kindEvent         byte = 19
 	kindPutImage      byte = 20
 	kindRemoveImage   byte = 21
+	kindStartJob      byte = 30
+	kindRestartJob    byte = 31
 )
 
 // InitCluster makes the cluster. Conflict if there is one with another ID; the same ID again changes nothing.
@@ -130,14 +132,16 @@ type SetGossipKeys struct {
 	At   time.Time `json:"at"`
 }
 
-// PutJob submits a job. The same services and volumes again make no new version (Result.Unchanged); a stopped job is
-// revived. IfVersion, when set, must be the job's current version (0: it must not exist), else Conflict.
+// PutJob submits a job. The same services and volumes again make no new version (Result.Unchanged), but a stopped job is
+// revived and a paused rollout goes on. A service whose content changes gets a rollout. IfVersion, when set, must be the job's current version (0: it must not exist), else Conflict.
 // Result.Value is *job.Job.
 type PutJob struct {
-	Spec      job.Spec  `json:"spec"`
-	Key       string    `json:"key,omitempty"`
-	IfVersion *uint64   `json:"ifVersion,omitempty"`
-	At        time.Time `json:"at"`
+	Spec      job.Spec `json:"spec"`
+	Key       string   `json:"key,omitempty"`
+	IfVersion *uint64  `json:"ifVersion,omitempty"`
+	// RollbackTo says that the spec is that of an earlier version; 0: it is not.
+	RollbackTo uint64    `json:"rollbackTo,omitempty"`
+	At         time.Time `json:"at"`
 }
 
 // ScaleJob sets the replicas of some services: a new version. Result.Value is *job.Job.
@@ -153,6 +157,22 @@ type StopJob struct {
 	Job string    `json:"job"`
 	Key string    `json:"key,omitempty"`
 	At  time.Time `json:"at"`
+}
+
+// StartJob wants the tasks of a stopped job again. Result.Value is *job.Job.
+type StartJob struct {
+	Job string    `json:"job"`
+	Key string    `json:"key,omitempty"`
+	At  time.Time `json:"at"`
+}
+
+// RestartJob has all tasks of services (none named: of all) replaced, as after a change of their content: a new version.
+// Conflict if the job is stopped. Result.Value is *job.Job.
+type RestartJob struct {
+	Job      string    `json:"job"`
+	Services []string  `json:"services,omitempty"`
+	Key      string    `json:"key,omitempty"`
+	At       time.Time `json:"at"`
 }
 
 // RemoveJob forgets a job with its versions; its tasks are stopped and forgotten once they ended.
@@ -173,20 +193,37 @@ type TaskStop struct {
 	ID      job.TaskID  `json:"id"`
 	Desired job.Desired `json:"desired"`
 	Cause   string      `json:"cause,omitempty"`
+	// For is the task that takes over: the stop is done only while that one is ready.
+	For job.TaskID `json:"for,omitempty"`
+}
+
+// RolloutStep ends the running rollout that Version began, with Status paused or complete; or it takes the service back to
+// the content that the rollout came from (Rollback; then Status is not read), as a new version of the job. Refused when
+// another rollout took its place. A rollback to a version that is no longer kept pauses instead.
+type RolloutStep struct {
+	Job      string            `json:"job"`
+	Service  string            `json:"service"`
+	Version  uint64            `json:"version"`
+	Status   job.RolloutStatus `json:"status,omitempty"`
+	Rollback bool              `json:"rollback,omitempty"`
+	Reason   string            `json:"reason,omitempty"`
 }
 
 // Plan is what the leader decided from the state at index Base. Each part is checked against the state as it is now and
 // refused by itself when its premise changed; Result.Value is *PlanResult. At most MaxPlan entries in each list.
 //
 // A stop with Desired lost whose task is replaced by a task in Place (Replaces) is done only with that placement: so a
-// task is not given up without its replacement.
+// task is not given up without its replacement. A task that is placed beside one in its slot that is still meant to run
+// must name that one in Replaces and have another digest: a hand-over.
 type Plan struct {
 	Base    uint64        `json:"base"`
 	Place   []job.Task    `json:"place,omitempty"` // Index is filled by Apply, Desired must be run
 	Stop    []TaskStop    `json:"stop,omitempty"`
 	Block   []job.Blocked `json:"block,omitempty"`
 	Unblock []ServiceRef  `json:"unblock,omitempty"`
-	At      time.Time     `json:"at"`
+	// Rollouts are done after all else.
+	Rollouts []RolloutStep `json:"rollouts,omitempty"`
+	At       time.Time     `json:"at"`
 }
 
 // MaxPlan bounds each list of a Plan and the statuses of a Report.
@@ -194,7 +231,7 @@ const MaxPlan = 100_000
 
 // Empty tells whether the plan would change nothing.
 func (p *Plan) Empty() bool {
-	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Block) == 0 && len(p.Unblock) == 0
+	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Block) == 0 && len(p.Unblock) == 0 && len(p.Rollouts) == 0
 }
 
 // Report is what a node says of its tasks. Result.Value is *ReportResult.
@@ -239,6 +276,8 @@ func (PutJob) kind() byte        { return kindPutJob }
 func (ScaleJob) kind() byte      { return kindScaleJob }
 func (StopJob) kind() byte       { return kindStopJob }
 func (RemoveJob) kind() byte     { return kindRemoveJob }
+func (StartJob) kind() byte      { return kindStartJob }
+func (RestartJob) kind() byte    { return kindRestartJob }
 func (Plan) kind() byte          { return kindPlan }
 func (Report) kind() byte        { return kindReport }
 func (Event) kind() byte         { return kindEvent }
@@ -307,6 +346,10 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[StopJob](body)
 	case kindRemoveJob:
 		return decodeAs[RemoveJob](body)
+	case kindStartJob:
+		return decodeAs[StartJob](body)
+	case kindRestartJob:
+		return decodeAs[RestartJob](body)
 	case kindPlan:
 		return decodeAs[Plan](body)
 	case kindReport:

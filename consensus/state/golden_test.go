@@ -12,12 +12,32 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files that do not exist yet")
 
-// The golden log and snapshot were written by the first version. They must apply for ever, to the same state.
+// Golden logs and snapshots were written when their commands were new. They must apply for ever, to the same state.
 func TestGoldenLogStillApplies(t *testing.T) {
-	const logFile, hashFile, snapFile = "testdata/log-v1.cbor", "testdata/log-v1.sha256", "testdata/snapshot-v1.bin"
+	for _, g := range []struct {
+		version string
+		script  func(*log)
+		kinds   []byte // that must be in it
+	}{
+		{"v1", scripted, span(kindInitCluster, kindEvent)},
+		{"v2", scripted2, []byte{kindStartJob, kindRestartJob}},
+	} {
+		t.Run(g.version, func(t *testing.T) { stillApplies(t, g.version, g.script, g.kinds) })
+	}
+}
+
+func span(from, to byte) (all []byte) {
+	for k := from; k <= to; k++ {
+		all = append(all, k)
+	}
+	return all
+}
+
+func stillApplies(t *testing.T, version string, script func(*log), wantKinds []byte) {
+	logFile, hashFile, snapFile := "testdata/log-"+version+".cbor", "testdata/log-"+version+".sha256", "testdata/snapshot-"+version+".bin"
 	if _, err := os.Stat(logFile); *update && os.IsNotExist(err) {
 		l := newLog(t)
-		scripted(l)
+		script(l)
 		writeGolden(t, l, logFile, hashFile, snapFile)
 	}
 	raw, err := os.ReadFile(logFile)
@@ -39,7 +59,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 		s.Apply(index, raw[4:4+n])
 		raw = raw[4+n:]
 	}
-	for k := kindInitCluster; k <= kindEvent; k++ {
+	for _, k := range wantKinds {
 		if !kinds[k] {
 			t.Errorf("kind %d is not in the golden log", k)
 		}

@@ -98,7 +98,7 @@ func broken(s *Store) string {
 		return fmt.Sprintf("derived %d events %d keys %d services, want %d %d %d", s.derived.events, s.derived.keys, len(s.derived.services), fresh.events, fresh.keys, len(fresh.services))
 	}
 	refs := map[job.Digest]int{}
-	live := map[string]int{}
+	live, paired := map[string]*job.Task{}, map[string]bool{}
 	dead := map[string]int{}
 	for _, k := range v.Tasks() {
 		refs[k.Digest]++
@@ -106,9 +106,12 @@ func broken(s *Store) string {
 		ended := st != nil && st.State.Terminal()
 		switch {
 		case k.Desired == job.DesiredRun && !ended:
-			if live[slotOf(k)]++; live[slotOf(k)] > 1 {
+			// Tasks come by age: a second one must be a hand-over from the first.
+			o := live[slotOf(k)]
+			if o != nil && (k.Replaces != o.ID || k.Digest == o.Digest || paired[slotOf(k)]) {
 				return "two live tasks in slot " + k.Name()
 			}
+			live[slotOf(k)], paired[slotOf(k)] = k, o != nil
 		case k.Desired != job.DesiredRun && ended:
 			if dead[slotOf(k)]++; dead[slotOf(k)] > KeepDead {
 				return "too many dead tasks in slot " + k.Name()
@@ -119,6 +122,11 @@ func broken(s *Store) string {
 		}
 		if v.Service(k.Digest) == nil {
 			return "no service for task " + string(k.ID)
+		}
+	}
+	for _, r := range v.Rollouts("") {
+		if j := v.Job(r.Job); j == nil || j.Spec.Service(r.Service) == nil || j.Spec.Service(r.Service).Digest() != r.Digest || r.Version > j.Version {
+			return fmt.Sprintf("a rollout of what the job has not: %+v", r)
 		}
 	}
 	for _, j := range v.Jobs() {

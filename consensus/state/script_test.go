@@ -180,6 +180,49 @@ func scripted(l *log) {
 	l.try(ScaleJob{Job: "nobody", Replicas: map[string]int{"x": 1}, At: t0})
 }
 
+// scripted2 is what log-v1 has not: updates and their ends. It is the golden log 2, so it is never changed.
+func scripted2(l *log) {
+	l.cluster().nodes("a", "b")
+	spec := func(img string) job.Spec {
+		s := aSpec("shop", 2)
+		s.Services[0].Image, s.Services[0].Limits = img, job.Resources{}
+		s.Services[0].Update = &job.Update{Parallelism: 2, Delay: time.Second, Order: job.StartFirst, Monitor: time.Second, MaxFailureRatio: 0.25, Failure: job.FailRollback}
+		s.Services[0].Rollback = &job.Update{Parallelism: job.AllAtOnce, Failure: job.FailContinue}
+		return s
+	}
+	task := func(j *job.Job, slot int, id, node, replaces string) job.Task {
+		k := aTask(j, slot, id, node)
+		k.Replaces = job.TaskID(replaces)
+		return k
+	}
+	j := l.do(PutJob{Spec: spec("one"), At: t0}).Value.(*job.Job)
+	l.place(aTask(j, 1, "old1", "a"), aTask(j, 2, "old2", "b"))
+	l.report("a", "old1", 1, job.Running)
+	l.report("b", "old2", 1, job.Running)
+	j = l.do(PutJob{Spec: spec("two"), Key: "k1", At: t0.Add(time.Second)}).Value.(*job.Job)
+	l.place(task(j, 1, "new1", "b", "old1"), task(j, 2, "new2", "a", "old2"))
+	l.report("b", "new1", 1, job.Running)
+	l.plan(Plan{Stop: []TaskStop{{ID: "old1", Desired: job.DesiredStop, Cause: "updated", For: "new1"}, {ID: "old2", Desired: job.DesiredStop, For: "new2"}}})
+	l.report("a", "old1", 2, job.Complete)
+	l.report("a", "new2", 1, job.Failed)
+	l.plan(Plan{Rollouts: []RolloutStep{{Job: "shop", Service: "web", Version: 2, Rollback: true, Reason: "web.2 failed: exit code 1"}}})
+	j = l.s.View().Job("shop")
+	l.place(task(j, 1, "back1", "a", "new1"))
+	l.report("a", "back1", 1, job.Running)
+	l.plan(Plan{Stop: []TaskStop{{ID: "new1", Desired: job.DesiredStop, For: "back1"}}})
+	l.plan(Plan{Rollouts: []RolloutStep{{Job: "shop", Service: "web", Version: 3, Status: job.RolloutComplete}}})
+	l.do(PutJob{Spec: spec("three"), At: t0})
+	l.plan(Plan{Rollouts: []RolloutStep{{Job: "shop", Service: "web", Version: 4, Status: job.RolloutPaused, Reason: "web.1 is unhealthy"}}})
+	l.do(PutJob{Spec: spec("three"), At: t0.Add(time.Minute)})
+	l.do(PutJob{Spec: spec("two"), RollbackTo: 2, At: t0})
+	l.do(RestartJob{Job: "shop", Services: []string{"web"}, Key: "k2", At: t0})
+	l.do(StopJob{Job: "shop", At: t0})
+	l.do(StartJob{Job: "shop", Key: "k3", At: t0})
+	l.do(PutJob{Spec: aSpec("other", 1), At: t0})
+	l.do(RestartJob{Job: "other", At: t0})
+	l.do(RemoveJob{Job: "other", At: t0})
+}
+
 // randomCommand makes a command that often makes sense for the state as it is.
 func randomCommand(r *rand.Rand, v *View, n int) Command {
 	at := t0.Add(time.Duration(n) * time.Second)
@@ -190,7 +233,15 @@ func randomCommand(r *rand.Rand, v *View, n int) Command {
 	if r.IntN(3) == 0 {
 		key = fmt.Sprintf("k%d", r.IntN(50))
 	}
-	switch r.IntN(20) {
+	switch r.IntN(23) {
+	case 20:
+		return RestartJob{Job: name, Key: key, At: at}
+	case 21:
+		return StartJob{Job: name, At: at}
+	case 22:
+		s := aSpec(name, r.IntN(5))
+		s.Services[0].Update = &job.Update{Parallelism: r.IntN(3)}
+		return PutJob{Spec: s, RollbackTo: r.Uint64N(3), Key: key, At: at}
 	case 0:
 		x := aNode(nd)
 		x.Version = fmt.Sprint(r.IntN(3))
@@ -239,7 +290,26 @@ func randomPlan(r *rand.Rand, v *View, at time.Time, n int) Command {
 			if s.Mode == job.Global {
 				k.Slot = 0
 			}
+			for _, o := range v.TasksOfSlot(k.Job, k.Service, k.Slot, k.Node) {
+				if r.IntN(2) == 0 {
+					k.Replaces = o.ID // now and then a hand-over
+				}
+			}
 			p.Place = append(p.Place, k)
+		}
+		for _, ro := range v.Rollouts(j.Name) {
+			st := RolloutStep{Job: ro.Job, Service: ro.Service, Version: ro.Version, Reason: "test"}
+			switch r.IntN(6) {
+			case 0:
+				st.Status = job.RolloutComplete
+			case 1:
+				st.Status = job.RolloutPaused
+			case 2:
+				st.Rollback = true
+			default:
+				continue
+			}
+			p.Rollouts = append(p.Rollouts, st)
 		}
 		p.Block = append(p.Block, job.Blocked{Job: j.Name, Service: "web", Slots: r.IntN(3), Reason: fmt.Sprint(r.IntN(2))})
 	}
@@ -253,7 +323,11 @@ func randomPlan(r *rand.Rand, v *View, at time.Time, n int) Command {
 				p.Place[0].Replaces = k.ID
 			}
 		}
-		p.Stop = append(p.Stop, TaskStop{ID: k.ID, Desired: d, Cause: "test"})
+		st := TaskStop{ID: k.ID, Desired: d, Cause: "test"}
+		if r.IntN(4) == 0 {
+			st.For = ts[r.IntN(len(ts))].ID
+		}
+		p.Stop = append(p.Stop, st)
 	}
 	return p
 }

@@ -46,6 +46,7 @@ var snapshotTables = [...]struct {
 	{TableEvents, readRow[eventRow](TableEvents)},
 	{tableKeys, readRow[keyRow](tableKeys)},
 	{TableImages, readRow[job.ImageName](TableImages)},
+	{TableRollouts, readRow[job.Rollout](TableRollouts)},
 }
 
 func readRow[T any](table Table) func(*memdb.Txn, codec, []byte) error {

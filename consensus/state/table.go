@@ -26,6 +26,7 @@ const (
 	TableEvents   Table = "events"   // job.Event
 	tableKeys     Table = "keys"     // keyRow, never shown
 	TableImages   Table = "images"   // job.ImageName
+	TableRollouts Table = "rollouts" // job.Rollout
 )
 
 // Bounds of what the state keeps.
@@ -161,6 +162,7 @@ func schema() *memdb.DBSchema {
 	add(TableEvents, "id", keyOf[eventRow](eventKey))
 	add(tableKeys, "id", keyOf[keyRow](func(k *keyRow) []byte { return strKey(k.Key) }))
 	add(tableKeys, "age", keyOf[keyRow](keyAge))
+	add(TableRollouts, "id", keyOf[job.Rollout](func(r *job.Rollout) []byte { return strKey(r.Job, r.Service) }))
 	add(TableImages, "id", keyOf[job.ImageName](func(i *job.ImageName) []byte { return strKey(i.Name) }))
 	return s
 }

@@ -260,8 +260,7 @@ func (t *tx) useServices(j *job.Job, delta int) {
 		d := s.Digest()
 		t.refs[d] += delta
 		if delta > 0 && t.d.services[d] == nil {
-			c := *s
-			c.Replicas = 0 // no part of what the digest stands for
+			c := s.Content() // what the digest stands for
 			t.services[d] = &c
 		}
 	}

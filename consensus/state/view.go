@@ -124,6 +124,20 @@ func (v *View) Blocked(name string) []*job.Blocked {
 	return all[job.Blocked](v.txn, TableBlocked, "id", prefix)
 }
 
+// Rollouts lists how services of a job come along to their present content, by service; of all jobs when name is "".
+func (v *View) Rollouts(name string) []*job.Rollout {
+	var prefix []byte
+	if name != "" {
+		prefix = strKey(name)
+	}
+	return all[job.Rollout](v.txn, TableRollouts, "id", prefix)
+}
+
+// Rollout is nil for a service whose content was never changed.
+func (v *View) Rollout(jobName, service string) *job.Rollout {
+	return first[job.Rollout](v.txn, TableRollouts, "id", strKey(jobName, service))
+}
+
 // Tokens lists the join tokens by id.
 func (v *View) Tokens() []*job.Token { return all[job.Token](v.txn, TableTokens, "id", nil) }
 

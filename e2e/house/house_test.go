@@ -32,12 +32,15 @@ var table = map[string][]string{
 	"runtime/image":         {},
 	"runtime/network":       {},
 	"runtime/volume":        {},
-	"runtime/container":     {"runtime", "runtime/image", "runtime/network", "runtime/volume"},
-	"runtime/fake":          {"runtime"},
-	"runtime/runtimetest":   {"runtime"},
-	"node/pki":              {},
-	"node/api":              {"consensus/job"},
-	"node/reconciler":       {"consensus/job", "runtime"},
+	"runtime/container":     {"runtime", "runtime/container/stage", "runtime/image", "runtime/network", "runtime/volume"},
+	// What is started for each container: every import is paid for with each start.
+	"runtime/container/stage":             {"runtime"},
+	"runtime/container/stage/shoal-stage": {"runtime/container/stage"},
+	"runtime/fake":                        {"runtime"},
+	"runtime/runtimetest":                 {"runtime"},
+	"node/pki":                            {},
+	"node/api":                            {"consensus/job"},
+	"node/reconciler":                     {"consensus/job", "runtime"},
 	"node": {
 		"consensus", "consensus/job", "consensus/state", "consensus/scheduler", "gossip", "node/api", "node/pki", "node/reconciler",
 		"runtime", "runtime/image", "runtime/network", "runtime/volume",
@@ -57,7 +60,7 @@ var table = map[string][]string{
 }
 
 // cgoOnly are the packages through which alone the tree may reach cgo.
-var cgoOnly = []string{"runtime/container", "cmd/shoal"}
+var cgoOnly = []string{"runtime/container", "runtime/container/stage", "cmd/shoal"}
 
 type source struct {
 	pkg  string // "consensus/job"

@@ -55,6 +55,8 @@ type Backend interface {
 	Submit(ctx context.Context, key string, r SubmitRequest) (SubmitResult, error)
 	Scale(ctx context.Context, key, name string, r ScaleRequest) (SubmitResult, error)
 	StopJob(ctx context.Context, name string) error
+	StartJob(ctx context.Context, key, name string) (SubmitResult, error)
+	RestartJob(ctx context.Context, key, name string, r RestartRequest) (SubmitResult, error)
 	RemoveJob(ctx context.Context, name string) error
 	SetDrain(ctx context.Context, node string, drained bool) error
 	SetLabels(ctx context.Context, node string, r LabelsRequest) error

@@ -41,6 +41,8 @@ type SubmitRequest struct {
 	IfVersion *uint64 `json:"ifVersion,omitempty"`
 	// DryRun changes nothing; the result's Job carries the spec as it would be submitted, with names of images resolved.
 	DryRun bool `json:"dryRun,omitempty"`
+	// RollbackTo says that the spec is that of this earlier version; 0: it is not.
+	RollbackTo uint64 `json:"rollbackTo,omitempty"`
 }
 
 // SubmitResult tells what a submit or scale did.
@@ -53,6 +55,11 @@ type SubmitResult struct {
 // ScaleRequest sets replicas by service name.
 type ScaleRequest struct {
 	Replicas map[string]int `json:"replicas"`
+}
+
+// RestartRequest names the services of a job whose tasks are replaced; none: all.
+type RestartRequest struct {
+	Services []string `json:"services,omitempty"`
 }
 
 // JobList is all jobs, sorted by name.
@@ -78,6 +85,7 @@ type JobDetail struct {
 	Job      job.Job       `json:"job"`
 	Versions []job.Job     `json:"versions,omitempty"`
 	Blocked  []job.Blocked `json:"blocked,omitempty"`
+	Rollouts []job.Rollout `json:"rollouts,omitempty"` // how its services come along to their present content
 }
 
 // Task is a task, its status, and names for people.
@@ -105,8 +113,9 @@ func (t *Task) State() job.State {
 // TaskList is tasks sorted by job, service, slot, then the newest first.
 type TaskList struct {
 	Meta
-	Tasks   []Task        `json:"tasks"`
-	Blocked []job.Blocked `json:"blocked,omitempty"`
+	Tasks    []Task        `json:"tasks"`
+	Blocked  []job.Blocked `json:"blocked,omitempty"`
+	Rollouts []job.Rollout `json:"rollouts,omitempty"` // of the jobs asked for
 	// Want and Ready tally the jobs asked for: tasks meant to run, and those that serve.
 	Want  int `json:"want"`
 	Ready int `json:"ready"`

@@ -113,6 +113,12 @@ func (b *script) Submit(_ context.Context, key string, r SubmitRequest) (SubmitR
 func (b *script) Scale(_ context.Context, key, name string, _ ScaleRequest) (SubmitResult, error) {
 	return SubmitResult{}, b.note("scale %s", name)
 }
+func (b *script) StartJob(_ context.Context, key, name string) (SubmitResult, error) {
+	return SubmitResult{}, b.note("start %s", name)
+}
+func (b *script) RestartJob(_ context.Context, key, name string, r RestartRequest) (SubmitResult, error) {
+	return SubmitResult{}, b.note("restart %s %v", name, r.Services)
+}
 func (b *script) StopJob(_ context.Context, name string) error       { return b.note("stop %s", name) }
 func (b *script) RemoveJob(_ context.Context, name string) error     { return b.note("remove %s", name) }
 func (b *script) SetDrain(_ context.Context, n string, _ bool) error { return b.note("drain %s", n) }

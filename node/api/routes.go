@@ -42,6 +42,8 @@ var Routes = []Route{
 	{"PUT", "/v1/jobs/{job}", Operator, AtLeader, (*Server).submit},
 	{"DELETE", "/v1/jobs/{job}", Operator, AtLeader, (*Server).removeJob},
 	{"POST", "/v1/jobs/{job}/stop", Operator, AtLeader, (*Server).stopJob},
+	{"POST", "/v1/jobs/{job}/start", Operator, AtLeader, (*Server).startJob},
+	{"POST", "/v1/jobs/{job}/restart", Operator, AtLeader, (*Server).restartJob},
 	{"POST", "/v1/jobs/{job}/scale", Operator, AtLeader, (*Server).scale},
 	{"GET", "/v1/tasks", Reader, Fresh, (*Server).tasks},
 	{"GET", "/v1/tasks/{task}", Reader, Fresh, (*Server).task},

@@ -220,7 +220,8 @@ func (s *shadow) misplaced(t *job.Task) string {
 	}
 	for _, o := range s.tasks {
 		sameSlot := o.Job == t.Job && o.Service == t.Service && o.Slot == t.Slot && (o.Slot != 0 || o.Node == t.Node)
-		if o.ID != t.ID && sameSlot && o.Desired == job.DesiredRun && !s.ended(o.ID) {
+		handOver := t.Replaces == o.ID && o.Digest != t.Digest // the former task stays until the new one has proven itself
+		if o.ID != t.ID && sameSlot && o.Desired == job.DesiredRun && !s.ended(o.ID) && !handOver {
 			return fmt.Sprintf("its slot has task %s", o.ID)
 		}
 	}
@@ -288,16 +289,20 @@ func (s *shadow) tooMuch(sv *job.Service, n *job.Node) bool {
 	return s.overfull(n) != ""
 }
 
-// fitsInstead tells whether a service's present content has a place on the node where a former one runs, without that. If
-// not, the former one serves on: an update never costs a slot that it cannot give back.
-func (s *shadow) fitsInstead(sv *job.Service, former job.TaskID) bool {
-	t := s.tasks[former]
-	if t == nil || s.nodes[t.Node] == nil {
-		return true
+// stuck tells whether the new content of a service fits nowhere even in the place of a task: then that one runs on.
+func (s *shadow) stuck(id job.TaskID, sv *job.Service) bool {
+	t := s.tasks[id]
+	if t == nil {
+		return false
 	}
-	delete(s.tasks, former)
-	defer func() { s.tasks[former] = t }()
-	return !s.tooMuch(sv, s.nodes[t.Node])
+	delete(s.tasks, id)
+	defer func() { s.tasks[id] = t }()
+	for _, n := range s.nodes {
+		if (sv.Mode != job.Global || n.ID == t.Node) && !s.tooMuch(sv, n) {
+			return false
+		}
+	}
+	return true
 }
 
 // unsettled says the first thing that is not as it should be when nothing is wrong any more; "" when all is.
@@ -385,7 +390,8 @@ func (c *Cluster) wrongContainers(s *shadow) string {
 			switch {
 			case sv == nil:
 				return fmt.Sprintf("%s runs %s of %v, which nobody asked for", m.Name, i.ID, p)
-			case i.Labels["shoal.digest"] != string(sv.Digest()) && s.fitsInstead(sv, job.TaskID(i.ID)):
+			case i.Labels["shoal.digest"] != string(sv.Digest()) && s.stuck(job.TaskID(i.ID), sv):
+			case i.Labels["shoal.digest"] != string(sv.Digest()):
 				return fmt.Sprintf("%s runs %s of %v, of another version", m.Name, i.ID, p)
 			case have[p] != "":
 				return fmt.Sprintf("%v runs on %s and on %s", p, have[p], m.Name)

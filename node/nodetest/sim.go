@@ -501,5 +501,10 @@ func (s *sim) randomService(jobName string, i int) job.Service {
 	if i > 0 && s.r.IntN(4) == 0 {
 		sv.DependsOn = []job.Dependency{{Service: "a", Condition: job.DependStarted}}
 	}
+	// What fails here is the simulation's doing and goes on: a rollback would be a change that nobody asked for.
+	sv.Update = &job.Update{
+		Parallelism: s.r.IntN(4), Monitor: time.Duration(1+s.r.IntN(4)) * time.Second, Failure: job.FailContinue,
+		Order: []job.UpdateOrder{job.OrderAuto, job.OrderAuto, job.StopFirst}[s.r.IntN(3)],
+	}
 	return sv
 }

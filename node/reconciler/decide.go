@@ -32,6 +32,8 @@ func (t *task) next(now time.Time, complete bool) op {
 		return opInspect
 	case now.Before(t.notBefore):
 		return opNone
+	case t.running() && t.leaving(complete) && now.Before(t.drainUntil):
+		return opNone
 	case t.running() && (t.leaving(complete) || t.status.State.Terminal() || t.unwell):
 		return opStop
 	case t.leaving(complete):
@@ -56,6 +58,9 @@ func (t *task) settle(now time.Time, complete bool) {
 		return
 	}
 	if t.running() {
+		if t.status.Ready() && t.Task.Desired == job.DesiredStop {
+			t.drainUntil = now.Add(drainTime)
+		}
 		t.to(now, job.Stopping)
 		return
 	}

@@ -77,6 +77,7 @@ const (
 	MaxBatch        = 1000                   // statuses in one report
 	ReportTimeout   = 30 * time.Second       // of one report
 	coalesce        = 100 * time.Millisecond // between a change and its report
+	drainTime       = 500 * time.Millisecond // from "leave" to the stop signal of a task that was ready: its name leaves DNS everywhere first
 	hesitation      = 4 * time.Second        // after a start without the cluster's word: longer than an election
 	resyncEvery     = 30 * time.Second       // all containers are compared, also without an event
 	firstRetry      = 500 * time.Millisecond // doubled up to maxRetry
@@ -346,6 +347,9 @@ func (r *Reconciler) due() time.Time {
 		for _, t := range r.tasks {
 			if t.busy == opNone && t.notBefore.After(now) {
 				sooner(t.notBefore)
+			}
+			if t.busy == opNone && t.drainUntil.After(now) {
+				sooner(t.drainUntil)
 			}
 		}
 	}

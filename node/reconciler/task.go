@@ -43,6 +43,8 @@ type task struct {
 	notBefore time.Time          // nothing is done until then
 	tries     int                // failed calls in a row
 
+	drainUntil time.Time // connections may end by themselves until then; it is asked to stop after that
+
 	startsSeen int  // starts of this container that were noted
 	exitsSeen  int  // starts of this container whose exit was noted
 	failures   int  // exits that count, within the window

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 // adoptPatience is how long a launcher that lost its agent may take to become a monitor or to end.
@@ -59,8 +60,8 @@ func (r *Runtime) adopt() error {
 // adoptOne gives nil for a directory that was not a container and is removed.
 func (r *Runtime) adoptOne(id runtime.ID) (*container, error) {
 	dir := r.containerDir(id)
-	var rec record
-	if err := readJSON(dir, fileRecord, &rec); isAbsent(err) {
+	var rec stage.Record
+	if err := stage.ReadJSON(dir, stage.FileRecord, &rec); isAbsent(err) {
 		r.log.Info("removing a container that was half made or half removed", "container", id)
 		return nil, r.wipe(context.Background(), id)
 	} else if err != nil {
@@ -74,10 +75,10 @@ func (r *Runtime) adoptOne(id runtime.ID) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := readJSON(dir, fileStart, &c.start); err != nil && !isAbsent(err) {
+	if err := stage.ReadJSON(dir, stage.FileStart, &c.start); err != nil && !isAbsent(err) {
 		return nil, err
 	}
-	if err := readJSON(dir, fileExit, &c.exit); err != nil && !isAbsent(err) {
+	if err := stage.ReadJSON(dir, stage.FileExit, &c.exit); err != nil && !isAbsent(err) {
 		return nil, err
 	}
 	if pid != 0 {
@@ -118,7 +119,7 @@ func (r *Runtime) settle(dir string) (pidfd, pid int, err error) {
 // isMonitor tells a monitor from a launcher.
 func isMonitor(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && len(b) > len(roleMonitor) && string(b[:len(roleMonitor)]) == roleMonitor && b[len(roleMonitor)] == 0
+	return err == nil && len(b) > len(stage.RoleMonitor) && string(b[:len(stage.RoleMonitor)]) == stage.RoleMonitor && b[len(stage.RoleMonitor)] == 0
 }
 
 // adoptPorts takes the ports as bound from the network, which kept them.

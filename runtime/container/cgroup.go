@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,15 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 const (
-	cgroupRoot = "/sys/fs/cgroup"
-	// cgroupMonitors is beside the containers' cgroups; no container's id begins with an underscore.
-	cgroupMonitors = "_monitors"
-	cpuPeriod      = 100_000   // microseconds; the kernel's default
-	minNanoCPUs    = 1_000_000 // the least quota is 1 ms (Documentation/scheduler/sched-bwc.rst), of 100 ms: 0.01 CPU
-	killPatience   = 10 * time.Second
+	minNanoCPUs  = 1_000_000 // the least quota is 1 ms (Documentation/scheduler/sched-bwc.rst), of 100 ms: 0.01 CPU
+	killPatience = 10 * time.Second
 )
 
 func (r *Runtime) cgroupPath(id runtime.ID) string {
@@ -65,7 +63,7 @@ func (r *Runtime) killCgroup(id runtime.ID) error {
 }
 
 func isZombie(pid int) bool {
-	_, state, err := processStat(pid)
+	_, state, err := stage.ProcessStat(pid)
 	return isAbsent(err) || errors.Is(err, unix.ESRCH) || state == 'Z' || state == 'X'
 }
 
@@ -81,36 +79,25 @@ func (r *Runtime) removeCgroup(id runtime.ID) error {
 	return m.Destroy()
 }
 
-// hierarchies are the mount points of cgroup hierarchies: one on v2, one a controller on v1, with the hybrid's own.
-func hierarchies() []string {
-	if cgroups.IsCgroup2UnifiedMode() {
-		return []string{cgroupRoot}
-	}
-	entries, _ := os.ReadDir(cgroupRoot)
-	var out []string
-	for _, e := range entries {
-		if e.IsDir() { // "cpu" and "cpuacct" are links where "cpu,cpuacct" is mounted
-			out = append(out, filepath.Join(cgroupRoot, e.Name()))
-		}
-	}
-	return out
-}
-
-// leaveAgentsCgroup moves this process, a monitor soon, out of the agent's cgroup: a service manager that stops the agent
-// kills everything in there. Best effort: without it only that protection is missing.
-func leaveAgentsCgroup(parent string) {
-	for _, h := range hierarchies() {
-		dir := filepath.Join(h, parent, cgroupMonitors)
+// leaveAgentsCgroup moves a launcher, which becomes a monitor, out of the agent's cgroup: a service manager that stops the
+// agent kills everything in there. Best effort: without it only that protection is missing.
+//
+// It is done while the launcher is at its preparations, because on v1 the first move waits for a grace period of the
+// kernel's RCU, some 10 ms, and the moves that follow soon do not: so libcontainer's of the container need not wait.
+func (r *Runtime) leaveAgentsCgroup(launcher int) {
+	pid := []byte(strconv.Itoa(launcher))
+	for _, h := range stage.Hierarchies() {
+		dir := filepath.Join(h, r.cfg.CgroupParent, stage.CgroupMonitors)
 		if os.MkdirAll(dir, 0o755) != nil {
 			continue
 		}
 		if strings.HasSuffix(h, "/cpuset") {
 			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
-				inheritFile(filepath.Join(h, parent), filepath.Dir(filepath.Join(h, parent)), f)
+				inheritFile(filepath.Join(h, r.cfg.CgroupParent), filepath.Dir(filepath.Join(h, r.cfg.CgroupParent)), f)
 				inheritFile(dir, filepath.Dir(dir), f)
 			}
 		}
-		_ = os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0)
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0)
 	}
 }
 
@@ -127,8 +114,8 @@ func inheritFile(dir, parent, name string) {
 
 // dropMonitorsCgroup removes the monitors' cgroup and the parent if they are empty; the kernel refuses if not.
 func (r *Runtime) dropMonitorsCgroup() {
-	for _, h := range hierarchies() {
-		_ = os.Remove(filepath.Join(h, r.cfg.CgroupParent, cgroupMonitors))
+	for _, h := range stage.Hierarchies() {
+		_ = os.Remove(filepath.Join(h, r.cfg.CgroupParent, stage.CgroupMonitors))
 		_ = os.Remove(filepath.Join(h, r.cfg.CgroupParent))
 	}
 }

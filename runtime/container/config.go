@@ -3,14 +3,10 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"shoal/runtime/image"
 	"shoal/runtime/network"
@@ -19,9 +15,6 @@ import (
 
 // DefaultCgroupParent is the cgroup under which those of containers are, when Config names none.
 const DefaultCgroupParent = "shoal"
-
-// selfExe is this process's binary, also after its file was replaced or deleted.
-const selfExe = "/proc/self/exe"
 
 // Config says what New needs. Dir and Images are required.
 type Config struct {
@@ -37,9 +30,13 @@ type Config struct {
 	Volumes *volume.Store
 	// CgroupParent is a path below the root of every hierarchy. Default DefaultCgroupParent.
 	CgroupParent string
-	// Self is the binary that is started as launcher and monitor; it must call ReexecMain. It is opened once, so that
-	// its file may be replaced while we run. Default: this process's own.
+	// Self is the binary that is the init of containers which want one, and, without a Stage, started as launcher, exec
+	// helper and monitor; it must call ReexecMain. It is opened once, so that its file may be replaced while we run.
+	// Default: this process's own.
 	Self string
+	// Stage is the program stage/shoal-stage, compressed with gzip. It does what Self would do and starts faster, because
+	// it is small. nil: Self does it.
+	Stage []byte
 	// PullFrom makes an image present that is not: peers first, then the registry. nil: what is not present is not found.
 	PullFrom func(ctx context.Context, ref string, progress func(done, total int64)) error
 	// Nameservers of containers. Empty: the network's gateway; without a network the host's.
@@ -80,18 +77,4 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
-}
-
-// openSelf gives a path that always leads to the binary as it is now.
-func (c Config) openSelf() (string, *os.File, error) {
-	if c.Self == "" {
-		return selfExe, nil, nil
-	}
-	f, err := os.OpenFile(c.Self, unix.O_PATH, 0)
-	if err != nil {
-		return "", nil, fmt.Errorf("open the launcher's binary: %w", err)
-	}
-	// Through our own pid, not "self": the child resolves it between fork and exec, when its own low descriptors are
-	// being rearranged (golang.org/issue/61751).
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()), f, nil
 }

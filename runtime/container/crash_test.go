@@ -20,7 +20,7 @@ const envVictim = "SHOAL_TEST_VICTIM" // directory over which a process shall st
 
 // victim is an agent that is killed in the middle of its work.
 func victim(t *testing.T, dir string) {
-	r := &rig{TB: t, dir: dir, cgroup: os.Getenv("SHOAL_TEST_CGROUP"), self: os.Getenv("SHOAL_TEST_SELF")}
+	r := &rig{TB: t, dir: dir, cgroup: os.Getenv("SHOAL_TEST_CGROUP"), self: os.Getenv("SHOAL_TEST_SELF"), stage: os.Getenv("SHOAL_TEST_STAGE")}
 	r.open()
 	fmt.Println("begin")
 	for i := 0; ; i++ {
@@ -93,7 +93,7 @@ func TestAgentKilledAnywhere(t *testing.T) {
 func (r *rig) killVictim(after time.Duration) {
 	r.Helper()
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", "-test.run", "^TestAgentKilledAnywhere$")
-	cmd.Env = append(os.Environ(), envVictim+"="+r.dir, "SHOAL_TEST_CGROUP="+r.cgroup, "SHOAL_TEST_SELF="+r.self)
+	cmd.Env = append(os.Environ(), envVictim+"="+r.dir, "SHOAL_TEST_CGROUP="+r.cgroup, "SHOAL_TEST_SELF="+r.self, "SHOAL_TEST_STAGE="+r.stage)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
+	"shoal/runtime/image"
 	"shoal/runtime/volume"
 )
 
@@ -25,7 +27,7 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	if err := ctx.Err(); err != nil {
 		return runtime.Info{}, err
 	}
-	c := newContainer(s.ID, r.containerDir(s.ID), record{Spec: s, CreatedAt: time.Now().UTC()})
+	c := newContainer(s.ID, r.containerDir(s.ID), stage.Record{Spec: s, CreatedAt: time.Now().UTC()})
 	c.op <- struct{}{} // nobody can do anything with it before it is ready
 	r.mu.Lock()
 	taken := r.containers[s.ID] != nil
@@ -70,8 +72,8 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
-	c.rec.Image, c.rec.Config = string(img.Manifest), img.Config
-	if _, err := command(s, img.Config); err != nil {
+	c.rec.Image, c.rec.Config = string(img.Manifest), imageConfig(img.Config)
+	if _, err := stage.Command(s, c.rec.Config); err != nil {
 		return err
 	}
 	if _, err := r.cfg.Images.Layers(ctx, img); err != nil {
@@ -91,14 +93,21 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}
-	return writeJSON(c.dir, fileRecord, c.rec)
+	return stage.WriteJSON(c.dir, stage.FileRecord, c.rec)
+}
+
+func imageConfig(c image.RunConfig) stage.ImageConfig {
+	return stage.ImageConfig{
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User, Volumes: c.Volumes,
+		StopSignal: c.StopSignal,
+	}
 }
 
 func makeContainerDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	for name, mode := range map[string]fs.FileMode{dirUpper: 0o755, dirWork: 0o700, dirRootfs: 0o755, dirLog: 0o700, dirVolumes: 0o700, dirInit: 0o700} {
+	for name, mode := range map[string]fs.FileMode{stage.DirUpper: 0o755, stage.DirWork: 0o700, stage.DirRootfs: 0o755, stage.DirLog: 0o700, stage.DirVolumes: 0o700, stage.DirInit: 0o700} {
 		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil {
 			return err
 		}
@@ -123,7 +132,7 @@ func (r *Runtime) makeMountSources(c *container) error {
 				continue // below
 			}
 			if r.cfg.Volumes == nil {
-				return invalidf("volume %s: this node has no volumes", m.Source)
+				return stage.Invalidf("volume %s: this node has no volumes", m.Source)
 			}
 			if m.External {
 				if _, err := r.cfg.Volumes.Get(m.Source); err != nil {
@@ -138,7 +147,7 @@ func (r *Runtime) makeMountSources(c *container) error {
 		}
 	}
 	for i := range anonymousVolumes(c.rec) {
-		dir := filepath.Join(c.dir, dirVolumes, fmt.Sprint(i))
+		dir := filepath.Join(c.dir, stage.DirVolumes, fmt.Sprint(i))
 		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 			return err
 		}
@@ -148,7 +157,7 @@ func (r *Runtime) makeMountSources(c *container) error {
 
 // anonymousVolumes are the spec's volumes without a name, and the image's that no mount of the spec covers, sorted. The
 // k-th lives in the directory k.
-func anonymousVolumes(rec record) []string {
+func anonymousVolumes(rec stage.Record) []string {
 	covered := map[string]bool{}
 	var out []string
 	for _, m := range rec.Spec.Mounts {
@@ -166,21 +175,10 @@ func anonymousVolumes(rec record) []string {
 	return out
 }
 
-func hostname(s runtime.Spec) string {
-	name := s.Hostname
-	if name == "" {
-		name = s.Name
-	}
-	if name == "" {
-		name = string(s.ID)
-	}
-	return name[:min(len(name), maxHostname)]
-}
-
 // writeEtc makes the three files that a container finds in /etc. They are rewritten at each start: the gateway and the
 // address may have changed.
 func (r *Runtime) writeEtc(c *container) error {
-	name := hostname(c.rec.Spec)
+	name := stage.Hostname(c.rec.Spec)
 	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n" +
 		"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
 	addr := netip.AddrFrom4([4]byte{127, 0, 1, 1})
@@ -188,7 +186,7 @@ func (r *Runtime) writeEtc(c *container) error {
 		addr = c.rec.Address
 	}
 	hosts += addr.String() + "\t" + name + "\n"
-	for file, text := range map[string]string{fileHosts: hosts, fileHostname: name + "\n", fileResolv: r.resolvConf()} {
+	for file, text := range map[string]string{stage.FileHosts: hosts, stage.FileHostname: name + "\n", stage.FileResolv: r.resolvConf()} {
 		// Not by rename: a file that is mounted into a running container must stay the same file.
 		if err := os.WriteFile(filepath.Join(c.dir, file), []byte(text), 0o644); err != nil {
 			return err

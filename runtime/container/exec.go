@@ -6,30 +6,27 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
-	goruntime "runtime"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 // drainTime is how long output is still read after a process ended, when something else holds its pipe open: what it
 // wrote is in the pipe already.
 const drainTime = 200 * time.Millisecond
 
-// Exec runs a further process. It is a child of this process; it dies with its container, not with us.
+// Exec runs a further process. It is the child of a helper process; it dies with its container, not with us.
 func (r *Runtime) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int, error) {
 	c, err := r.find(id)
 	if err != nil {
 		return 0, err
 	}
 	if len(e.Args) == 0 || e.Args[0] == "" {
-		return 0, invalidf("exec in container %s: no command given", id)
+		return 0, stage.Invalidf("exec in container %s: no command given", id)
 	}
 	r.refresh(c)
 	c.mu.Lock()
@@ -41,7 +38,7 @@ func (r *Runtime) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int,
 	code, err := r.exec(ctx, c, pid, e)
 	if err != nil {
 		if in := c.info(); in.State != runtime.Running {
-			err = &kindError{kind: runtime.ErrConflict, err: err}
+			err = stage.WithKind(runtime.ErrConflict, err)
 		}
 		return code, kindOf(fmt.Errorf("exec %s in container %s: %w", e.Args[0], id, err))
 	}
@@ -52,85 +49,41 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	proc, err := execProcess(c.rec, initPID, e)
-	if err != nil {
-		return 0, err
-	}
-	cont, err := libcontainer.Load(r.cfg.StateDir, string(c.id))
-	if err != nil {
-		return 0, err
-	}
-	streams, err := openStreams(proc, e)
+	streams, err := openStreams(e)
 	if err != nil {
 		return 0, err
 	}
 	defer streams.close()
-	if err := startExec(cont, proc); err != nil {
-		err = startFailure(e.Args[0], err)
-		return codeOf(err), err
-	}
-	if err := streams.begin(); err != nil {
-		_ = proc.Signal(unix.SIGKILL)
-		_, _ = proc.Wait()
+	h, err := r.program.startExec(streams)
+	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = proc.Signal(unix.SIGKILL) })
-	state, err := proc.Wait()
-	stop()
+	defer h.reap()
+	err = h.send(stage.Exec{
+		ID: c.id, StateDir: r.cfg.StateDir, InitPID: initPID, Record: c.rec,
+		Args: e.Args, Env: e.Env, User: e.User, WorkingDir: e.WorkingDir, TTY: e.TTY,
+	})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := h.receive(); err != nil {
+		return codeOf(err), err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = h.send(stage.Word{}) })
+	defer stop()
+	if err := streams.begin(); err != nil {
+		_ = h.send(stage.Word{})
+		return 0, err
+	}
+	end, err := h.receive()
 	streams.finish(ctx)
 	if ctx.Err() != nil {
 		return 128 + int(unix.SIGKILL), context.Cause(ctx)
 	}
-	if state == nil {
-		return 0, fmt.Errorf("wait for it: %w", err)
-	}
-	ws := state.Sys().(syscall.WaitStatus)
-	if ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
-	}
-	return ws.ExitStatus(), nil
-}
-
-// startExec starts the process from a thread of our own goroutine: libcontainer forks, and its child waits for messages
-// that this goroutine sends.
-func startExec(cont *libcontainer.Container, proc *libcontainer.Process) error {
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
-	return cont.Start(proc)
-}
-
-// execProcess says who runs what and where; the container's root is seen through its first process.
-func execProcess(rec record, initPID int, e runtime.Exec) (*libcontainer.Process, error) {
-	name := e.User
-	if name == "" {
-		name = rec.Spec.User
-	}
-	if name == "" {
-		name = rec.Config.User
-	}
-	who, err := lookUser(fmt.Sprintf("/proc/%d/root", initPID), name)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	cwd := e.WorkingDir
-	if cwd == "" {
-		cwd = rec.Spec.WorkingDir
-	}
-	if cwd == "" {
-		cwd = rec.Config.WorkingDir
-	}
-	base := []string{defaultPath, "HOSTNAME=" + hostname(rec.Spec)}
-	if e.TTY {
-		base = append(base, "TERM=xterm")
-	}
-	caps, err := capabilities(rec.Spec.CapAdd, rec.Spec.CapDrop)
-	if err != nil {
-		return nil, err
-	}
-	return &libcontainer.Process{
-		Args: e.Args, Env: withHome(environ(base, rec.Config.Env, rec.Spec.Env, e.Env), who), Cwd: path.Clean("/" + cwd),
-		UID: who.UID, GID: who.GID, AdditionalGroups: who.Groups, Capabilities: processCapabilities(caps, who.UID),
-	}, nil
+	return *end.Exit, nil
 }
 
 // streams join a process's input and output to the caller's readers and writers.
@@ -139,14 +92,16 @@ type streams struct {
 	in       *os.File   // we write
 	outs     []*os.File // we read
 	writers  []io.Writer
+	stdio    [3]*os.File // the process's; nil: /dev/null
 	theirs   []*os.File
 	console  *os.File
+	consoles *os.File // the other end of console
 	terminal *os.File
 	copies   sync.WaitGroup
 	done     chan struct{} // ends resizing
 }
 
-func openStreams(p *libcontainer.Process, e runtime.Exec) (_ *streams, err error) {
+func openStreams(e runtime.Exec) (_ *streams, err error) {
 	s := &streams{e: e, done: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -158,8 +113,8 @@ func openStreams(p *libcontainer.Process, e runtime.Exec) (_ *streams, err error
 		if err != nil {
 			return nil, os.NewSyscallError("socketpair", err)
 		}
-		s.console, p.ConsoleSocket = os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console-child")
-		s.theirs = append(s.theirs, p.ConsoleSocket)
+		s.console, s.consoles = os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console-child")
+		s.theirs = append(s.theirs, s.consoles)
 		return s, nil
 	}
 	if e.Stdin != nil {
@@ -167,35 +122,36 @@ func openStreams(p *libcontainer.Process, e runtime.Exec) (_ *streams, err error
 		if err != nil {
 			return nil, err
 		}
-		p.Stdin, s.in = child, ours
+		s.stdio[0], s.in = child, ours
 		s.theirs = append(s.theirs, child)
 	}
-	for _, o := range []struct {
-		to  io.Writer
-		set *io.Writer
-	}{{e.Stdout, &p.Stdout}, {e.Stderr, &p.Stderr}} {
-		if o.to == nil {
+	for i, to := range []io.Writer{e.Stdout, e.Stderr} {
+		if to == nil {
 			continue // /dev/null
 		}
 		ours, child, err := os.Pipe()
 		if err != nil {
 			return nil, err
 		}
-		*o.set = child
+		s.stdio[1+i] = child
 		s.theirs = append(s.theirs, child)
-		s.outs, s.writers = append(s.outs, ours), append(s.writers, o.to)
+		s.outs, s.writers = append(s.outs, ours), append(s.writers, to)
 	}
 	return s, nil
 }
 
-// begin is called once the process has its ends.
-func (s *streams) begin() error {
+// given closes our copies of what the helper got.
+func (s *streams) given() {
 	for _, f := range s.theirs {
 		f.Close()
 	}
 	s.theirs = nil
+}
+
+// begin is called once the process runs.
+func (s *streams) begin() error {
 	if s.console != nil {
-		master, err := receiveFile(s.console)
+		master, err := stage.ReceiveFile(s.console)
 		if err != nil {
 			return err
 		}

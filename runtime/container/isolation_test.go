@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,8 @@ import (
 )
 
 func TestContainerHasDockersHabits(t *testing.T) {
+	signal.Ignore(unix.SIGHUP) // as nohup leaves it to an agent; a container must not have it
+	t.Cleanup(func() { signal.Reset(unix.SIGHUP) })
 	r := newRig(t)
 	r.run(runtime.Spec{ID: "habits", Command: []string{"sleep", "600"}})
 	for _, c := range []struct{ name, script, want string }{

@@ -1,9 +1,12 @@
 package container_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -263,4 +266,122 @@ func TestManyContainersNeedFewThreads(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// Without the small program, as in a binary that go build alone made, the whole one does all that it does.
+func TestWholeBinaryDoesItAll(t *testing.T) {
+	r := newRig(t)
+	r.close()
+	r.stage = ""
+	r.open()
+	if out, code := r.output(runtime.Spec{ID: "once"}, "echo out; echo err >&2; exit 3"); out != "out\nerr" && out != "err\nout" || code != 3 {
+		t.Errorf("output %q, code %d", out, code)
+	}
+	r.run(runtime.Spec{ID: "stays", Init: true, Command: []string{"sleep", "600"}})
+	if out, code := r.exec("stays", "cat", "/proc/1/comm"); out != "shoal-init:run\n" || code != 0 {
+		t.Errorf("exec: %q, %d", out, code)
+	}
+}
+
+// An upgrade changes the small program under containers that the earlier one started, and back: each is adopted with its
+// monitor, can be entered, and tells its end.
+func TestSmallProgramMayChange(t *testing.T) {
+	r := newRig(t)
+	earlier := r.stage
+	r.run(runtime.Spec{ID: "earlier", Init: true, Command: []string{"sleep", "600"}})
+	r.close()
+	// Another version: the same program with something behind its end, so that it is another file in memory.
+	r.stage = otherVersion(t, earlier)
+	r.open()
+	r.run(runtime.Spec{ID: "later", Command: []string{"sleep", "600"}})
+	for _, id := range []runtime.ID{"earlier", "later"} {
+		if _, code := r.exec(id, "true"); code != 0 {
+			t.Errorf("exec in %s: %d", id, code)
+		}
+	}
+	r.close()
+	r.stage = "" // and a binary without any
+	r.open()
+	for _, id := range []runtime.ID{"earlier", "later"} {
+		if in := r.inspect(id); in.State != runtime.Running {
+			t.Errorf("%s is %v after the change", id, in.State)
+		}
+		if out, code := r.exec(id, "echo", "in"); out != "in\n" || code != 0 {
+			t.Errorf("exec in %s: %q, %d", id, out, code)
+		}
+		if err := r.rt.Stop(t.Context(), id, 0); err != nil {
+			t.Error(err)
+		}
+		if in := r.inspect(id); in.State != runtime.Stopped || in.ExitCode != 137 || in.Error != "" {
+			t.Errorf("%s: %v, code %d, %q", id, in.State, in.ExitCode, in.Error)
+		}
+	}
+}
+
+// otherVersion appends a second member to the compressed program: a few bytes behind the end of the ELF file.
+func otherVersion(t *testing.T, stage string) string {
+	b, err := os.ReadFile(stage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var more bytes.Buffer
+	w := gzip.NewWriter(&more)
+	if _, err := w.Write([]byte("another version")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "stage.gz")
+	if err := os.WriteFile(path, append(b, more.Bytes()...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Killing an exec helper leaves its process alone: it belongs to the container.
+func TestExecOutlivesItsHelper(t *testing.T) {
+	r := newRig(t)
+	r.run(runtime.Spec{ID: "host", Command: []string{"sleep", "600"}})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := r.rt.Exec(t.Context(), "host", runtime.Exec{Args: []string{"sh", "-c", ": > /begun; sleep 600"}})
+		failed <- err
+	}()
+	r.eventually("begun", func() bool { _, code := r.exec("host", "test", "-e", "/begun"); return code == 0 })
+	r.eventually("killed", func() bool {
+		for _, pid := range children(t, "shoal-exec\x00") { // that of the last exec may be at its end still
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		select {
+		case err := <-failed:
+			if err == nil {
+				t.Error("an exec whose helper was killed gave no error")
+			}
+			return true
+		default:
+			return false
+		}
+	})
+	if out, _ := r.exec("host", "sh", "-c", "ps -o args | grep -c '[s]leep 600'"); strings.TrimSpace(out) == "1" {
+		t.Errorf("the exec'd process went with its helper: %q", out)
+	}
+}
+
+// children are the processes of this one with such a command line.
+func children(t *testing.T, prefix string) (pids []int) {
+	found, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		list, _ := os.ReadFile(f)
+		for field := range strings.FieldsSeq(string(list)) {
+			if b, err := os.ReadFile("/proc/" + field + "/cmdline"); err == nil && strings.HasPrefix(string(b), prefix) {
+				pid, _ := strconv.Atoi(field)
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }

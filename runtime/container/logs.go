@@ -10,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 const (
@@ -29,7 +29,7 @@ func (r *Runtime) Logs(ctx context.Context, id runtime.ID, q runtime.LogQuery, l
 	if err != nil {
 		return err
 	}
-	lr := &logReader{dir: filepath.Join(c.dir, dirLog)}
+	lr := &logReader{dir: filepath.Join(c.dir, stage.DirLog)}
 	defer lr.close()
 	if err := lr.seek(q.Tail); err != nil {
 		return fmt.Errorf("read the log of container %s: %w", id, err)
@@ -68,34 +68,6 @@ func (r *Runtime) Logs(ctx context.Context, id runtime.ID, q runtime.LogQuery, l
 		case <-time.After(followEvery):
 		}
 	}
-}
-
-// lastLogNumber is the number of the newest log file, 0 if there is none.
-func lastLogNumber(dir string) (int64, error) {
-	n, err := logNumbers(dir)
-	if err != nil || len(n) == 0 {
-		return 0, err
-	}
-	return n[len(n)-1], nil
-}
-
-// logNumbers lists the log files, oldest first. A directory that is gone has none.
-func logNumbers(dir string) ([]int64, error) {
-	entries, err := os.ReadDir(dir)
-	if isAbsent(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var out []int64
-	for _, e := range entries {
-		if n, err := strconv.ParseInt(e.Name(), 10, 64); err == nil && n > 0 {
-			out = append(out, n)
-		}
-	}
-	slices.Sort(out)
-	return out, nil
 }
 
 func logPath(dir string, n int64) string { return filepath.Join(dir, fmt.Sprintf("%010d", n)) }
@@ -174,7 +146,7 @@ func (l *logReader) rawLine() ([]byte, error) {
 // advance goes to the next file, which must exist; io.EOF if it does not. What was written to the present file until the
 // next one appeared is read first.
 func (l *logReader) advance() error {
-	numbers, err := logNumbers(l.dir)
+	numbers, err := stage.LogNumbers(l.dir)
 	if err != nil {
 		return err
 	}
@@ -198,7 +170,7 @@ func (l *logReader) seek(tail int) error {
 	if tail == 0 {
 		return nil
 	}
-	numbers, err := logNumbers(l.dir)
+	numbers, err := stage.LogNumbers(l.dir)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package container_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -80,21 +82,41 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// staticSelf builds a static launcher, as the test binary is linked dynamically. Only containers with an init need that,
-// but all tests take it, because it is what is shipped.
-var staticSelf = sync.OnceValues(func() (string, error) {
+// built holds the programs that tests start for containers: static, as they are shipped, where the test binary is not.
+type built struct{ self, stage string }
+
+// programs builds the whole binary's stand-in and the small program, compressed.
+var programs = sync.OnceValues(func() (built, error) {
 	dir, err := os.MkdirTemp("", "shoal-self-")
 	if err != nil {
-		return "", err
+		return built{}, err
 	}
 	selfDir = dir
-	out, err := exec.Command("go", "build", "-tags", "netgo osusergo seccomp", "-ldflags", "-s -w -extldflags -static",
-		"-o", dir+"/shoal", "./testdata/self").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the launcher: %w: %s", err, out)
+	b := built{self: filepath.Join(dir, "shoal"), stage: filepath.Join(dir, "stage.gz")}
+	if err := buildStatic(b.self, "./testdata/self"); err != nil {
+		return built{}, err
 	}
-	return dir + "/shoal", nil
+	plain := filepath.Join(dir, "stage")
+	if err := buildStatic(plain, "./stage/shoal-stage"); err != nil {
+		return built{}, err
+	}
+	program, err := os.ReadFile(plain)
+	if err != nil {
+		return built{}, err
+	}
+	var zip bytes.Buffer
+	w := gzip.NewWriter(&zip)
+	_, err = w.Write(program)
+	return b, errors.Join(err, w.Close(), os.WriteFile(b.stage, zip.Bytes(), 0o600))
 })
+
+func buildStatic(to, pkg string) error {
+	out, err := exec.Command("go", "build", "-tags", "netgo osusergo seccomp", "-ldflags", "-s -w -extldflags -static", "-o", to, pkg).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build %s: %w: %s", pkg, err, out)
+	}
+	return nil
+}
 
 var selfDir string // removed in the end
 
@@ -104,6 +126,7 @@ type rig struct {
 	dir    string
 	cgroup string
 	self   string
+	stage  string // file of the small program; "": self does its work
 	img    *image.Store
 	net    *network.Network
 	vol    *volume.Store
@@ -115,11 +138,11 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	needRoot(t)
-	self, err := staticSelf()
+	b, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{TB: t, self: self, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
+	r := &rig{TB: t, self: b.self, stage: b.stage, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
 	r.open()
 	r.load(testImage, image.RunConfig{
 		Cmd: []string{"sh"}, Env: []string{"PATH=/bin", "FROM_IMAGE=yes"},
@@ -161,9 +184,15 @@ func (r *rig) open() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(r.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	var small []byte
+	if r.stage != "" {
+		if small, err = os.ReadFile(r.stage); err != nil {
+			r.Fatal(err)
+		}
+	}
 	r.rt, err = container.New(container.Config{
 		Logger: log,
-		Dir:    filepath.Join(r.dir, "containers"), Images: r.img, Network: r.net, Volumes: r.vol, CgroupParent: r.cgroup, Self: r.self,
+		Dir:    filepath.Join(r.dir, "containers"), Images: r.img, Network: r.net, Volumes: r.vol, CgroupParent: r.cgroup, Self: r.self, Stage: small,
 	})
 	if err != nil {
 		r.Fatal(err)

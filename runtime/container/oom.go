@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 // oomWatch is a descriptor that becomes readable when the kernel kills in a container for lack of memory.
@@ -70,7 +71,7 @@ func (r *Runtime) noticeOOM(c *container) {
 // eventfd (cgroup-v1/memory.rst, section 9).
 func openOOMWatch(cgroup string) (*oomWatch, error) {
 	if cgroups.IsCgroup2UnifiedMode() {
-		counter := oomCounter(cgroup)
+		counter := stage.OOMCounter(cgroup)
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
 			return nil, os.NewSyscallError("inotify_init1", err)
@@ -81,7 +82,7 @@ func openOOMWatch(cgroup string) (*oomWatch, error) {
 		}
 		return &oomWatch{fd: fd, counter: counter}, nil
 	}
-	control, err := os.Open(oomCounter(cgroup))
+	control, err := os.Open(stage.OOMCounter(cgroup))
 	if err != nil {
 		return nil, err
 	}
@@ -96,14 +97,6 @@ func openOOMWatch(cgroup string) (*oomWatch, error) {
 		return nil, err
 	}
 	return &oomWatch{fd: fd, counter: control.Name()}, nil
-}
-
-// oomCounter is the file of a cgroup in which the kernel counts its kills.
-func oomCounter(cgroup string) string {
-	if cgroups.IsCgroup2UnifiedMode() {
-		return filepath.Join(cgroupRoot, cgroup, "memory.events")
-	}
-	return filepath.Join(cgroupRoot, "memory", cgroup, "memory.oom_control")
 }
 
 // kills reads how many processes the kernel killed so far.

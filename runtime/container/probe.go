@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"shoal/runtime/container/stage"
 )
 
 // Feature is something of the machine that containers need or profit from.
@@ -27,9 +29,9 @@ func Probe() []Feature {
 		{"openat2", hasOpenat2(), "everything: paths in images are resolved with openat2 (Linux 5.6)"},
 		{"seccomp", hasSeccomp(), "the filter of system calls; containers do not start with it"},
 		{"overlay lowerdir+", hasLowerdirPlus(), "images of more than about 150 layers (Linux 6.5)"},
-		{"mount_setattr", hasMountSetattr(), "read-only for what is mounted below a read-only bind mount (Linux 5.12)"},
-		{"CAP_SYS_RESOURCE", hasCapability(unix.CAP_SYS_RESOURCE), "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
-		{"swap accounting", hasController("memory") && swapAccounted(), "the limit on swap: a container may swap beyond its memory limit"},
+		{"mount_setattr", stage.HasMountSetattr(), "read-only for what is mounted below a read-only bind mount (Linux 5.12)"},
+		{"CAP_SYS_RESOURCE", stage.HasCapability(unix.CAP_SYS_RESOURCE), "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
+		{"swap accounting", hasController("memory") && stage.SwapAccounted(), "the limit on swap: a container may swap beyond its memory limit"},
 	}
 	for _, t := range []configs.NamespaceType{configs.NEWNS, configs.NEWPID, configs.NEWNET, configs.NEWIPC, configs.NEWUTS} {
 		out = append(out, Feature{"namespace " + strings.ToLower(strings.TrimPrefix(string(t), "NEW")), configs.IsNamespaceSupported(t), "everything: containers have namespaces of their own"})
@@ -88,13 +90,13 @@ func hasLowerdirPlus() bool {
 
 func hasController(name string) bool {
 	if !cgroups.IsCgroup2UnifiedMode() {
-		st, err := os.Stat(filepath.Join(cgroupRoot, name))
+		st, err := os.Stat(filepath.Join(stage.CgroupRoot, name))
 		return err == nil && st.IsDir()
 	}
 	if name == "freezer" {
 		return true // part of v2 since Linux 5.2
 	}
-	b, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	b, err := os.ReadFile(filepath.Join(stage.CgroupRoot, "cgroup.controllers"))
 	if errors.Is(err, os.ErrNotExist) {
 		return false
 	}

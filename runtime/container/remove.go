@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 // monitorPatience is what a monitor gets to report the end of its container.
@@ -34,7 +35,7 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 	}
 	defer c.release()
 	// Before the first thing is gone: whatever happens from here on, this is not a container any more.
-	if err := os.Remove(filepath.Join(c.dir, fileRecord)); err != nil && !isAbsent(err) {
+	if err := os.Remove(filepath.Join(c.dir, stage.FileRecord)); err != nil && !isAbsent(err) {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
 	defer r.forget(c)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 	"shoal/runtime/image"
 )
 
@@ -26,12 +26,11 @@ var _ runtime.Runtime = (*Runtime)(nil)
 // Locks: a container's op serialises what changes it and is held for as long as that takes; Runtime.mu and a container's
 // mu guard memory only and are never held while waiting or on disk. Order: op, Runtime.mu, container.mu.
 type Runtime struct {
-	cfg      Config
-	log      *slog.Logger
-	self     string   // path of the binary for processes of ours
-	selfFile *os.File // keeps self alive; nil when self is our own
-	events   broker
-	watch    *watcher
+	cfg     Config
+	log     *slog.Logger
+	program *program
+	events  broker
+	watch   *watcher
 
 	mu         sync.Mutex
 	containers map[runtime.ID]*container
@@ -41,7 +40,7 @@ type Runtime struct {
 type container struct {
 	id  runtime.ID
 	dir string
-	rec record
+	rec stage.Record
 
 	// op serialises operations: Start, Stop, Remove. A channel, so that waiting for it can end with a context.
 	op chan struct{}
@@ -49,8 +48,8 @@ type container struct {
 	mu       sync.Mutex
 	removed  bool
 	state    runtime.State
-	start    startRecord
-	exit     exitRecord
+	start    stage.StartRecord
+	exit     stage.ExitRecord
 	ports    []runtime.Port
 	pidfd    int           // of the monitor; -1 unless running
 	monitor  int           // its pid
@@ -74,7 +73,7 @@ func New(cfg Config) (*Runtime, error) {
 		}
 	}
 	r := &Runtime{cfg: cfg, log: cfg.Logger, containers: map[runtime.ID]*container{}}
-	if r.self, r.selfFile, err = cfg.openSelf(); err != nil {
+	if r.program, err = openProgram(cfg); err != nil {
 		return nil, err
 	}
 	if r.watch, err = newWatcher(); err != nil {
@@ -130,7 +129,7 @@ func (r *Runtime) hold(ctx context.Context, id runtime.ID) (*container, error) {
 	return c, nil
 }
 
-func newContainer(id runtime.ID, dir string, rec record) *container {
+func newContainer(id runtime.ID, dir string, rec stage.Record) *container {
 	return &container{
 		id: id, dir: dir, rec: rec, op: make(chan struct{}, 1), state: runtime.Created,
 		ports: slices.Clone(rec.Spec.Ports), pidfd: -1,
@@ -229,7 +228,7 @@ func (r *Runtime) finish(c *container) {
 	exit.OOM = seen && exit.OOMKills > 0 && exit.Code == 128+int(unix.SIGKILL) && !killed
 	if exit.OOM {
 		// The monitor cannot know whether the kill was ours: put the verdict where the next runtime finds it.
-		if err := writeJSON(c.dir, fileExit, exit); err != nil {
+		if err := stage.WriteJSON(c.dir, stage.FileExit, exit); err != nil {
 			r.log.Warn("the note of an out-of-memory kill is not on disk", "container", c.id, "err", err)
 		}
 	}
@@ -243,24 +242,24 @@ func (r *Runtime) finish(c *container) {
 }
 
 // readExit reads how the given start ended; false if nobody wrote that.
-func readExit(dir string, start startRecord) (exitRecord, bool) {
-	var e exitRecord
-	if err := readJSON(dir, fileExit, &e); err != nil || e.Start != start.Start {
-		return exitRecord{}, false
+func readExit(dir string, start stage.StartRecord) (stage.ExitRecord, bool) {
+	var e stage.ExitRecord
+	if err := stage.ReadJSON(dir, stage.FileExit, &e); err != nil || e.Start != start.Start {
+		return stage.ExitRecord{}, false
 	}
 	return e, true
 }
 
 // writeLostExit kills what is left of a run whose end nobody saw, and puts down that fact.
-func (r *Runtime) writeLostExit(dir string, id runtime.ID, start startRecord) exitRecord {
+func (r *Runtime) writeLostExit(dir string, id runtime.ID, start stage.StartRecord) stage.ExitRecord {
 	if err := r.killCgroup(id); err != nil {
 		r.log.Warn("kill what is left of a container", "container", id, "err", err)
 	}
-	e := exitRecord{
+	e := stage.ExitRecord{
 		Start: start.Start, Code: 128 + int(unix.SIGKILL), At: time.Now().UTC(),
 		Error: "its exit is not known: the monitor was killed or the machine went down",
 	}
-	if err := writeJSON(dir, fileExit, e); err != nil {
+	if err := stage.WriteJSON(dir, stage.FileExit, e); err != nil {
 		r.log.Warn("the note of a lost exit is not on disk", "container", id, "err", err)
 	}
 	return e
@@ -286,6 +285,3 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(done, tota
 	}
 	return out, nil
 }
-
-// isAbsent says that a file or directory is not there.
-func isAbsent(err error) bool { return errors.Is(err, fs.ErrNotExist) }

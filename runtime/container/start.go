@@ -2,21 +2,19 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 	"shoal/runtime/network"
 	"shoal/runtime/volume"
 )
@@ -24,48 +22,6 @@ import (
 // startLimit bounds a start as a whole: a launcher that hangs (a dead network file system under a bind mount) must not
 // hold the container's op for ever.
 const startLimit = 2 * time.Minute
-
-// launch is what the launcher is told. It knows nothing else.
-type launch struct {
-	ID         runtime.ID    `json:"id"`
-	Start      int           `json:"start"`
-	Dir        string        `json:"dir"`
-	StateDir   string        `json:"stateDir"`
-	Cgroup     string        `json:"cgroup"`
-	Parent     string        `json:"parent"` // cgroup parent
-	Record     record        `json:"record"`
-	Layers     []string      `json:"layers"`  // lowest first
-	Volumes    []volumeMount `json:"volumes"` // named and anonymous
-	SelfPath   string        `json:"selfPath"`
-	HasNetwork bool          `json:"hasNetwork"`
-}
-
-// volumeMount is a directory of the host that may have to be filled from the image before it covers it.
-type volumeMount struct {
-	Source   string `json:"source"`
-	Target   string `json:"target"`
-	ReadOnly bool   `json:"readOnly,omitempty"`
-	Fill     bool   `json:"fill,omitempty"`
-}
-
-// launchReply is what the launcher says: first that the process is parked (Pid), then that its command runs (Started).
-type launchReply struct {
-	PID     int        `json:"pid,omitempty"`
-	Started *time.Time `json:"started,omitempty"`
-	Err     string     `json:"err,omitempty"`
-	Kind    string     `json:"kind,omitempty"`
-	Code    int        `json:"code,omitempty"` // 126 or 127: the command cannot be executed
-}
-
-// launchError is the launcher's refusal.
-type launchError struct {
-	text string
-	kind error // of the contract, or nil
-	code int   // 0, or the exit code that a shell would give
-}
-
-func (e *launchError) Error() string { return e.text }
-func (e *launchError) Unwrap() error { return e.kind }
 
 // Start runs a created or stopped container.
 func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error) {
@@ -85,8 +41,8 @@ func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error
 	defer cancel()
 	if err := r.startOnce(ctx, c, number); err != nil {
 		err = kindOf(fmt.Errorf("start container %s: %w", id, err))
-		var le *launchError
-		if errors.As(err, &le) && le.code != 0 {
+		var le *stage.Refusal
+		if errors.As(err, &le) && le.Code != 0 {
 			r.recordFailedStart(c, number, le)
 		}
 		return c.info(), err
@@ -105,7 +61,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}
-	l, err := r.spawnLauncher()
+	l, err := r.program.startLauncher()
 	if err != nil {
 		return err
 	}
@@ -124,6 +80,12 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 			}
 		}
 	}()
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		r.leaveAgentsCgroup(l.pid)
+	}()
+	defer func() { <-moved }() // the pid is its own until then: whoever waits for it comes later
 	if err := l.send(job); err != nil {
 		return err
 	}
@@ -135,7 +97,9 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return err
 	}
-	if err := l.send(struct{}{}); err != nil { // go
+	<-moved // from here on it outlives us
+
+	if err := l.send(stage.Word{}); err != nil { // go
 		return err
 	}
 	running, err := l.receive()
@@ -147,7 +111,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		return fmt.Errorf("open the monitor: %w", err)
 	}
 	r.log.Info("container started", "container", c.id, "pid", parked.PID, "start", number)
-	start := startRecord{Start: number, PID: parked.PID, At: *running.Started}
+	start := stage.StartRecord{Start: number, PID: parked.PID, At: *running.Started}
 	r.setRunning(c, start, pidfd, l.pid, func() {
 		if ports != nil {
 			c.ports = ports
@@ -159,22 +123,22 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 
 // forgetStart takes back the launcher's note of a start that failed after it was written.
 func (c *container) forgetStart(number int) error {
-	var noted startRecord
-	if err := readJSON(c.dir, fileStart, &noted); err != nil || noted.Start != number {
+	var noted stage.StartRecord
+	if err := stage.ReadJSON(c.dir, stage.FileStart, &noted); err != nil || noted.Start != number {
 		return nil // there is none, or it is of an earlier one
 	}
 	c.mu.Lock()
 	before := c.start
 	c.mu.Unlock()
 	if before.Start == 0 {
-		return os.Remove(filepath.Join(c.dir, fileStart))
+		return os.Remove(filepath.Join(c.dir, stage.FileStart))
 	}
-	return writeJSON(c.dir, fileStart, before)
+	return stage.WriteJSON(c.dir, stage.FileStart, before)
 }
 
 // setRunning notes a run whose monitor is behind pidfd, and begins to watch it. All under one lock: nobody sees the run,
 // and so nobody can end it and close pidfd, before it is watched and announce was called.
-func (r *Runtime) setRunning(c *container, start startRecord, pidfd, monitor int, announce func()) {
+func (r *Runtime) setRunning(c *container, start stage.StartRecord, pidfd, monitor int, announce func()) {
 	c.mu.Lock()
 	c.state, c.start, c.pidfd, c.monitor = runtime.Running, start, pidfd, monitor
 	c.ended, c.killed = make(chan struct{}), false
@@ -188,21 +152,19 @@ func (r *Runtime) setRunning(c *container, start startRecord, pidfd, monitor int
 }
 
 // launchJob gathers what the launcher must know.
-func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (launch, error) {
+func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stage.Launch, error) {
 	img, err := r.cfg.Images.Get(c.rec.Image)
 	if err != nil {
-		return launch{}, err
+		return stage.Launch{}, err
 	}
 	layers, err := r.cfg.Images.Layers(ctx, img)
 	if err != nil {
-		return launch{}, err
+		return stage.Launch{}, err
 	}
-	job := launch{
-		ID: c.id, Start: number, Dir: c.dir, StateDir: r.cfg.StateDir, Cgroup: r.cgroupPath(c.id), Parent: r.cfg.CgroupParent,
+	job := stage.Launch{
+		ID: c.id, Start: number, Dir: c.dir, StateDir: r.cfg.StateDir, Cgroup: r.cgroupPath(c.id),
 		Record: c.rec, Layers: layers, HasNetwork: r.cfg.Network != nil,
-	}
-	if job.SelfPath, err = os.Readlink(r.self); err != nil {
-		return launch{}, err
+		Self: r.program.self,
 	}
 	for _, m := range c.rec.Spec.Mounts {
 		switch m.Type {
@@ -211,21 +173,21 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (laun
 				continue // below
 			}
 			if r.cfg.Volumes == nil {
-				return launch{}, invalidf("volume %s: this node has no volumes", m.Source)
+				return stage.Launch{}, stage.Invalidf("volume %s: this node has no volumes", m.Source)
 			}
 			dir, err := r.cfg.Volumes.Use(m.Source, string(c.id))
 			if err != nil {
-				return launch{}, err
+				return stage.Launch{}, err
 			}
-			job.Volumes = append(job.Volumes, volumeMount{Source: dir, Target: m.Target, ReadOnly: m.ReadOnly, Fill: !m.NoCopy})
+			job.Volumes = append(job.Volumes, stage.VolumeMount{Source: dir, Target: m.Target, ReadOnly: m.ReadOnly, Fill: !m.NoCopy})
 		case runtime.MountBind:
 			if _, err := volume.Resolve(volume.Bind{Source: m.Source, CreateHostPath: m.CreateHostPath}); err != nil {
-				return launch{}, err
+				return stage.Launch{}, err
 			}
 		}
 	}
 	for i, target := range anonymousVolumes(c.rec) {
-		v := volumeMount{Source: filepath.Join(c.dir, dirVolumes, fmt.Sprint(i)), Target: target, Fill: number == 1}
+		v := stage.VolumeMount{Source: filepath.Join(c.dir, stage.DirVolumes, fmt.Sprint(i)), Target: target, Fill: number == 1}
 		for _, m := range c.rec.Spec.Mounts {
 			if path.Clean(m.Target) == target {
 				v.ReadOnly, v.Fill = m.ReadOnly, v.Fill && !m.NoCopy
@@ -244,7 +206,7 @@ func (r *Runtime) attach(ctx context.Context, c *container, pid int) ([]runtime.
 	c.mu.Lock()
 	want := slices.Clone(c.ports)
 	c.mu.Unlock()
-	a := network.Attachment{ID: string(c.id), PID: pid, Hostname: hostname(c.rec.Spec)}
+	a := network.Attachment{ID: string(c.id), PID: pid, Hostname: stage.Hostname(c.rec.Spec)}
 	for _, p := range want {
 		a.Ports = append(a.Ports, network.Port{HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
 	}
@@ -268,96 +230,17 @@ func boundPorts(ep network.Endpoint) []runtime.Port {
 }
 
 // recordFailedStart puts down that the command could not be executed: the container is Stopped, as the contract says.
-func (r *Runtime) recordFailedStart(c *container, number int, le *launchError) {
+func (r *Runtime) recordFailedStart(c *container, number int, le *stage.Refusal) {
 	now := time.Now().UTC()
-	start := startRecord{Start: number, At: now}
-	exit := exitRecord{Start: number, Code: le.code, At: now, Error: le.text}
-	if err := errors.Join(writeJSON(c.dir, fileExit, exit), writeJSON(c.dir, fileStart, start)); err != nil {
+	start := stage.StartRecord{Start: number, At: now}
+	exit := stage.ExitRecord{Start: number, Code: le.Code, At: now, Error: le.Text}
+	if err := errors.Join(stage.WriteJSON(c.dir, stage.FileExit, exit), stage.WriteJSON(c.dir, stage.FileStart, start)); err != nil {
 		r.log.Warn("the note of a failed start is not on disk", "container", c.id, "err", err)
 	}
 	c.mu.Lock()
 	c.start, c.exit, c.state = start, exit, runtime.Stopped
 	c.mu.Unlock()
 	r.events.publish(runtime.Event{Kind: runtime.EventExited, ID: c.id, At: now})
-}
-
-// launcher is the agent's end of a launcher process.
-type launcher struct {
-	pid  int
-	sock *os.File
-	enc  *json.Encoder
-	dec  *json.Decoder
-}
-
-// launcherEnv makes a launcher, which lives for some tens of milliseconds, and libcontainer's init after it, which gets the
-// same GOMAXPROCS, start few threads and collect no garbage: 5 to 20 ms less, measured on two busy cores.
-var launcherEnv = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB"}
-
-// spawnLauncher starts a launcher in a session and a mount namespace of its own. It is not waited for here: when its time
-// comes it is a monitor, and the watcher reaps it.
-func (r *Runtime) spawnLauncher() (*launcher, error) {
-	ours, theirs, err := socketPair()
-	if err != nil {
-		return nil, err
-	}
-	defer theirs.Close()
-	cmd := &exec.Cmd{
-		Path: r.self, Args: []string{roleLauncher}, Dir: "/", Env: launcherEnv,
-		ExtraFiles:  []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
-	}
-	if err := cmd.Start(); err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("start the launcher: %w", err)
-	}
-	l := &launcher{pid: cmd.Process.Pid, sock: ours, enc: json.NewEncoder(ours), dec: json.NewDecoder(ours)}
-	return l, cmd.Process.Release()
-}
-
-// socketPair gives two connected ends; the first can be waited for with deadlines.
-func socketPair() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	if err := unix.SetNonblock(fds[0], true); err != nil {
-		return nil, nil, err
-	}
-	return os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "agent"), nil
-}
-
-func (l *launcher) send(v any) error {
-	if err := l.enc.Encode(v); err != nil {
-		return fmt.Errorf("talk to the launcher: %w", err)
-	}
-	return nil
-}
-
-func (l *launcher) receive() (launchReply, error) {
-	var reply launchReply
-	if err := l.dec.Decode(&reply); err != nil {
-		return reply, fmt.Errorf("the launcher ended without an answer: %w", err)
-	}
-	if reply.Err != "" {
-		return reply, &launchError{text: reply.Err, kind: kindNames[reply.Kind], code: reply.Code}
-	}
-	return reply, nil
-}
-
-// launcherPatience is what an abandoned launcher gets for clearing up before it is killed; what it then leaves, clearRun
-// takes away.
-const launcherPatience = 5 * time.Second
-
-// abandon ends a launcher whose container is not to run, and reaps it.
-func (l *launcher) abandon() {
-	l.sock.Close()
-	pidfd, err := unix.PidfdOpen(l.pid, 0)
-	if err == nil {
-		waitReadable(pidfd, launcherPatience)
-		unix.Close(pidfd)
-	}
-	_ = unix.Kill(l.pid, unix.SIGKILL) // our child and not yet waited for: the pid is still its own
-	unix.Wait4(l.pid, nil, 0, nil)
 }
 
 // waitReadable waits until fd has something to tell, at most so long.

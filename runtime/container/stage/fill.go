@@ -1,4 +1,4 @@
-package container
+package stage
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ import (
 const fillMarker = ".shoal-filling"
 
 // fillVolumes copies what the image has at a volume's place into a volume that is empty, as Docker does at first use.
-func fillVolumes(root string, vols []volumeMount) error {
+func fillVolumes(root string, vols []VolumeMount) error {
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func fillVolumes(root string, vols []volumeMount) error {
 	return nil
 }
 
-func fillVolume(rootFD int, v volumeMount) error {
+func fillVolume(rootFD int, v VolumeMount) error {
 	src, err := openInRoot(rootFD, v.Target, unix.O_PATH|unix.O_DIRECTORY)
 	if isAbsent(err) || errors.Is(err, unix.ENOTDIR) {
 		return nil // the image has no directory there

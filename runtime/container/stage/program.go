@@ -1,4 +1,4 @@
-package container
+package stage
 
 /*
 #cgo CFLAGS: -Wall -Wextra -O2
@@ -14,22 +14,28 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // joins namespaces in C, before the Go runtime has threads
 	"golang.org/x/sys/unix"
-
-	"shoal/runtime/image"
 )
 
-// Roles that this binary takes in processes of its own, as argv[0] (the unpacker: argv[1]). The monitor and the init of a
-// container never reach Go: see early.c.
+// Roles of processes, as argv[0]. The monitor and the init of a container never reach Go: see early.c.
 const (
-	roleLauncher = "shoal-launch"
-	roleUnpacker = "shoal-unpack"
-	roleMonitor  = C.SHOAL_MONITOR
+	RoleLauncher = C.SHOAL_LAUNCH
+	RoleExec     = C.SHOAL_EXEC
+	RoleMonitor  = C.SHOAL_MONITOR
 	pathInit     = C.SHOAL_INIT
 )
 
-// ReexecMain must be called first in main. If this process was started as a launcher, as libcontainer's init or as the
-// image unpacker, it does that work and never returns; otherwise it returns at once.
-func ReexecMain() {
+// selfExe is this process's binary, also after its file was replaced or deleted.
+const selfExe = "/proc/self/exe"
+
+// AgentFD is the end of the socket to the agent that a launcher or exec helper finds open.
+const AgentFD = 3
+
+// ConsoleFD is the socket over which an exec helper hands the terminal of its process back, if there is one.
+const ConsoleFD = 4
+
+// Main must be called first in main of a program that is to be started in one of the roles, or as libcontainer's init. If
+// this process is that, it does the work and never returns; otherwise Main returns at once.
+func Main() {
 	if len(os.Args) == 0 {
 		return
 	}
@@ -37,23 +43,19 @@ func ReexecMain() {
 	if len(os.Args) == 2 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
 		initMain()
 	}
-	if os.Args[0] == roleLauncher {
+	switch os.Args[0] {
+	case RoleLauncher:
 		launcherMain()
-	}
-	if len(os.Args) > 1 && os.Args[1] == roleUnpacker {
-		os.Exit(image.UnpackMain())
+	case RoleExec:
+		execMain()
 	}
 }
-
-// UnpackCommand is the argv with which this binary becomes the image store's unpacking helper. The path stays right when
-// the binary's file is replaced.
-func UnpackCommand() []string { return []string{"/proc/self/exe", roleUnpacker} }
 
 // initMain is the first process of a container, or an exec'd one, until it executes its command.
 func initMain() {
 	// The death signal belongs to the thread that sets it, and it is this thread that will execute the command. It cannot
-	// be set earlier: each clone of libcontainer's stages clears it. A process exec'd by Exec is the agent's child and
-	// must not have it, as threads of the agent come and go.
+	// be set earlier: each clone of libcontainer's stages clears it. An exec'd process must not have it: it is not the
+	// monitor's child, and goes on when its helper is gone.
 	goruntime.LockOSThread()
 	if os.Getenv("_LIBCONTAINER_INITTYPE") == "standard" {
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {

@@ -1,9 +1,8 @@
-package container
+package stage
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -20,9 +19,6 @@ import (
 	"shoal/runtime"
 )
 
-// agentFD is the launcher's end of the socket to the agent.
-const agentFD = 3
-
 // Names that the kernel shows for the container's first process on its way to the command (/proc/PID/stat, field 2).
 const (
 	commLibcontainer = "runc:[2:INIT]" // libcontainer's init, until it executes
@@ -33,7 +29,7 @@ const (
 // exec: the death signal of the container's first process comes from the thread that started it, and exec keeps only the
 // thread that calls it.
 type launching struct {
-	job     launch
+	job     Launch
 	sock    *os.File
 	enc     *json.Encoder
 	dec     *json.Decoder
@@ -54,20 +50,20 @@ func launcherMain() {
 	// A signal that the agent ignored when it was started (nohup) would be ignored in the container too. One that is
 	// caught is reset by exec.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2)
-	l := &launching{sock: os.NewFile(agentFD, "agent"), lock: -1, dir: -1, exit: -1}
+	l := &launching{sock: os.NewFile(AgentFD, "agent"), lock: -1, dir: -1, exit: -1}
 	l.enc, l.dec = json.NewEncoder(l.sock), json.NewDecoder(l.sock)
 	logrus.SetOutput(&l.logs)
-	unix.CloseOnExec(agentFD)
+	unix.CloseOnExec(AgentFD)
 	if err := l.dec.Decode(&l.job); err != nil {
 		os.Exit(1) // the agent is gone, and nothing was made
 	}
 	err := l.run()
 	l.undo()
-	l.reply(launchReply{Err: l.describe(err), Kind: kindName(kindOf(err)), Code: codeOf(err)})
+	_ = l.reply(Reply{Refusal: refusalOf(err, l.describe(err))})
 	os.Exit(1)
 }
 
-func (l *launching) reply(r launchReply) error { return l.enc.Encode(r) }
+func (l *launching) reply(r Reply) error { return l.enc.Encode(r) }
 
 // describe adds libcontainer's warnings, which often hold the cause.
 func (l *launching) describe(err error) string {
@@ -87,7 +83,7 @@ func (l *launching) run() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make mounts our own: %w", err)
 	}
-	root := filepath.Join(l.job.Dir, dirRootfs)
+	root := filepath.Join(l.job.Dir, DirRootfs)
 	if err := mountRoot(root, l.job); err != nil {
 		return err
 	}
@@ -109,10 +105,10 @@ func (l *launching) run() error {
 	if err := l.park(config, who); err != nil {
 		return err
 	}
-	if err := l.reply(launchReply{PID: l.initPID}); err != nil {
+	if err := l.reply(Reply{PID: l.initPID}); err != nil {
 		return err
 	}
-	var goOn struct{}
+	var goOn Word
 	if err := l.dec.Decode(&goOn); err != nil {
 		return fmt.Errorf("the agent went away: %w", err)
 	}
@@ -120,7 +116,7 @@ func (l *launching) run() error {
 		return err
 	}
 	at := time.Now().UTC()
-	if err := writeJSON(l.job.Dir, fileStart, startRecord{Start: l.job.Start, PID: l.initPID, At: at}); err != nil {
+	if err := WriteJSON(l.job.Dir, FileStart, StartRecord{Start: l.job.Start, PID: l.initPID, At: at}); err != nil {
 		return err
 	}
 	if err := l.cont.Exec(); err != nil {
@@ -129,8 +125,7 @@ func (l *launching) run() error {
 	if err := l.awaitCommand(); err != nil {
 		return err
 	}
-	_ = l.reply(launchReply{Started: &at}) // an agent that is gone adopts it later
-	leaveAgentsCgroup(l.job.Parent)
+	_ = l.reply(Reply{Started: &at}) // an agent that is gone adopts it later
 	return l.becomeMonitor()
 }
 
@@ -141,7 +136,7 @@ func (l *launching) takeDir() (err error) {
 	}
 	// The descriptor is never closed and the file never opened again in this process: closing any descriptor of a file
 	// gives up the process's POSIX locks on it.
-	if l.lock, err = unix.Openat(l.dir, fileLock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
+	if l.lock, err = unix.Openat(l.dir, FileLock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
 		return fmt.Errorf("open the lock of %s: %w", l.job.Dir, err)
 	}
 	if err := unix.FcntlFlock(uintptr(l.lock), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
@@ -161,12 +156,12 @@ func (l *launching) initBinary() (string, error) {
 	if !l.job.Record.Spec.Init {
 		return "", nil
 	}
-	return sealBinary(l.job.SelfPath, filepath.Join(l.job.Dir, dirInit))
+	return sealBinary(l.job.Self, filepath.Join(l.job.Dir, DirInit))
 }
 
 // park creates the container and leaves its first process waiting just before the command.
 func (l *launching) park(config *containerConfig, who identity) (err error) {
-	argv, err := command(l.job.Record.Spec, l.job.Record.Config)
+	argv, err := Command(l.job.Record.Spec, l.job.Record.Config)
 	if err != nil {
 		return err
 	}
@@ -202,9 +197,9 @@ func startFailure(name string, err error) error {
 	switch {
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: \""+name+"\": stat") && strings.Contains(text, "no such file"),
 		strings.Contains(text, "exec: \""+name+"\"") && strings.Contains(text, "no such file or directory"):
-		return &launchError{text: fmt.Sprintf("execute %s: not found in the container", name), kind: runtime.ErrInvalid, code: 127}
+		return &Refusal{Text: fmt.Sprintf("execute %s: not found in the container", name), Kind: kindInvalid, Code: 127}
 	case strings.Contains(text, "exec: \""+name+"\"") && (strings.Contains(text, "permission denied") || strings.Contains(text, "is a directory")):
-		return &launchError{text: fmt.Sprintf("execute %s: permission denied in the container", name), kind: runtime.ErrInvalid, code: 126}
+		return &Refusal{Text: fmt.Sprintf("execute %s: permission denied in the container", name), Kind: kindInvalid, Code: 126}
 	}
 	return err
 }
@@ -213,7 +208,7 @@ func startFailure(name string, err error) error {
 // has ended already.
 func (l *launching) awaitCommand() error {
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
-		comm, state, err := processStat(l.initPID)
+		comm, state, err := ProcessStat(l.initPID)
 		if err != nil {
 			return err
 		}
@@ -237,12 +232,12 @@ func (l *launching) execFailure() error {
 	if text == "" {
 		text = "the kernel refused it"
 	}
-	argv, _ := command(l.job.Record.Spec, l.job.Record.Config)
-	return &launchError{text: fmt.Sprintf("execute %s: %s", argv[0], text), kind: runtime.ErrInvalid, code: code}
+	argv, _ := Command(l.job.Record.Spec, l.job.Record.Config)
+	return &Refusal{Text: fmt.Sprintf("execute %s: %s", argv[0], text), Kind: kindInvalid, Code: code}
 }
 
-// processStat reads name and state of a child, also when it is a zombie.
-func processStat(pid int) (comm string, state byte, err error) {
+// ProcessStat reads name and state of a child, also when it is a zombie.
+func ProcessStat(pid int) (comm string, state byte, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return "", 0, err
@@ -269,11 +264,11 @@ func (l *launching) undo() {
 // becomeMonitor turns this process into the monitor of monitor.c. Everything that is not handed over closes with exec.
 func (l *launching) becomeMonitor() error {
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0) // refused without CAP_SYS_RESOURCE
-	seq, err := lastLogNumber(filepath.Join(l.job.Dir, dirLog))
+	seq, err := lastLogNumber(filepath.Join(l.job.Dir, DirLog))
 	if err != nil {
 		return err
 	}
-	logDir, err := unix.Open(filepath.Join(l.job.Dir, dirLog), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	logDir, err := unix.Open(filepath.Join(l.job.Dir, DirLog), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -281,7 +276,7 @@ func (l *launching) becomeMonitor() error {
 	limits := logLimits(l.job.Record.Spec.Log)
 	fds := []int{l.dir, logDir, l.exit, l.lock, out, errOut, openOOMCounter(l.job.Cgroup)}
 	args := []string{
-		roleMonitor, string(l.job.ID), strconv.Itoa(l.job.Start), strconv.Itoa(l.initPID),
+		RoleMonitor, string(l.job.ID), strconv.Itoa(l.job.Start), strconv.Itoa(l.initPID),
 		strconv.FormatInt(limits.MaxBytes, 10), strconv.Itoa(limits.MaxFiles), strconv.FormatInt(max(seq, 1), 10),
 	}
 	for _, fd := range fds {
@@ -292,7 +287,12 @@ func (l *launching) becomeMonitor() error {
 		}
 		args = append(args, strconv.Itoa(fd))
 	}
-	return fmt.Errorf("become the monitor: %w", unix.Exec(selfExe, args, nil))
+	// From the file on disk rather than from memory: its pages are shared with the agent, and the kernel can drop them.
+	program := selfExe
+	if fd, err := l.job.Self.open(); err == nil {
+		program = fmt.Sprintf("/proc/self/fd/%d", fd)
+	}
+	return fmt.Errorf("become the monitor: %w", unix.Exec(program, args, nil))
 }
 
 func logLimits(l runtime.LogLimits) runtime.LogLimits {
@@ -307,18 +307,9 @@ func logLimits(l runtime.LogLimits) runtime.LogLimits {
 
 // openOOMCounter opens the file in which the kernel counts out-of-memory kills; -1 if there is none.
 func openOOMCounter(cgroup string) int {
-	fd, err := unix.Open(oomCounter(cgroup), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(OOMCounter(cgroup), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1
 	}
 	return fd
-}
-
-// codeOf is the exit code that goes with an error, 0 if none.
-func codeOf(err error) int {
-	var le *launchError
-	if errors.As(err, &le) {
-		return le.code
-	}
-	return 0
 }

@@ -1,4 +1,4 @@
-package container
+package stage
 
 import (
 	"fmt"
@@ -22,6 +22,7 @@ import (
 const (
 	defaultLogBytes = 10 << 20
 	defaultLogFiles = 3
+	cpuPeriod       = 100_000 // microseconds; the kernel's default
 	// defaultOpenFiles is what Docker's service file has given to containers for years.
 	defaultOpenFiles = 1 << 20
 )
@@ -75,8 +76,8 @@ func (l lateLimits) apply(c *libcontainer.Container) error {
 }
 
 // buildConfig turns a launch into libcontainer's configuration, by way of the OCI one.
-func buildConfig(job launch, root string, who identity, initSource string) (*containerConfig, lateLimits, error) {
-	caps, err := capabilities(job.Record.Spec.CapAdd, job.Record.Spec.CapDrop)
+func buildConfig(job Launch, root string, who identity, initSource string) (*containerConfig, lateLimits, error) {
+	caps, err := Capabilities(job.Record.Spec.CapAdd, job.Record.Spec.CapDrop)
 	if err != nil {
 		return nil, lateLimits{}, err
 	}
@@ -88,7 +89,7 @@ func buildConfig(job launch, root string, who identity, initSource string) (*con
 	spec := &specs.Spec{
 		Version:  specs.Version,
 		Root:     &specs.Root{Path: root, Readonly: job.Record.Spec.ReadOnly},
-		Hostname: hostname(job.Record.Spec),
+		Hostname: Hostname(job.Record.Spec),
 		Process: &specs.Process{
 			Terminal: job.Record.Spec.TTY, Cwd: cwd, NoNewPrivileges: true,
 			User: specs.User{UID: uint32(who.UID), GID: uint32(who.GID)}, Capabilities: capabilitySets(caps, who.UID),
@@ -164,7 +165,7 @@ func resources(r runtime.Resources) *specs.LinuxResources {
 	}
 	if r.MemoryBytes > 0 {
 		out.Memory.Limit = &r.MemoryBytes
-		if swapAccounted() {
+		if SwapAccounted() {
 			out.Memory.Swap = &r.MemoryBytes // memory and swap together: no swap
 		}
 	}
@@ -177,12 +178,12 @@ func resources(r runtime.Resources) *specs.LinuxResources {
 	return out
 }
 
-// swapAccounted says whether the kernel can limit swap: v1 needs swapaccount=1, v2 CONFIG_SWAP.
-func swapAccounted() bool {
+// SwapAccounted says whether the kernel can limit swap: v1 needs swapaccount=1, v2 CONFIG_SWAP.
+func SwapAccounted() bool {
 	if cgroups.IsCgroup2UnifiedMode() {
 		return true // libcontainer ignores a missing memory.swap.max when the limit means "none"
 	}
-	_, err := os.Stat(filepath.Join(cgroupRoot, "memory", "memory.memsw.limit_in_bytes"))
+	_, err := os.Stat(filepath.Join(CgroupRoot, "memory", "memory.memsw.limit_in_bytes"))
 	return err == nil
 }
 
@@ -191,20 +192,20 @@ func swapAccounted() bool {
 func openFiles() configs.Rlimit {
 	limit := uint64(defaultOpenFiles)
 	var own unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &own) == nil && own.Max < limit && !hasCapability(unix.CAP_SYS_RESOURCE) {
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &own) == nil && own.Max < limit && !HasCapability(unix.CAP_SYS_RESOURCE) {
 		limit = own.Max
 	}
 	return configs.Rlimit{Type: unix.RLIMIT_NOFILE, Hard: limit, Soft: limit}
 }
 
-func hasCapability(c int) bool {
+func HasCapability(c int) bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	return unix.Capget(&hdr, &data[0]) == nil && data[c/32].Effective&(1<<(c%32)) != 0
 }
 
 // mounts are the fixed ones, the files in /etc, and the spec's: parents before children.
-func mounts(job launch, initSource string) []specs.Mount {
+func mounts(job Launch, initSource string) []specs.Mount {
 	var own []specs.Mount
 	for _, m := range job.Record.Spec.Mounts {
 		target := path.Clean(m.Target)
@@ -223,7 +224,7 @@ func mounts(job launch, initSource string) []specs.Mount {
 		taken[m.Destination] = true
 	}
 	out := slices.DeleteFunc(slices.Clone(baseMounts), func(m specs.Mount) bool { return taken[m.Destination] })
-	for _, f := range []string{fileHosts, fileHostname, fileResolv} {
+	for _, f := range []string{FileHosts, FileHostname, FileResolv} {
 		if target := "/etc/" + f; !taken[target] {
 			out = append(out, bindMount(filepath.Join(job.Dir, f), target, job.Record.Spec.ReadOnly))
 		}
@@ -241,15 +242,15 @@ func bindMount(source, target string, readOnly bool) specs.Mount {
 	options := []string{"rbind", "rprivate"}
 	if readOnly {
 		options = append(options, "ro")
-		if hasMountSetattr() {
+		if HasMountSetattr() {
 			options = append(options, "rro") // what is mounted below the source as well
 		}
 	}
 	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: options}
 }
 
-// hasMountSetattr is false before Linux 5.12; a read-only bind mount then leaves writable what is mounted below its source.
-func hasMountSetattr() bool {
+// HasMountSetattr is false before Linux 5.12; a read-only bind mount then leaves writable what is mounted below its source.
+func HasMountSetattr() bool {
 	return unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}) != unix.ENOSYS
 }
 
@@ -266,23 +267,4 @@ func tmpfsMount(target string, m runtime.Mount) specs.Mount {
 		options = append(options, "ro")
 	}
 	return specs.Mount{Destination: target, Type: "tmpfs", Source: "tmpfs", Options: options}
-}
-
-// processEnv is the environment of the container's first process.
-func processEnv(rec record, who identity) []string {
-	base := []string{defaultPath, "HOSTNAME=" + hostname(rec.Spec)}
-	if rec.Spec.TTY {
-		base = append(base, "TERM=xterm")
-	}
-	env := environ(base, rec.Config.Env, rec.Spec.Env)
-	return withHome(env, who)
-}
-
-func withHome(env []string, who identity) []string {
-	for _, e := range env {
-		if strings.HasPrefix(e, "HOME=") {
-			return env
-		}
-	}
-	return append(env, "HOME="+who.Home)
 }

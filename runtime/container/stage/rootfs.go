@@ -1,4 +1,4 @@
-package container
+package stage
 
 import (
 	"errors"
@@ -15,11 +15,11 @@ import (
 const busyPatience = 5 * time.Second
 
 // mountRoot mounts the overlay of the image's layers and the container's own at target.
-func mountRoot(target string, job launch) error {
-	upper, work := filepath.Join(job.Dir, dirUpper), filepath.Join(job.Dir, dirWork)
+func mountRoot(target string, job Launch) error {
+	upper, work := filepath.Join(job.Dir, DirUpper), filepath.Join(job.Dir, DirWork)
 	layers := job.Layers
 	if len(layers) == 0 { // an image without files: overlay wants one lower directory
-		empty := filepath.Join(job.Dir, dirVolumes)
+		empty := filepath.Join(job.Dir, DirVolumes)
 		layers = []string{empty}
 	}
 	deadline := time.Now().Add(busyPatience)
@@ -132,26 +132,38 @@ func mountOverlayOld(target string, layers []string, upper, work string) error {
 	}
 	options := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + u + ",workdir=" + w
 	if len(options) >= os.Getpagesize() {
-		return invalidf("%d layers do not fit into the options of mount on this kernel: Linux 6.5 or later takes them", len(layers))
+		return Invalidf("%d layers do not fit into the options of mount on this kernel: Linux 6.5 or later takes them", len(layers))
 	}
 	return unix.Mount("overlay", target, "overlay", 0, options)
 }
 
+// open fails if the file was replaced or deleted since the agent was started.
+func (b Binary) open() (int, error) {
+	fd, err := unix.Open(b.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var here unix.Stat_t
+	if err := unix.Fstat(fd, &here); err != nil || here.Ino != b.Ino || here.Dev != b.Dev {
+		unix.Close(fd)
+		return -1, fmt.Errorf("%s is another file now: %w", b.Path, unix.ESTALE)
+	}
+	return fd, nil
+}
+
 // sealBinary gives a path at which the binary can be read but, whatever its mount flags, never written: an overlay
 // without an upper directory. A container that gets it as PID 1 must not be able to change the host's file.
-func sealBinary(path, mnt string) (string, error) {
-	var here, running unix.Stat_t
-	if err := unix.Stat(selfExe, &running); err != nil {
-		return "", err
+func sealBinary(b Binary, mnt string) (string, error) {
+	fd, err := b.open()
+	if err != nil {
+		return copyBinary(mnt)
 	}
-	if unix.Stat(path, &here) != nil || here.Ino != running.Ino || here.Dev != running.Dev {
-		return copyBinary(mnt) // replaced or deleted since we were started
-	}
-	options := "lowerdir=" + escapeOverlay(filepath.Dir(path)) + ":" + escapeOverlay(mnt)
+	unix.Close(fd)
+	options := "lowerdir=" + escapeOverlay(filepath.Dir(b.Path)) + ":" + escapeOverlay(mnt)
 	if err := unix.Mount("overlay", mnt, "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return copyBinary(mnt) // it lies on a file system that cannot be a lower layer
 	}
-	return filepath.Join(mnt, filepath.Base(path)), nil
+	return filepath.Join(mnt, filepath.Base(b.Path)), nil
 }
 
 func escapeOverlay(path string) string {

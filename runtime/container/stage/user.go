@@ -1,4 +1,4 @@
-package container
+package stage
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ type identity struct {
 	Home     string
 }
 
-func resolveUser(root string, rec record) (identity, error) {
+func resolveUser(root string, rec Record) (identity, error) {
 	name := rec.Spec.User
 	if name == "" {
 		name = rec.Config.User
@@ -50,7 +50,7 @@ func lookUser(root, name string) (identity, error) {
 	defer group.Close()
 	who, err := user.GetExecUser(name, &user.ExecUser{Home: "/"}, passwd, group)
 	if err != nil {
-		return identity{}, invalidf("user %q: %v", name, err)
+		return identity{}, Invalidf("user %q: %v", name, err)
 	}
 	// The primary group is among the others too: a set-group-id program must not be able to shed it (CVE-2022-36109).
 	groups := append([]int{who.Gid}, slices.DeleteFunc(who.Sgids, func(g int) bool { return g == who.Gid })...)
@@ -73,7 +73,7 @@ func openAccounts(root int, name string) (accountFile, error) {
 	}
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		f.Close()
-		return accountFile{}, invalidf("the image's /%s is not a file", name)
+		return accountFile{}, Invalidf("the image's /%s is not a file", name)
 	}
 	return accountFile{io.LimitReader(f, maxAccountFile), f}, nil
 }

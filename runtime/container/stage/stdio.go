@@ -1,4 +1,4 @@
-package container
+package stage
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ type stdio struct {
 	terminal        *os.File
 }
 
-func (s *stdio) open(job launch) (err error) {
+func (s *stdio) open(job Launch) (err error) {
 	if job.Record.Spec.TTY {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -34,7 +34,7 @@ func (s *stdio) open(job launch) (err error) {
 	s.stdin, err = os.Open(os.DevNull)
 	if job.Record.Spec.Stdin {
 		// Both ends in one descriptor: no writer is ever missing, so the container never reads an end of file.
-		path := filepath.Join(job.Dir, fileStdin)
+		path := filepath.Join(job.Dir, FileStdin)
 		if err := unix.Mkfifo(path, 0o600); err != nil && err != unix.EEXIST {
 			return fmt.Errorf("make stdin: %w", err)
 		}
@@ -58,12 +58,12 @@ func (s *stdio) started() error {
 	s.consoleChild.Close()
 	defer s.console.Close()
 	var err error
-	s.terminal, err = receiveFile(s.console)
+	s.terminal, err = ReceiveFile(s.console)
 	return err
 }
 
-// receiveFile takes one descriptor that comes over a socket.
-func receiveFile(sock *os.File) (*os.File, error) {
+// ReceiveFile takes one descriptor that comes over a socket.
+func ReceiveFile(sock *os.File) (*os.File, error) {
 	name, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := unix.Recvmsg(int(sock.Fd()), name, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
