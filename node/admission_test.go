@@ -180,3 +180,19 @@ func TestJoinWaitsForAnotherNoLongerThanItsRequest(t *testing.T) {
 		t.Errorf("got %v, want that it is not possible now", err)
 	}
 }
+
+// The leader was lost after it had counted the first token, before the machine was a member: it must get in with another.
+func TestJoinBegunWithOneTokenGoesOnWithAnother(t *testing.T) {
+	w, r := invited(t)
+	w.apply(useOf(r, day))
+	w.apply(useOf(r, day.Add(time.Second)))
+	if got := w.View().Token(r.TokenID).Uses; got != 1 {
+		t.Errorf("one machine asked twice: %d uses", got)
+	}
+	w.apply(state.PutToken{Token: job.Token{ID: "second", Verifier: []byte("v"), Created: day, Expires: day.Add(time.Hour), MaxUses: 1}, At: day})
+	r.TokenID = "second"
+	w.apply(useOf(r, day.Add(time.Minute)))
+	if got := w.View().Token("second").Uses; got != 1 {
+		t.Errorf("the second token has %d uses", got)
+	}
+}
