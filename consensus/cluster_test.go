@@ -73,6 +73,7 @@ func (s *shakyStore) SetUint64(k []byte, v uint64) error {
 type member struct {
 	*Log
 	addr  string
+	life  string // of a disk that was replaced
 	store *state.Store
 	disk  *shakyStore // hides Log.disk
 	snaps raft.SnapshotStore
@@ -124,8 +125,9 @@ func (c *cluster) add(name string) *member {
 func (c *cluster) start(m *member) {
 	c.t.Helper()
 	m.store = state.New()
+	id := job.NodeID(m.addr + "-id" + m.life)
 	l, err := Open(Config{
-		ID: job.NodeID(m.addr + "-id"), Advertise: m.addr, Streams: c.net.listen(m.addr), Dial: c.net.dialer(m.addr),
+		ID: id, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
 		Logger: c.logger, Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
 	}, m.store)
 	c.must(err)
@@ -596,4 +598,74 @@ func TestUnknownEntriesAreNoPanic(t *testing.T) {
 			t.Errorf("%q: %v", raw, r)
 		}
 	}
+}
+
+// A machine whose disk was replaced comes back as another node at the same address, and has promised nothing. It must not
+// give the vote of the node that was there: that one may have helped to commit what the asker does not have.
+func TestNewNodeAtAnOldAddressHasNoVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		behind, ahead, replaced := c.members[0], c.members[1], c.members[2]
+		c.net.cut(behind.addr, true)
+		last := c.propose(c.leader(behind), "what the first does not have")
+		c.crash(ahead)
+		c.crash(replaced)
+		c.net.cut(behind.addr, false)
+		c.net.cut(replaced.addr, false)
+		fresh := &member{addr: replaced.addr, life: "-2", disk: &shakyStore{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
+		c.start(fresh)
+		c.members[2] = fresh
+		for range 300 {
+			if time.Sleep(100 * time.Millisecond); behind.IsLeader() {
+				t.Fatal("one of three voters leads, with the vote of a node that is none")
+			}
+		}
+		c.net.cut(ahead.addr, false)
+		c.start(ahead)
+		if l := c.leader(); l != ahead {
+			t.Errorf("%s leads, which does not have all that was committed", l.addr)
+		}
+		c.must(behind.store.WaitIndex(c.ctx(), last))
+	})
+}
+
+// A disk that hangs while a heartbeat brings a new term keeps that heartbeat's goroutine in raft; when it goes on, the node
+// may long be a candidate, and then has a leader for whose sake it refuses the only other one who could win.
+func TestLateHeartbeatOfADeadLeaderStopsNoElection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		defer c.close()
+		first, late, dead := c.members[0], c.members[1], c.members[2]
+		if c.leader() != first {
+			t.Fatal("another leads than the test is made for")
+		}
+		c.net.cut(late.addr, true)
+		last := c.propose(first, "what the late one does not have")
+		c.must(dead.store.WaitIndex(c.ctx(), last))
+		c.crash(dead)
+		c.net.cut(first.addr, true)
+		c.net.cut(late.addr, false)
+
+		hang := make(chan struct{})
+		late.disk.set(func(s *shakyStore) { s.hang = hang })
+		trans := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: newGate(c.net.listen("ghost", "ghost-id"), c.net.dialer("ghost"), "ghost"), MaxPool: 1, Timeout: time.Second, Logger: &bridge{out: quiet()},
+		}), &progress{peers: map[raft.ServerID]peerProgress{}})
+		defer trans.Close()
+		heartbeat := raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(dead.ID()), Addr: []byte(dead.addr)},
+			Term:      first.raft.CurrentTerm() + 5,
+		}
+		_ = trans.AppendEntries(raft.ServerID(late.ID()), raft.ServerAddress(late.addr), &heartbeat, &raft.AppendEntriesResponse{}) // times out
+		time.Sleep(time.Second)
+		late.disk.set(func(s *shakyStore) { s.hang = nil })
+		close(hang)
+		time.Sleep(time.Second)
+		c.net.cut(first.addr, false)
+		if l := c.leader(); l != first {
+			t.Errorf("%s leads, which does not have all that was committed", l.addr)
+		}
+		c.must(late.store.WaitIndex(c.ctx(), last))
+	})
 }

@@ -45,8 +45,9 @@ type Config struct {
 	Advertise string
 	// Streams yields authenticated raft streams. The Log owns it: it accepts from Open on, and closes it in the end.
 	Streams net.Listener
-	// Dial opens an authenticated raft stream to a peer's advertised address. It must honour ctx.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Dial opens an authenticated raft stream to a peer's advertised address. It must fail if another node than id is
+	// there: votes are safe only if each is its owner's. It must honour ctx.
+	Dial func(ctx context.Context, id job.NodeID, addr string) (net.Conn, error)
 	// Timing is how patient the log is; zero fields take their defaults.
 	Timing Timing
 	// Logger takes changes and decisions; nil: slog.Default().

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"shoal/consensus/job"
 	"shoal/consensus/state"
 )
 
@@ -34,7 +35,7 @@ func openAt(t *testing.T, dir, addr string, timing Timing) (*Log, *state.Store, 
 	store := state.New()
 	l, err := Open(Config{
 		Dir: dir, Advertise: ln.Addr().String(), Streams: ln, Logger: quiet(), Timing: timing,
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+		Dial: func(ctx context.Context, _ job.NodeID, addr string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		},
 	}, store)

@@ -31,7 +31,7 @@ type Log struct {
 	stores  Stores
 	files   io.Closer // nil when the stores were given
 	reserve *reserve  // likewise
-	trans   *raft.NetworkTransport
+	trans   transport
 	peers   *progress
 	raft    *raft.Raft
 	leading *leadership
@@ -100,13 +100,14 @@ func (l *Log) open(store *state.Store) error {
 	}
 	l.stores = guardedStores(l.stores, l.disk)
 	l.gate = newGate(l.cfg.Streams, l.cfg.Dial, l.cfg.Advertise)
-	l.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	l.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: 1, // no pipeline: raft v1.8.0 can hang in it for ever (DESIGN.md)
-	})
-	r, err := startRaft(l.cfg.raftConfig(l.id, lines), fsm{store}, l.stores, transport{l.trans, l.peers})
+	}), l.peers)
+	r, err := startRaft(l.cfg.raftConfig(l.id, lines), fsm{store}, l.stores, l.trans)
 	if err == nil {
 		l.raft = r
+		l.trans.inbound.raft.Store(r)
 		l.disk.setPatient()
 		return nil
 	}

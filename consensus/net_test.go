@@ -3,37 +3,44 @@ package consensus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
+
+	"shoal/consensus/job"
 )
 
 // memNet joins nodes by pipes, so that they can run in fake time, and can cut a node off.
 type memNet struct {
 	mu        sync.Mutex
 	listeners map[string]*memListener
+	ids       map[string]job.NodeID // who is at an address
 	cutOff    map[string]bool
 	conns     map[net.Conn][2]string // between whom
 }
 
 func newMemNet() *memNet {
-	return &memNet{listeners: map[string]*memListener{}, cutOff: map[string]bool{}, conns: map[net.Conn][2]string{}}
+	return &memNet{listeners: map[string]*memListener{}, ids: map[string]job.NodeID{}, cutOff: map[string]bool{}, conns: map[net.Conn][2]string{}}
 }
 
-func (n *memNet) listen(addr string) net.Listener {
+func (n *memNet) listen(addr string, id job.NodeID) net.Listener {
 	l := &memListener{net: n, addr: addr, streams: make(chan net.Conn), closed: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.listeners[addr] = l
+	n.listeners[addr], n.ids[addr] = l, id
 	return l
 }
 
-func (n *memNet) dialer(from string) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, to string) (net.Conn, error) {
+func (n *memNet) dialer(from string) func(context.Context, job.NodeID, string) (net.Conn, error) {
+	return func(ctx context.Context, id job.NodeID, to string) (net.Conn, error) {
 		n.mu.Lock()
-		l, cut := n.listeners[to], n.cutOff[from] || n.cutOff[to]
+		l, cut, there := n.listeners[to], n.cutOff[from] || n.cutOff[to], n.ids[to]
 		n.mu.Unlock()
 		if l == nil || cut {
 			return nil, errors.New("no route to " + to)
+		}
+		if there != id {
+			return nil, fmt.Errorf("%s is %s, not %s", to, there, id)
 		}
 		near, far := net.Pipe()
 		n.mu.Lock()

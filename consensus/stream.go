@@ -3,11 +3,16 @@ package consensus
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"shoal/consensus/job"
 )
 
 var errIsolated = errors.New("this node is out of the cluster until its disk takes writes again")
@@ -16,7 +21,7 @@ var errIsolated = errors.New("this node is out of the cluster until its disk tak
 // to step down because its disk hangs; cutting its streams makes the others elect a leader that works.
 type gate struct {
 	listener  net.Listener
-	dial      func(ctx context.Context, addr string) (net.Conn, error)
+	dial      func(ctx context.Context, id job.NodeID, addr string) (net.Conn, error)
 	advertise string
 
 	mu     sync.Mutex
@@ -27,7 +32,7 @@ type gate struct {
 
 var _ raft.StreamLayer = (*gate)(nil)
 
-func newGate(l net.Listener, dial func(context.Context, string) (net.Conn, error), advertise string) *gate {
+func newGate(l net.Listener, dial func(context.Context, job.NodeID, string) (net.Conn, error), advertise string) *gate {
 	return &gate{listener: l, dial: dial, advertise: advertise, conns: make(map[*gateConn]struct{})}
 }
 
@@ -51,7 +56,11 @@ func (g *gate) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, e
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	c, err := g.dial(ctx, string(addr))
+	id, at, ok := strings.Cut(string(addr), peerSep)
+	if !ok {
+		return nil, fmt.Errorf("dial raft peer %s: nobody said which node it must be", addr)
+	}
+	c, err := g.dial(ctx, job.NodeID(id), at)
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +141,37 @@ func (advertised) Network() string  { return "tcp" }
 func (a advertised) String() string { return string(a) }
 
 // transport is raft's network transport, and remembers what heartbeats tell of each follower's log.
+//
+// It names to whom a stream must lead. Raft itself goes by addresses: a vote, or an entry, asked of a node that was replaced
+// would be given by the one that came anew at its address, and an old configuration would find a majority that there is not.
 type transport struct {
 	*raft.NetworkTransport
 	progress *progress
+	inbound  *inbound
+}
+
+func newTransport(t *raft.NetworkTransport, p *progress) transport {
+	in := newInbound()
+	go in.pump(t.Consumer())
+	return transport{t, p, in}
+}
+
+// Consumer is where raft takes requests from.
+func (t transport) Consumer() <-chan raft.RPC { return t.inbound.rpcs }
+
+// SetHeartbeatHandler is raft's wish to have heartbeats beside the others.
+func (t transport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	if handle == nil { // raft is shutting down
+		t.NetworkTransport.SetHeartbeatHandler(nil)
+		return
+	}
+	t.NetworkTransport.SetHeartbeatHandler(t.inbound.heartbeats(handle))
+}
+
+// Close ends all streams.
+func (t transport) Close() error {
+	t.inbound.close()
+	return t.NetworkTransport.Close()
 }
 
 var (
@@ -143,9 +180,36 @@ var (
 	_ raft.WithClose   = transport{}
 )
 
+// peerSep stands between id and address; no id has it.
+const peerSep = "@"
+
+func peerAt(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
+	return raft.ServerAddress(string(id) + peerSep + string(addr))
+}
+
+func (t transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	return t.NetworkTransport.AppendEntriesPipeline(id, peerAt(id, to))
+}
+
+func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.NetworkTransport.RequestVote(id, peerAt(id, to), req, resp)
+}
+
+func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.NetworkTransport.RequestPreVote(id, peerAt(id, to), req, resp)
+}
+
+func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, peerAt(id, to), req, resp, data)
+}
+
+func (t transport) TimeoutNow(id raft.ServerID, to raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.NetworkTransport.TimeoutNow(id, peerAt(id, to), req, resp)
+}
+
 // AppendEntries is also the heartbeat; its answer carries the index of the follower's last entry.
 func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	err := t.NetworkTransport.AppendEntries(id, peerAt(id, to), req, resp)
 	if err == nil {
 		t.progress.note(id, resp.LastLog)
 	}

@@ -63,8 +63,12 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 	if err := checkToken(n.state.View(), r); err != nil {
 		return api.JoinResponse{}, err
 	}
-	n.joinMu.Lock()
-	defer n.joinMu.Unlock()
+	select { // the one before may wait for the log for as long as its own request lives
+	case n.joinTurn <- struct{}{}:
+		defer func() { <-n.joinTurn }()
+	case <-ctx.Done():
+		return api.JoinResponse{}, job.Errorf(job.Unavailable, "join: another machine's join has not ended: %w", ctx.Err())
+	}
 	view := n.state.View()
 	pin, err := pinOfCSR(r.CSR)
 	if err != nil {
@@ -79,7 +83,7 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		return api.JoinResponse{}, err
 	}
 	if known := view.Node(r.Node.ID); known == nil { // else: the same machine asks again because the answer was lost
-		if _, err := n.propose(ctx, state.UseToken{ID: r.TokenID, Node: r.Node.ID, Key: "join-" + string(r.Node.ID), At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, useOf(r, time.Now())); err != nil {
 			return api.JoinResponse{}, err
 		}
 		if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
@@ -94,6 +98,12 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		}
 	}
 	return resp, nil
+}
+
+// useOf counts a join once, however often its machine asks. With another token it is another use: a leader may have been
+// lost between this and what makes the machine a member, and the first token be used up or gone since.
+func useOf(r api.JoinRequest, now time.Time) state.UseToken {
+	return state.UseToken{ID: r.TokenID, Node: r.Node.ID, Key: "join-" + string(r.Node.ID) + "-" + r.TokenID, At: now}
 }
 
 func checkToken(view *state.View, r api.JoinRequest) error {

@@ -91,7 +91,7 @@ func TestJoinersAreRefusedWithTheNextStep(t *testing.T) {
 
 func TestAStrangerLearnsNothingFromItsRefusal(t *testing.T) {
 	w, r := invited(t)
-	n := &Node{state: w.Store}
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)}
 	var first string
 	for _, change := range []func(*api.JoinRequest){
 		func(*api.JoinRequest) {}, func(r *api.JoinRequest) { r.Node.Name = "alpha" }, func(r *api.JoinRequest) { r.Node.ID = nodeIDs[1] },
@@ -115,7 +115,7 @@ func TestAStrangerLearnsNothingFromItsRefusal(t *testing.T) {
 
 func TestWhatCannotBeSignedChangesNothing(t *testing.T) {
 	w, r := invited(t)
-	n := &Node{state: w.Store} // without a log: a proposal would panic
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)} // without a log: a proposal would panic
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestWhatCannotBeSignedChangesNothing(t *testing.T) {
 
 func TestNodesSpeakForThemselvesAlone(t *testing.T) {
 	w := newWorld(t)
-	n := &Node{state: w.Store}
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)}
 	ctx := context.Background()
 	evil := api.Caller{Access: api.NodeOnly, Node: nodeIDs[2]}
 	if err := n.Report(ctx, evil, api.ReportRequest{Node: nodeIDs[1]}); !errors.Is(err, job.Denied) {
@@ -166,5 +166,33 @@ func TestNodesSpeakForThemselvesAlone(t *testing.T) {
 	}
 	if err := n.Register(ctx, gone, api.RegisterRequest{Node: job.Node{ID: "gone"}}); !errors.Is(err, job.NotFound) {
 		t.Errorf("registration of a removed node: %v", err)
+	}
+}
+
+// One join may wait for a log that has no quorum; another machine's must not wait for longer than its own request lives.
+func TestJoinWaitsForAnotherNoLongerThanItsRequest(t *testing.T) {
+	w, r := invited(t)
+	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)}
+	n.joinTurn <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := n.Join(ctx, r); !errors.Is(err, job.Unavailable) {
+		t.Errorf("got %v, want that it is not possible now", err)
+	}
+}
+
+// The leader was lost after it had counted the first token, before the machine was a member: it must get in with another.
+func TestJoinBegunWithOneTokenGoesOnWithAnother(t *testing.T) {
+	w, r := invited(t)
+	w.apply(useOf(r, day))
+	w.apply(useOf(r, day.Add(time.Second)))
+	if got := w.View().Token(r.TokenID).Uses; got != 1 {
+		t.Errorf("one machine asked twice: %d uses", got)
+	}
+	w.apply(state.PutToken{Token: job.Token{ID: "second", Verifier: []byte("v"), Created: day, Expires: day.Add(time.Hour), MaxUses: 1}, At: day})
+	r.TokenID = "second"
+	w.apply(useOf(r, day.Add(time.Minute)))
+	if got := w.View().Token("second").Uses; got != 1 {
+		t.Errorf("the second token has %d uses", got)
 	}
 }

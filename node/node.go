@@ -48,8 +48,8 @@ type Node struct {
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried
 	members    members
-	joinMu     sync.Mutex // joins are taken one at a time
-	addrKnown  bool       // the cluster has this node's address; follow's own
+	joinTurn   chan struct{} // of one: joins are taken one at a time
+	addrKnown  bool          // the cluster has this node's address; follow's own
 }
 
 var _ api.Backend = (*Node)(nil)
@@ -60,7 +60,7 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: cfg.Logger, state: state.New()}, nil
+	return &Node{cfg: cfg, log: cfg.Logger, state: state.New(), joinTurn: make(chan struct{}, 1)}, nil
 }
 
 // part is something that runs until ctx ends; nil means that it was asked to stop.
@@ -121,6 +121,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
 		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},
+		{"membership", n.watchMembership},
 		{"certificate", n.keepCertificate},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
@@ -134,7 +135,7 @@ func (n *Node) Started() bool { return n.started.Load() }
 
 func (n *Node) openLog(m *mux) (*consensus.Log, error) {
 	l, err := consensus.Open(consensus.Config{
-		Dir: n.path(raftDir), Advertise: n.cfg.Advertise.String(), Streams: m.raft, Dial: n.peers.dialer(alpnRaft), Timing: n.cfg.Raft, Logger: n.log.With("part", "raft"),
+		Dir: n.path(raftDir), Advertise: n.cfg.Advertise.String(), Streams: m.raft, Dial: n.peers.dialRaft, Timing: n.cfg.Raft, Logger: n.log.With("part", "raft"),
 		BeforeWrite: n.cfg.BeforeLogWrite,
 	}, n.state)
 	if err != nil {

@@ -62,6 +62,11 @@ func (p *peers) dialer(alpn string) func(context.Context, string) (net.Conn, err
 	return func(ctx context.Context, addr string) (net.Conn, error) { return p.dial(ctx, addr, alpn) }
 }
 
+// dialRaft opens a stream to one node: another one may have come to its address.
+func (p *peers) dialRaft(ctx context.Context, id job.NodeID, addr string) (net.Conn, error) {
+	return dialTLS(ctx, p.underlay, addr, p.ident.ClientTLS(alpnRaft, string(id)))
+}
+
 // knownPeers are the addresses of all other nodes as last known, to find the cluster by.
 func (n *Node) knownPeers() []string {
 	n.memberMu.Lock()

@@ -77,6 +77,8 @@ type Backend interface {
 
 	// Between nodes.
 	Join(ctx context.Context, r JoinRequest) (JoinResponse, error)
+	// Membership is Unavailable unless this node certainly leads: a node stops its containers when it is no member.
+	Membership(ctx context.Context, node job.NodeID) (Membership, error)
 	Renew(ctx context.Context, c Caller, r RenewRequest) (RenewResponse, error)
 	Register(ctx context.Context, c Caller, r RegisterRequest) error
 	Report(ctx context.Context, c Caller, r ReportRequest) error

@@ -430,6 +430,11 @@ func (c *Client) Join(ctx context.Context, r JoinRequest) (JoinResponse, error) 
 	return post[JoinResponse](ctx, c, "/v1/join", r)
 }
 
+// Membership asks the leader whether a node is a member.
+func (c *Client) Membership(ctx context.Context, node job.NodeID) (Membership, error) {
+	return get[Membership](ctx, c, "/v1/membership", url.Values{"node": {string(node)}})
+}
+
 // Renew asks for a new certificate.
 func (c *Client) Renew(ctx context.Context, r RenewRequest) (RenewResponse, error) {
 	return post[RenewResponse](ctx, c, "/v1/renew", r)

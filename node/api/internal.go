@@ -16,6 +16,11 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) {
 	answer(w, v, err)
 }
 
+func (s *Server) membership(w http.ResponseWriter, r *http.Request) {
+	v, err := s.backend.Membership(r.Context(), job.NodeID(r.URL.Query().Get("node")))
+	answer(w, v, err)
+}
+
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 	var req RenewRequest
 	if err := decode(r, maxSmallBytes, &req); err != nil {

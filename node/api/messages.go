@@ -276,6 +276,13 @@ type JoinResponse struct {
 	Index      uint64       `json:"index"`
 }
 
+// Membership tells whether a node is one of the cluster, as agreed on at a raft index.
+type Membership struct {
+	Node   job.NodeID `json:"node"` // as asked
+	Member bool       `json:"member"`
+	Index  uint64     `json:"index"`
+}
+
 // RenewRequest asks for a new certificate for the node that the connection's certificate names. That one may have
 // expired: the cluster knows the node by its pinned key.
 type RenewRequest struct {

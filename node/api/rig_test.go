@@ -169,6 +169,9 @@ func (b *script) Debug(context.Context) (any, error)              { return struc
 func (b *script) Join(context.Context, JoinRequest) (JoinResponse, error) {
 	return JoinResponse{}, b.note("join")
 }
+func (b *script) Membership(_ context.Context, n job.NodeID) (Membership, error) {
+	return Membership{Node: n}, b.note("membership %s", n)
+}
 func (b *script) Renew(_ context.Context, c Caller, _ RenewRequest) (RenewResponse, error) {
 	return RenewResponse{}, b.note("renew %s", c.Node)
 }

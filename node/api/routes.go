@@ -7,7 +7,7 @@ type Access int
 
 // From the widest to the narrowest.
 const (
-	Anyone   Access = iota // also without a certificate: join
+	Anyone   Access = iota // also without a certificate: join, and the question whether one is a member
 	Reader                 // people with any role, and nodes
 	Operator               // people who may change jobs
 	Admin                  // people who may change the cluster
@@ -68,6 +68,7 @@ var Routes = []Route{
 	{"GET", "/v1/debug", Admin, Here, (*Server).debug},
 
 	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
+	{"GET", "/v1/membership", Anyone, AtLeader, (*Server).membership},
 	{"POST", "/v1/renew", NodeOnly, AtLeader, (*Server).renew},
 	{"POST", "/v1/register", NodeOnly, AtLeader, (*Server).register},
 	{"POST", "/v1/imagenames", NodeOnly, AtLeader, (*Server).nameImages},

@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	simLosses = flag.Int("sim.losses", 6, "machines lost, for the figures of fail-over")
-	simLossy  = flag.Duration("sim.lossy", 10*time.Minute, "time on a lossy network, in fake time")
+	simLosses = flag.Int("sim.losses", 4, "machines lost, for the figures of fail-over")
+	simLossy  = flag.Duration("sim.lossy", time.Minute, "time on a lossy network, in fake time")
 )
 
 // quantiles are the median, the 99th percentile and the most of durations.
@@ -58,9 +58,6 @@ func TestFailoverTimes(t *testing.T) {
 // Nobody is declared down because a tenth of all packets gets lost, retransmissions of TCP included.
 func TestLossyNetworkDeclaresNobodyDown(t *testing.T) {
 	limit := *simLossy
-	if testing.Short() {
-		limit = min(limit, time.Minute)
-	}
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuditor()
 		c := New(t, 5, 1, images)

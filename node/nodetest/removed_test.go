@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,4 +72,75 @@ func TestRemovedNodeIsShutOutEverywhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A machine that was removed while it was cut off must learn of it when it is back, though no node takes it for a member any
+// more: the cluster has given its work to others, and nobody else would ever stop what runs there.
+func TestNodeRemovedWhileCutOffStopsItsContainers(t *testing.T) {
+	for _, kind := range []string{"worker", "log-holder"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := cluster(t, 6) // five hold the log
+				c.submit(web(12, "web:1"))
+				c.awaitRunning(20*time.Second, 12)
+				i := slices.IndexFunc(c.Machines, func(m *Machine) bool { return m != c.Leader() && m.node.HasState() == (kind == "log-holder") })
+				lost := c.Machines[i]
+				c.cutOff(lost)
+				time.Sleep(20 * time.Second)
+				leader := c.Leader()
+				if err := leader.node.RemoveNode(context.Background(), lost.Name, true); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(20 * time.Second)
+				if n := running(t, lost); n == 0 {
+					t.Fatal("a machine that was told nothing must keep its containers")
+				}
+				c.Net.Heal()
+				c.Await(time.Minute, "the removed machine to stop what it runs", func() bool { return running(t, lost) == 0 })
+				c.Await(time.Minute, "its agent to end", func() bool { return len(lost.done) > 0 })
+				if err := lost.StopAgent(); !errors.Is(err, job.NotFound) || !strings.Contains(err.Error(), "join anew") {
+					t.Errorf("the agent must end with the next step, got: %v", err)
+				}
+				c.awaitRunning(10*time.Second, 12)
+
+				lost.StartAgent() // as a service manager would
+				time.Sleep(20 * time.Second)
+				if n := running(t, lost); n > 0 {
+					t.Errorf("%d containers were started by a removed machine", n)
+				}
+				c.Await(time.Minute, "the agent to end again", func() bool { return len(lost.done) > 0 })
+			})
+		})
+	}
+}
+
+// Who cannot reach a leader is not told that it was removed, however long.
+func TestNobodyStopsContainersForWantOfALeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 6)
+		c.submit(web(12, "web:1"))
+		c.awaitRunning(20*time.Second, 12)
+		c.Net.Partition(addrs(c.Machines[:3])) // no majority on either side
+		time.Sleep(3 * time.Minute)
+		for _, m := range c.Machines {
+			if running(t, m) == 0 || len(m.done) > 0 {
+				t.Errorf("%s: %d containers, agent ended: %v", m.Name, running(t, m), len(m.done) > 0)
+			}
+		}
+		c.Net.Heal()
+		c.awaitRunning(time.Minute, 12)
+	})
+}
+
+func running(t *testing.T, m *Machine) (n int) {
+	list, err := m.Runtime.List(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range list {
+		if i.State == "running" {
+			n++
+		}
+	}
+	return n
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/consensus/state"
 	"shoal/node"
 	"shoal/node/api"
 	"shoal/runtime/fake"
@@ -218,7 +220,7 @@ func (s *sim) settle() {
 	for deadline := healed.Add(2 * time.Minute); len(s.limbo) > 0; time.Sleep(time.Second) {
 		s.check()
 		if time.Now().After(deadline) {
-			s.fail("machines could not come anew in %v: %v", time.Since(healed), s.limbo)
+			s.fail("machines could not come anew in %v: %v\n%s", time.Since(healed), slices.Collect(maps.Values(s.limbo)), s.postMortem())
 		}
 		for _, m := range s.Machines {
 			if name, out := s.limbo[m]; out {
@@ -240,27 +242,10 @@ func (s *sim) settle() {
 // postMortem tells what the leader has of every task, and what the nodes have.
 func (s *sim) postMortem() string {
 	var b strings.Builder
-	l := s.Leader()
-	if l == nil {
-		return "no leader"
-	}
-	v := l.node.State().View()
-	for _, n := range v.Nodes() {
-		fmt.Fprintf(&b, "node %s %.6s %s drained=%v %v\n", n.Name, n.ID, n.State, n.Drained, n.Labels)
-	}
-	for _, t := range v.Tasks() {
-		st := v.Status(t.ID)
-		if t.Desired != job.DesiredRun && st != nil && st.State.Terminal() {
-			continue
-		}
-		fmt.Fprintf(&b, "%s %s/%s %.6s on %.6s index %d %s", t.ID, t.Job, t.Name(), t.Digest, t.Node, t.Index, t.Desired)
-		if st != nil {
-			fmt.Fprintf(&b, ": %s %s seq %d %q", st.State, st.Health, st.Seq, st.Message)
-		}
-		b.WriteByte('\n')
-	}
-	for _, k := range v.Blocked("") {
-		fmt.Fprintf(&b, "blocked %s/%s: %s\n", k.Job, k.Service, k.Reason)
+	if l := s.Leader(); l != nil {
+		writeTables(&b, l.node.State().View())
+	} else {
+		b.WriteString("no leader\n")
 	}
 	for _, m := range s.Machines {
 		if m.node == nil || !m.node.Started() {
@@ -270,6 +255,26 @@ func (s *sim) postMortem() string {
 		fmt.Fprintf(&b, "%s holds=%v: %+v %v\n", m.Name, m.node.HasState(), d, err)
 	}
 	return b.String()
+}
+
+func writeTables(b *strings.Builder, v *state.View) {
+	for _, n := range v.Nodes() {
+		fmt.Fprintf(b, "node %s %.6s %s drained=%v %v\n", n.Name, n.ID, n.State, n.Drained, n.Labels)
+	}
+	for _, t := range v.Tasks() {
+		st := v.Status(t.ID)
+		if t.Desired != job.DesiredRun && st != nil && st.State.Terminal() {
+			continue
+		}
+		fmt.Fprintf(b, "%s %s/%s %.6s on %.6s index %d %s", t.ID, t.Job, t.Name(), t.Digest, t.Node, t.Index, t.Desired)
+		if st != nil {
+			fmt.Fprintf(b, ": %s %s seq %d %q", st.State, st.Health, st.Seq, st.Message)
+		}
+		b.WriteByte('\n')
+	}
+	for _, k := range v.Blocked("") {
+		fmt.Fprintf(b, "blocked %s/%s: %s\n", k.Job, k.Service, k.Reason)
+	}
 }
 
 // rightJobs compares the agreed jobs with what the admin was told.

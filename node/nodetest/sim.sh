@@ -36,7 +36,7 @@ failed=$(grep -oE '^ *sim.go:[0-9]+: seed [0-9]+|^panic: .*' "$logs/all.txt" | s
 events=$(grep -oE '[0-9]+ events' "$logs/all.txt" | awk '{s += $1} END {print s + 0}')
 echo "simulated $ran clusters from seed $first on for ${SECONDS}s in $jobs processes, with $events changes and faults"
 grep -hoE '[0-9]+ seeds, .*|settled after .*' "$logs/all.txt" | grep settled | tail -1
-TMPDIR=$dir nice "$dir/sim.test" -test.run 'TestFailoverTimes|TestLossyNetwork' -test.v -sim.losses="${LOSSES:-40}" -sim.lossy="${LOSSY:-1h}" >"$dir/figures" 2>&1
+TMPDIR=$dir nice "$dir/sim.test" -test.run 'TestFailoverTimes|TestLossyNetwork|TestSeed' -test.v -sim.old -sim.losses="${LOSSES:-40}" -sim.lossy="${LOSSY:-1h}" >"$dir/figures" 2>&1
 figures=$?
 grep -E 'lost .* times|loss:|FAIL|--- FAIL|waited' "$dir/figures" | sed 's/^ *[a-z_]*.go:[0-9]*: //'
 if [ -n "$failed" ]; then

@@ -128,6 +128,13 @@ func (id *Identity) ClientTLS(alpn, expectNodeID string) *tls.Config {
 	}
 }
 
+// GuestTLS is ClientTLS for one that does not show its own certificate: a node that the others may have removed.
+func (id *Identity) GuestTLS(alpn string) *tls.Config {
+	c := id.ClientTLS(alpn, "")
+	c.GetClientCertificate = nil
+	return c
+}
+
 // negotiated refuses a server that ignores ALPN, except for HTTP, where that is common.
 func negotiated(cs tls.ConnectionState, alpn string) error {
 	if len(cs.PeerCertificates) == 0 {
