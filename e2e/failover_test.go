@@ -175,7 +175,19 @@ func (s *scene) cutOff(t *testing.T, lost *machines.Machine) {
 	mine := lost.Tasks(s.job)
 	must(t, s.n.Isolate(lost))
 	m := s.leaderWithout(t, lost)
-	eventually(t, "all tasks on the others", func() error { return exactly(m, s.job, replicas) })
+	eventually(t, "all tasks on the others", func() error {
+		// Before the others have judged, the log still has all of them running where they were.
+		list, err := tasks(m, s.job)
+		if err != nil {
+			return err
+		}
+		for _, k := range list.Tasks {
+			if k.NodeName == lost.Name {
+				return fmt.Errorf("%s (%s) is still meant to be on %s", k.Name, k.ID, lost.Name)
+			}
+		}
+		return exactly(m, s.job, replicas)
+	})
 	s.keptAlone(t, lost, mine)
 	must(t, s.n.Heal())
 	s.awaitState(t, lost, job.NodeReady)
