@@ -1,16 +1,20 @@
 #!/bin/sh
-# Installs what building, the demo or the tests need on Debian or Ubuntu, and says what. Usage: deps.sh build|test
+# Installs what building, the demo, the tests or the benchmark's comparisons need on Debian or Ubuntu, and says what.
+# Usage: deps.sh build|test|bench
 set -eu
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
 demo="iproute2 nftables util-linux procps"
 test="busybox-static docker-registry"
+# What `make bench` compares with. docker.io brings dockerd, containerd and runc.
+bench="busybox-static runc crun docker.io iptables"
 
 case "${1:-}" in
 build) want="$build $demo" ;;
 test) want="$build $demo $test" ;;
+bench) want="$build $demo $bench" ;;
 *)
-	echo "usage: $0 build|test" >&2
+	echo "usage: $0 build|test|bench" >&2
 	exit 2
 	;;
 esac
@@ -28,7 +32,12 @@ if [ -n "$missing" ]; then
 	echo "installing:$missing"
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
-	# A registry server would start by itself; the tests start their own.
+	# Servers (a registry, docker) would start by themselves: tests and benchmarks start their own, in namespaces.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	fi
 	apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing >/dev/null
 fi
 if ! command -v go >/dev/null 2>&1; then
