@@ -27,6 +27,7 @@ func (s *Service) normalize() {
 	case Global:
 		s.Replicas = 0
 	}
+	s.normalizeNetwork()
 	s.Env = normalEnv(s.Env)
 	s.CapAdd = normalCaps(s.CapAdd)
 	s.CapDrop = normalCaps(s.CapDrop)

@@ -86,6 +86,9 @@ type Service struct {
 	// Update says how tasks are replaced when the content changes, Rollback how they are on the way back; nil: defaults.
 	Update   *Update `json:"update,omitempty"`
 	Rollback *Update `json:"rollback,omitempty"`
+	// NetworkMode is "" for a network of its own, "none", "host" or "service:NAME": the network of that service's task in
+	// the same slot, which is on the same node.
+	NetworkMode string `json:"networkMode,omitempty"`
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
