@@ -35,6 +35,7 @@ func commands() []*cli.Command {
 		debugCommand(),
 		helpCommand(),
 		demoWebCommand(),
+		ociCommand(),
 		docsCommand(),
 	}
 }

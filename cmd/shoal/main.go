@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shoal/runtime/container"
+	"shoal/runtime/container/oci"
 )
 
 // version is set by the build.
@@ -19,6 +20,9 @@ var version = "dev"
 
 func main() {
 	container.ReexecMain() // this process may be a container's first one; then nothing below is reached
+	if args, ok := asOCIRuntime(os.Args); ok {
+		os.Exit(oci.Main(args, version))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal ends the process even if something hangs
 	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -42,7 +41,7 @@ func checkSpec(s runtime.Spec) error {
 		return stage.Invalidf("container %s: hostname %q is longer than %d bytes", s.ID, s.Hostname, maxHostname)
 	}
 	if s.StopSignal != "" {
-		if _, err := parseSignal(s.StopSignal); err != nil {
+		if _, err := stage.ParseSignal(s.StopSignal); err != nil {
 			return fmt.Errorf("container %s: stop signal: %w", s.ID, err)
 		}
 	}
@@ -84,32 +83,9 @@ func checkMounts(s runtime.Spec) error {
 	return nil
 }
 
-// parseSignal reads "SIGHUP", "HUP", "hup" or "1".
-func parseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, stage.Invalidf("signal %d is not between 1 and 64", n)
-		}
-		return unix.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	if rt, ok := strings.CutPrefix(name, "SIGRTMIN+"); ok { // systemd's images stop with SIGRTMIN+3
-		if n, err := strconv.Atoi(rt); err == nil && n >= 0 && n <= 30 {
-			return unix.Signal(34 + n), nil
-		}
-	}
-	return 0, stage.Invalidf("unknown signal %q", s)
-}
-
 func stopSignal(rec stage.Record) unix.Signal {
 	for _, s := range []string{rec.Spec.StopSignal, rec.Config.StopSignal} {
-		if sig, err := parseSignal(s); s != "" && err == nil {
+		if sig, err := stage.ParseSignal(s); s != "" && err == nil {
 			return sig
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 // refreshEvery is how often a waiting Stop looks for itself, in case nobody runs Run.
@@ -96,7 +97,7 @@ func (r *Runtime) awaitEnd(ctx context.Context, c *container, ended <-chan struc
 
 // Signal sends a signal to the container's first process.
 func (r *Runtime) Signal(ctx context.Context, id runtime.ID, signal string) error {
-	sig, err := parseSignal(signal)
+	sig, err := stage.ParseSignal(signal)
 	if err != nil {
 		return fmt.Errorf("signal container %s: %w", id, err)
 	}

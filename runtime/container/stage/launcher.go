@@ -112,7 +112,7 @@ func (l *launching) run() error {
 	if err := l.dec.Decode(&goOn); err != nil {
 		return fmt.Errorf("the agent went away: %w", err)
 	}
-	if err := limits.apply(l.cont); err != nil {
+	if err := limits.Apply(l.cont); err != nil {
 		return err
 	}
 	at := time.Now().UTC()

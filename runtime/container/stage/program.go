@@ -24,6 +24,9 @@ const (
 	pathInit     = C.SHOAL_INIT
 )
 
+// RoleOCI is the name of a process that is an OCI runtime for somebody else (package oci).
+const RoleOCI = "shoal-oci"
+
 // selfExe is this process's binary, also after its file was replaced or deleted.
 const selfExe = "/proc/self/exe"
 
@@ -55,9 +58,9 @@ func Main() {
 func initMain() {
 	// The death signal belongs to the thread that sets it, and it is this thread that will execute the command. It cannot
 	// be set earlier: each clone of libcontainer's stages clears it. An exec'd process must not have it: it is not the
-	// monitor's child, and goes on when its helper is gone.
+	// monitor's child, and goes on when its helper is gone. Nor must what package oci starts, which outlives its creator.
 	goruntime.LockOSThread()
-	if os.Getenv("_LIBCONTAINER_INITTYPE") == "standard" {
+	if os.Args[0] != RoleOCI && os.Getenv("_LIBCONTAINER_INITTYPE") == "standard" {
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 			os.Exit(255)
 		}

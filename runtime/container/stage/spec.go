@@ -10,7 +10,6 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/cgroups"
-	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -52,34 +51,11 @@ type containerConfig struct {
 	cwd    string
 }
 
-// lateLimits are set after the first process is parked: a CPU quota would slow its preparation down fivefold, measured at
-// 0.05 CPU.
-type lateLimits struct {
-	config *configs.Config
-	quota  int64
-	period uint64
-}
-
-func (l lateLimits) apply(c *libcontainer.Container) error {
-	if l.quota == 0 {
-		return nil
-	}
-	config := *l.config
-	resources := *config.Cgroups.Resources
-	resources.CpuQuota, resources.CpuPeriod = l.quota, l.period
-	cg := *config.Cgroups
-	cg.Resources, config.Cgroups = &resources, &cg
-	if err := c.Set(config); err != nil {
-		return fmt.Errorf("limit the cpu: %w", err)
-	}
-	return nil
-}
-
 // buildConfig turns a launch into libcontainer's configuration, by way of the OCI one.
-func buildConfig(job Launch, root string, who identity, initSource string) (*containerConfig, lateLimits, error) {
+func buildConfig(job Launch, root string, who identity, initSource string) (*containerConfig, LateQuota, error) {
 	caps, err := Capabilities(job.Record.Spec.CapAdd, job.Record.Spec.CapDrop)
 	if err != nil {
-		return nil, lateLimits{}, err
+		return nil, LateQuota{}, err
 	}
 	cwd := job.Record.Spec.WorkingDir
 	if cwd == "" {
@@ -107,18 +83,14 @@ func buildConfig(job Launch, root string, who identity, initSource string) (*con
 		spec.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 2147483647"
 	}
 	if spec.Linux.Seccomp, err = seccompProfile(spec); err != nil {
-		return nil, lateLimits{}, err
+		return nil, LateQuota{}, err
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: string(job.ID), Spec: spec})
 	if err != nil {
-		return nil, lateLimits{}, err
+		return nil, LateQuota{}, err
 	}
 	config.Rlimits = []configs.Rlimit{openFiles()}
-	limits := lateLimits{config: config}
-	if n := job.Record.Spec.Resources.NanoCPUs; n > 0 {
-		limits.quota, limits.period = n*cpuPeriod/1e9, cpuPeriod
-	}
-	return &containerConfig{config: config, cwd: cwd}, limits, nil
+	return &containerConfig{config: config, cwd: cwd}, TakeQuota(config), nil
 }
 
 // capabilitySets gives a user other than root the bounding set only, as Docker does: it gains by executing a file that
@@ -171,6 +143,10 @@ func resources(r runtime.Resources) *specs.LinuxResources {
 	}
 	if r.MemoryReservationBytes > 0 {
 		out.Memory.Reservation = &r.MemoryReservationBytes
+	}
+	if r.NanoCPUs > 0 {
+		quota, period := r.NanoCPUs*cpuPeriod/1e9, uint64(cpuPeriod)
+		out.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
 	if r.PIDs > 0 {
 		out.Pids = &specs.LinuxPids{Limit: &r.PIDs}
