@@ -117,7 +117,7 @@ func (n *Node) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, error)
 		}
 	}
 	slices.SortStableFunc(list.Tasks, func(a, b api.Task) int {
-		return cmp.Or(cmp.Compare(a.Job, b.Job), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.NodeName, b.NodeName), -cmp.Compare(a.Index, b.Index))
+		return cmp.Or(cmp.Compare(a.Job, b.Job), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Name, b.Name), -cmp.Compare(a.Index, b.Index))
 	})
 	for _, j := range v.Jobs() {
 		if q.Job == "" || q.Job == j.Name {

@@ -30,6 +30,7 @@ func (w *work) service(s *service) {
 	w.stopExcess(s)
 	w.stopDoubles(s)
 	w.giveUpEnding(s)
+	w.putToRest(s)
 	if w.judge(s) {
 		return // what the service shall be is about to change
 	}

@@ -53,7 +53,9 @@ type service struct {
 	count map[job.NodeID]int // tasks that have not ended, by node
 	sets  [phases]map[*slot]struct{}
 	dirty map[*slot]struct{}
-	all   bool // all slots are dirty
+	// withSpent are slots with tasks that are only to be put to rest (spent.go).
+	withSpent map[*slot]struct{}
+	all       bool // all slots are dirty
 
 	// Sums over wanted slots, for those that depend on it.
 	wanted, started, ready, completed int

@@ -159,6 +159,11 @@ func TestFailingUpdateRollsBack(t *testing.T) {
 		if j.Version != 3 || !strings.HasPrefix(j.Cause, "rolled back from version 2: s.1 failed: exit code 1") {
 			t.Errorf("version %d: %q", j.Version, j.Cause)
 		}
+		for _, k := range w.store.View().TasksOfService("j", "s") {
+			if st := w.store.View().Status(k.ID); k.Desired == job.DesiredRun && st != nil && st.State.Terminal() {
+				t.Errorf("%s (task %s) is still meant to run, although it failed and %s has its place", k.Name(), k.ID, before[0].ID)
+			}
+		}
 		if r := w.store.View().Rollout("j", "s"); r.Status != job.RolloutComplete || r.RollbackOf != 2 || !r.Automatic {
 			t.Errorf("rollout: %+v", r)
 		}

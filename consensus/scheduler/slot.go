@@ -88,6 +88,7 @@ func (p *Planner) classifySlot(s *service, sl *slot) {
 	s.completed += delta(sl.sum.completed, sm.completed)
 	s.failed += delta(sl.sum.failed, sm.failed)
 	sl.sum = sm
+	s.noteSpent(sl)
 	if ph == quiet && len(sl.tasks) == 0 {
 		delete(s.slots, sl.id)
 	}
