@@ -104,15 +104,11 @@ func (t *tempBlob) sync() error {
 	return t.finish()
 }
 
-// writeBlob stores the bytes of r, which must be exactly size bytes with digest want.
-func (s *Store) writeBlob(ctx context.Context, r io.Reader, want digest.Digest, size int64) error {
-	t, err := s.newTemp()
-	if err != nil {
-		return err
-	}
-	defer t.discard()
+// fill appends the bytes of r to t, which must be exactly size bytes with digest want then, and stores it. When it fails t
+// keeps what came.
+func (s *Store) fill(ctx context.Context, t *tempBlob, r io.Reader, want digest.Digest, size int64) error {
 	// One byte more than promised is enough to know that the promise was wrong.
-	if _, err := io.Copy(t, io.LimitReader(ctxReader{ctx, r}, size+1)); err != nil {
+	if _, err := io.Copy(t, io.LimitReader(ctxReader{ctx, r}, size+1-t.size)); err != nil {
 		return s.explainSpace(err)
 	}
 	if t.size > size {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,16 +20,26 @@ type Source interface {
 	Blob(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
+// resumer is a Source that can begin a blob in its middle.
+type resumer interface {
+	// BlobFrom is Blob without the first offset bytes.
+	BlobFrom(ctx context.Context, digest string, offset int64) (io.ReadCloser, error)
+}
+
 // Progress says how far a Pull or Fetch is. Bytes count config and layers; what was here already counts as done.
 type Progress struct {
 	Layers, LayersDone int
 	Bytes, BytesDone   int64
+	// Each is the layers, lowest first; the receiver's own.
+	Each []LayerProgress
 }
 
-const (
-	blobAttempts = 3                // of one blob whose stream breaks
-	blobStall    = 60 * time.Second // without one byte
-)
+// LayerProgress is one layer on its way.
+type LayerProgress struct {
+	Digest     digest.Digest
+	Size, Done int64 // bytes
+	Here       bool  // it was here before
+}
 
 // Fetch copies an image from a peer. ref is a name, which the image will have here too, or a digest of a manifest or
 // index; an image fetched by a bare digest has no name and lives by its holders (and PrunePolicy.Grace). What is here
@@ -43,7 +51,7 @@ func (s *Store) Fetch(ctx context.Context, from Source, ref string) (Image, erro
 		name, err = Name{digest: d}, nil
 	}
 	if err == nil {
-		img, err = s.copyShared(ctx, &s.fetches, from, name, nil, defaultPullJobs)
+		img, err = s.copyShared(ctx, &s.fetches, from, name, PullOptions{}, defaultPullJobs)
 	}
 	if err != nil {
 		return Image{}, fmt.Errorf("fetch image %s: %w", ref, err)
@@ -51,12 +59,16 @@ func (s *Store) Fetch(ctx context.Context, from Source, ref string) (Image, erro
 	return img, nil
 }
 
-func (s *Store) copyShared(ctx context.Context, flights *flights[Image], from Source, name Name, report func(Progress), jobs int) (Image, error) {
+func (s *Store) copyShared(ctx context.Context, flights *flights[Image], from Source, name Name, opts PullOptions, jobs int) (Image, error) {
 	if s.closed.Load() {
 		return Image{}, ErrClosed
 	}
-	img, err := flights.do(ctx, name.String(), func(ctx context.Context) (Image, error) {
-		c := &copying{s: s, from: from, lease: s.newLease(), meter: &meter{report: report}, jobs: jobs}
+	platform := opts.Platform
+	if platform.Architecture == "" {
+		platform = s.platform
+	}
+	img, err := flights.do(ctx, name.String()+" "+platformString(platform), func(ctx context.Context) (Image, error) {
+		c := &copying{s: s, from: from, lease: s.newLease(), meter: &meter{report: opts.Progress}, jobs: jobs, platform: platform}
 		defer c.lease.release()
 		return c.image(ctx, name)
 	})
@@ -70,6 +82,8 @@ type copying struct {
 	lease *lease
 	meter *meter
 	jobs  int
+
+	platform ocispec.Platform
 }
 
 func (c *copying) image(ctx context.Context, name Name) (Image, error) {
@@ -95,7 +109,7 @@ func (c *copying) take(ctx context.Context, raw []byte, mediaType string, name N
 		if depth == maxIndexDepth {
 			return Image{}, invalidf("indexes nested more than %d deep", maxIndexDepth)
 		}
-		child, err := choosePlatform(raw, mediaType, c.s.platform)
+		child, err := choosePlatform(raw, mediaType, c.platform)
 		if err != nil {
 			return Image{}, err
 		}
@@ -182,14 +196,14 @@ func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index
 	if err != nil {
 		return nil, err
 	}
-	if p := e.image.Platform; !runsOn(p, c.s.platform) {
-		return nil, wrongPlatform(c.s.platform, []string{platformString(p)})
+	if p := e.image.Platform; !runsOn(p, c.platform) {
+		return nil, wrongPlatform(c.platform, []string{platformString(p)})
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(c.jobs, 1))
 	for i, l := range m.Layers {
 		g.Go(func() error {
-			if err := c.blob(gctx, l); err != nil {
+			if err := c.blob(gctx, l, i); err != nil {
 				return fmt.Errorf("layer %d: %w", i, err)
 			}
 			c.meter.layerDone()
@@ -207,125 +221,8 @@ func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index
 }
 
 func (c *copying) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	if err := c.blob(ctx, d); err != nil {
+	if err := c.blob(ctx, d, configBlob); err != nil {
 		return nil, err
 	}
 	return c.s.readBlob(d.Digest, MaxConfigSize)
-}
-
-// blob brings one blob here unless it is; one copy at a time a digest, whichever image wants it.
-func (c *copying) blob(ctx context.Context, d ocispec.Descriptor) error {
-	c.lease.pin(d.Digest)
-	if c.s.hasBlob(d.Digest, d.Size) {
-		c.meter.add(d.Size)
-		return nil
-	}
-	var counted int64
-	_, err := c.s.blobs.do(ctx, string(d.Digest), func(ctx context.Context) (struct{}, error) {
-		if c.s.hasBlob(d.Digest, d.Size) {
-			return struct{}{}, nil
-		}
-		l := c.s.newLease() // of its own: the caller may give up before
-		defer l.release()
-		l.pin(d.Digest)
-		var err error
-		for attempt := 0; attempt < blobAttempts && ctx.Err() == nil; attempt++ {
-			c.meter.add(-counted)
-			counted = 0
-			if err = c.blobOnce(ctx, d, &counted); err == nil || !errors.Is(err, ErrUnavailable) {
-				break
-			}
-		}
-		return struct{}{}, errors.Join(err, ctx.Err())
-	})
-	if err == nil {
-		c.meter.add(d.Size - counted) // another image's copy brought it
-	}
-	return err
-}
-
-func (c *copying) blobOnce(ctx context.Context, d ocispec.Descriptor, counted *int64) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stall := time.AfterFunc(blobStall, func() {
-		cancel(&kindError{ErrUnavailable, fmt.Errorf("blob %s: no byte for %s", d.Digest, blobStall)})
-	})
-	defer stall.Stop()
-	rc, err := c.from.Blob(ctx, string(d.Digest))
-	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
-	}
-	defer rc.Close()
-	r := readerFunc(func(p []byte) (int, error) {
-		n, err := rc.Read(p)
-		if n > 0 {
-			stall.Reset(blobStall)
-			*counted += int64(n)
-			c.meter.add(int64(n))
-		}
-		switch {
-		case err == nil, err == io.EOF, ctx.Err() != nil, errors.Is(err, ErrInvalid):
-		case *counted >= d.Size: // the source verifies, too, and dislikes what it read: our own verdict has a kind
-			err = io.EOF
-		default:
-			err = &kindError{ErrUnavailable, err}
-		}
-		return n, err
-	})
-	if err := c.s.writeBlob(ctx, r, d.Digest, d.Size); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return err
-	}
-	return nil
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// meter adds up progress and reports it now and then, one call at a time.
-type meter struct {
-	report func(Progress)
-
-	mu   sync.Mutex
-	p    Progress
-	last time.Time
-}
-
-func (m *meter) start(man ocispec.Manifest) {
-	m.mu.Lock()
-	m.p.Layers, m.p.Bytes = len(man.Layers), man.Config.Size
-	for _, l := range man.Layers {
-		m.p.Bytes += l.Size
-	}
-	m.mu.Unlock()
-	m.flush()
-}
-
-func (m *meter) add(n int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.p.BytesDone += n
-	if m.report != nil && time.Since(m.last) >= progressInterval {
-		m.last = time.Now()
-		m.report(m.p)
-	}
-}
-
-func (m *meter) layerDone() {
-	m.mu.Lock()
-	m.p.LayersDone++
-	m.mu.Unlock()
-	m.flush()
-}
-
-func (m *meter) flush() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.report != nil {
-		m.last = time.Now()
-		m.report(m.p)
-	}
 }

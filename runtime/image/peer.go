@@ -37,7 +37,7 @@ func (p *Peer) Manifest(ctx context.Context, ref string) (string, []byte, error)
 			path = "/v2/" + n.repository + "/manifests/" + n.digest.String() // with both, the digest decides
 		}
 	}
-	resp, err := p.get(ctx, path)
+	resp, err := p.get(ctx, path, 0)
 	if err != nil {
 		return "", nil, err
 	}
@@ -51,19 +51,27 @@ func (p *Peer) Manifest(ctx context.Context, ref string) (string, []byte, error)
 
 // Blob implements Source.
 func (p *Peer) Blob(ctx context.Context, d string) (io.ReadCloser, error) {
-	resp, err := p.get(ctx, "/v2/any/blobs/"+d)
+	return p.BlobFrom(ctx, d, 0)
+}
+
+// BlobFrom implements resumer.
+func (p *Peer) BlobFrom(ctx context.Context, d string, offset int64) (io.ReadCloser, error) {
+	resp, err := p.get(ctx, "/v2/any/blobs/"+d, offset)
 	if err != nil {
 		return nil, err
 	}
-	return resp.Body, nil
+	return fromOffset(resp, offset)
 }
 
-func (p *Peer) get(ctx context.Context, path string) (*http.Response, error) {
+func (p *Peer) get(ctx context.Context, path string, offset int64) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept-Encoding", "identity") // a proxy must not repack what has a digest
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
 	resp, err := p.client.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -71,7 +79,7 @@ func (p *Peer) get(ctx context.Context, path string) (*http.Response, error) {
 		}
 		return nil, &kindError{ErrUnavailable, fmt.Errorf("peer %s: %w", p.base, err)}
 	}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode == http.StatusOK || offset > 0 && resp.StatusCode == http.StatusPartialContent {
 		return resp, nil
 	}
 	defer resp.Body.Close()

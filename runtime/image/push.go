@@ -234,7 +234,7 @@ func (g *endpoint) acceptManifest(r *http.Request, raw []byte, name Name) error 
 	if name.IsZero() {
 		return nil
 	}
-	c := &copying{s: g.s, from: noSource{}, lease: l, meter: &meter{}, jobs: 1}
+	c := &copying{s: g.s, from: noSource{}, lease: l, meter: &meter{}, jobs: 1, platform: g.s.platform}
 	_, err = c.take(ctx, raw, r.Header.Get("Content-Type"), name)
 	return err
 }

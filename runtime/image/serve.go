@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -148,15 +149,55 @@ func (g *endpoint) blob(w http.ResponseWriter, r *http.Request, ref string) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.FormatInt(fi.Size(), 10))
 	w.Header().Set("Docker-Content-Digest", d.String())
+	w.Header().Set("Accept-Ranges", "bytes")
+	offset, ok := rangeFrom(r.Header.Get("Range"), fi.Size())
+	if !ok {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", fi.Size()))
+		refuse(w, http.StatusRequestedRangeNotSatisfiable, "UNSUPPORTED", "a range is bytes=N- with N less than the blob's size")
+		return
+	}
+	w.Header().Set("Content-Length", strconv.FormatInt(fi.Size()-offset, 10))
+	if offset > 0 {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", offset, fi.Size()-1, fi.Size()))
+		w.WriteHeader(http.StatusPartialContent)
+	}
 	if r.Method == http.MethodHead {
 		return
 	}
-	if err := g.s.copyBlob(r.Context(), w, d); err != nil {
+	if err := g.s.copyBlob(r.Context(), &skipWriter{w, offset}, d); err != nil {
 		g.s.log.Debug("blob not served", "blob", d, "err", err)
 		panic(http.ErrAbortHandler) // the only way to tell the client that what it has is not all
 	}
+}
+
+// rangeFrom reads "bytes=N-", what a client sends that resumes. Other ranges may be answered with all of it (RFC 9110, 14.2).
+func rangeFrom(header string, size int64) (offset int64, ok bool) {
+	from, isOpen := strings.CutSuffix(strings.TrimPrefix(header, "bytes="), "-")
+	if header == "" || !isOpen || !strings.HasPrefix(header, "bytes=") {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(from, 10, 64)
+	if err != nil || n < 0 {
+		return 0, true
+	}
+	return n, n == 0 || n < size
+}
+
+// skipWriter drops the first bytes: all of a blob is read and verified, whatever part of it is sent.
+type skipWriter struct {
+	w    io.Writer
+	skip int64
+}
+
+func (s *skipWriter) Write(p []byte) (int, error) {
+	drop := min(s.skip, int64(len(p)))
+	s.skip -= drop
+	if drop == int64(len(p)) {
+		return len(p), nil
+	}
+	n, err := s.w.Write(p[drop:])
+	return n + int(drop), err
 }
 
 func (g *endpoint) tags(w http.ResponseWriter, repo Name) {

@@ -31,6 +31,8 @@ type Config struct {
 	// UnpackCommand is the argv of a helper process that calls [UnpackMain], for unpacking hostile archives in a child that
 	// its caller has confined. A child costs some 20 ms a layer. Empty: unpack in this process.
 	UnpackCommand []string
+	// Registries says how to reach registries: mirrors, insecure ones. Default: each by its own name.
+	Registries *Registries
 }
 
 // Store is one machine's images. Safe for concurrent use. Lock order: writing, then mu.
@@ -41,6 +43,8 @@ type Store struct {
 	unpackBy []string
 	closed   atomic.Bool
 	lock     *os.File // flock: one process at a time
+
+	registries *Registries
 
 	// writing serialises changes of the catalog, its disk write included: the file and the memory must change in one order.
 	writing sync.Mutex
@@ -69,7 +73,10 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, log: cfg.Logger, platform: cfg.Platform, unpackBy: slices.Clone(cfg.UnpackCommand),
-		pins: map[digest.Digest]int{}, holds: map[string]map[digest.Digest]int{},
+		pins: map[digest.Digest]int{}, holds: map[string]map[digest.Digest]int{}, registries: cfg.Registries,
+	}
+	if s.registries == nil {
+		s.registries = &Registries{}
 	}
 	s.fetches.ownErrors, s.blobs.ownErrors = true, true
 	if s.log == nil {
