@@ -24,7 +24,7 @@ func agentCommand() *cli.Command {
 		Description: "Without --join the first start founds a cluster of one. `shoal token create` there prints the command for the\n" +
 			"next machine. Stopping the agent touches no container; the next start adopts them all.\n\n" +
 			"Example: shoal agent --join 192.0.2.1:6174 --token shoal1-…",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "data-dir", Value: defaultDataDir, EnvVars: []string{"SHOAL_DATA_DIR"}, Usage: "`DIR` for all that lasts"},
 			&cli.StringFlag{Name: "name", EnvVars: []string{"SHOAL_NAME"}, Usage: "node `NAME`, unique in the cluster (default: the host's name)"},
 			&cli.StringFlag{Name: "bind", Value: fmt.Sprintf("0.0.0.0:%d", node.DefaultPort), EnvVars: []string{"SHOAL_BIND"}, Usage: "listen on `ADDR:PORT`, TCP and UDP"},
@@ -37,7 +37,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "pool", Usage: "`PREFIX` of container addresses when founding a cluster (default " + node.DefaultPool.String() + ")"},
 			&cli.StringFlag{Name: "cgroup-parent", Value: "shoal", Usage: "`CGROUP` below which containers' cgroups are"},
 			&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"SHOAL_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
-		},
+		}, imageFlags()...),
 		Action: runAgent,
 	}
 }
@@ -75,9 +75,13 @@ func agentConfig(c *cli.Context) (node.Config, error) {
 	if err != nil {
 		return node.Config{}, err
 	}
+	images, err := imageSettings(c)
+	if err != nil {
+		return node.Config{}, err
+	}
 	cfg := node.Config{
 		DataDir: dataDir, Name: c.String("name"), Voter: job.VoterPolicy(c.String("voter")), Join: c.StringSlice("join"), Token: c.String("token"),
-		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent")),
+		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images),
 	}
 	if cfg.Name == "" {
 		if cfg.Name, err = os.Hostname(); err != nil {

@@ -26,9 +26,9 @@ import (
 )
 
 // machineMaker puts the real runtime together: the one place that knows all of its parts.
-func machineMaker(cgroupParent string) func(node.MachineConfig) (*node.Machine, error) {
+func machineMaker(cgroupParent string, settings imageConfig) func(node.MachineConfig) (*node.Machine, error) {
 	return func(cfg node.MachineConfig) (*node.Machine, error) {
-		images, err := image.Open(image.Config{Dir: filepath.Join(cfg.Dir, "images"), Logger: cfg.Logger.With("part", "images"), UnpackCommand: container.UnpackCommand()})
+		images, err := image.Open(image.Config{Dir: filepath.Join(cfg.Dir, "images"), Logger: cfg.Logger.With("part", "images"), UnpackCommand: container.UnpackCommand(), Registries: settings.registries})
 		if err != nil {
 			return nil, err
 		}

@@ -369,7 +369,7 @@ func TestRegistriesAreChecked(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "r.json")
 	for content, ok := range map[string]bool{
 		`{"registries":{"docker.io":{"mirrors":["https://m.example"]}}}`: true,
-		`{"registries":{"docker.io":{"mirrors":["x y"]}}}`:                false,
+		`{"registries":{"docker.io":{"mirrors":["x y"]}}}`:               false,
 		`{"registry":{}}`: false, `{`: false,
 	} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
