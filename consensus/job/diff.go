@@ -262,7 +262,7 @@ func text(key string, v any) string {
 		return n.String()
 	}
 	switch key {
-	case "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window":
+	case "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "lease":
 		return time.Duration(i).String()
 	case "memoryBytes", "sizeBytes", "maxBytes":
 		return FormatBytes(i)

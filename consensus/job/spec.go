@@ -83,6 +83,9 @@ type Service struct {
 	DependsOn    []Dependency `json:"dependsOn,omitempty"` // sorted by service
 	Log          LogLimits    `json:"log"`
 
+	// Failover says when a task of a lost node is placed anew; nil: the defaults (see FailoverPolicy).
+	Failover *Failover `json:"failover,omitempty"`
+
 	// Update says how tasks are replaced when the content changes, Rollback how they are on the way back; nil: defaults.
 	Update   *Update `json:"update,omitempty"`
 	Rollback *Update `json:"rollback,omitempty"`

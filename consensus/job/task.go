@@ -39,6 +39,13 @@ type Task struct {
 	Replaces  TaskID `json:"replaces,omitempty"`
 	Attempt   int    `json:"attempt,omitempty"`   // tasks in a row that failed in this slot before it
 	StopCause string `json:"stopCause,omitempty"` // why it is meant to stop
+
+	// Failover and Lease are the service's policy as it was when the task was placed; "" is fast.
+	Failover FailoverMode  `json:"failover,omitempty"`
+	Lease    time.Duration `json:"lease,omitempty"`
+	// Released is the raft index at which a task of a lost node was set free to be placed anew: its lease has ended, or an
+	// admin said so. Apply's pen; 0 again when the node returns.
+	Released uint64 `json:"released,omitempty"`
 }
 
 // Desired is what the leader wants of a task.
@@ -153,6 +160,7 @@ const (
 	EventNodeActive   = "node-activated"
 	EventNodeLeft     = "node-left"
 	EventNodeRemoved  = "node-removed"
+	EventTaskReleased = "task-released" // of a lost node: it may be placed anew
 	EventVoters       = "voters"
 	EventLeader       = "leader"
 )

@@ -72,8 +72,11 @@ func (s *Service) UpdatePolicy(rollback bool) Update {
 }
 
 // CanStartFirst tells whether two tasks of the service can run side by side wherever they are, without getting in each
-// other's way: it fixes no port of the node and writes to no named volume.
+// other's way: it fixes no port of the node, writes to no named volume and is not fenced.
 func (s *Service) CanStartFirst() bool {
+	if s.FailoverPolicy().Mode == FailoverFenced {
+		return false
+	}
 	for _, p := range s.Ports {
 		if p.Published != 0 {
 			return false

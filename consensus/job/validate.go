@@ -95,6 +95,7 @@ func (s *Service) validate(p *problems, spec *Spec) {
 		}
 	}
 	s.Log.validate(p, at+".logging")
+	s.validateFailover(p, at+".x-failover")
 	s.Update.validate(p, at+".update_config", FailRollback)
 	s.Rollback.validate(p, at+".rollback_config", FailPause)
 }

@@ -42,6 +42,9 @@ func (w *work) service(s *service) {
 		w.drain(s, placed)
 	}
 	if why.slots == 0 {
+		why = w.holding(s)
+	}
+	if why.slots == 0 {
 		why = w.slowEnding(s)
 	}
 	w.explain(s, why)
@@ -168,6 +171,9 @@ func (w *work) giveUpEnding(s *service) {
 			if t.ended() || (n != nil && n.n.State == job.NodeReady) || t.Desired == job.DesiredLost {
 				continue
 			}
+			if n != nil && t.Failover == job.FailoverFenced && t.Held() {
+				continue // its end is waited for
+			}
 			if !w.stop(t, job.DesiredLost, w.nodeCause(t)) {
 				return
 			}
@@ -244,6 +250,7 @@ func (w *work) place(s *service, sl *slot, n *node) {
 		ID: w.p.NewID(), Job: s.job.name, Service: s.name, Digest: s.digest, Slot: sl.id.n, Node: n.n.ID,
 		Desired: job.DesiredRun, Placed: w.now,
 	}
+	fence(&t, s.spec)
 	old := sl.newest()
 	if c := sl.current(); c != nil {
 		old = c

@@ -207,7 +207,7 @@ func (w *work) roll(s *service, short []*slot) reason {
 // busy counts the slots that are on their way, and tells whether all that were placed have been ready for long enough.
 func (w *work) busy(s *service, u job.Update, starved map[*slot]bool) (busy int, proven bool) {
 	proven = true
-	for _, ph := range []phase{missing, ending, failing, deserted, unready, misplaced, double, handing, handed} {
+	for _, ph := range []phase{missing, ending, failing, deserted, held, unready, misplaced, double, handing, handed} {
 		for sl := range s.sets[ph] {
 			if starved[sl] || u.Failure == job.FailContinue && sl.sum.failed {
 				continue
@@ -276,7 +276,7 @@ func (w *work) replace(s *service, u job.Update, sl *slot) bool {
 		}
 	}
 	first := u.Order == job.StartFirst
-	if u.Order == job.OrderAuto {
+	if u.Order == job.OrderAuto || t.Failover == job.FailoverFenced {
 		first = s.spec.CanStartFirst() && t.info != nil && t.info.spec.CanStartFirst()
 	}
 	if first {
@@ -332,7 +332,7 @@ func (w *work) leaving(s *service) bool {
 
 // slowRoll says which slot holds a change up that goes on for longer than it should; slots are those that wait for it.
 func (w *work) slowRoll(s *service, slots int, starved map[*slot]bool) reason {
-	for _, ph := range []phase{missing, ending, failing, deserted, unready, misplaced, double, handing} {
+	for _, ph := range []phase{missing, ending, failing, deserted, held, unready, misplaced, double, handing} {
 		for _, sl := range s.in(ph) {
 			t := sl.current()
 			if t == nil || starved[sl] || slots == 0 && ph != handing {

@@ -17,6 +17,7 @@ const (
 	ending                 // what was there has not ended yet
 	failing                // what was there failed: a new try after a while
 	deserted               // its node is down, left or removed
+	held                   // the same, but what was there may still run, or an admin decides (see job.Task.Held)
 	outdated               // runs a former content of the service
 	handing                // beside a former content there is a task of the present one, which is not ready yet
 	handed                 // the same, and it is ready
@@ -182,6 +183,9 @@ func (p *Planner) livePhase(s *service, t *task) phase {
 	case n == nil || n.n.State != job.NodeReady:
 		if s.spec.Mode == job.Global {
 			return away
+		}
+		if n != nil && t.Held() {
+			return held
 		}
 		return deserted
 	case n.n.Drained || !s.class.admits(n.n):

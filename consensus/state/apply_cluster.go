@@ -77,6 +77,9 @@ func (t *tx) apply(c Command) Result {
 	case Report:
 		t.at = c.At
 		return t.report(c)
+	case Release:
+		t.at = c.At
+		return t.release(c)
 	case PutImage:
 		t.at = c.At
 		return t.putImage(c)
@@ -160,6 +163,7 @@ func (t *tx) putNode(c PutNode) Result {
 	}
 	if old.State == job.NodeLeft {
 		up.State, up.Since, up.Reason = job.NodeReady, c.At, ""
+		t.unrelease(n.ID)
 		t.event(job.Event{Kind: job.EventNodeUp, Node: up.ID, Message: "came back after it had left"})
 	}
 	if reflect.DeepEqual(*old, up) {
@@ -293,6 +297,7 @@ func (t *tx) nodeUp(c NodeUp) Result {
 			return false
 		}
 		n.State, n.Since, n.Reason = job.NodeReady, c.At, ""
+		t.unrelease(n.ID)
 		t.event(job.Event{Kind: job.EventNodeUp, Node: n.ID, Message: n.Name})
 		return true
 	})
@@ -326,6 +331,10 @@ func (t *tx) removeNode(c RemoveNode) Result {
 	}
 	if running > 0 && !c.Force {
 		return fail(job.Conflict, "remove node %s: %d tasks are still meant to run on it: wait until they are replaced, or use --force", n.Name, running)
+	}
+	if held := t.heldFenced(n.ID); len(held) > 0 {
+		return fail(job.Conflict, "remove node %s: fenced task %s and %d more may still run there until their leases end: try again in a moment, or answer for it with `shoal failover --force JOB`",
+			n.Name, held[0], len(held)-1)
 	}
 	t.remove(TableNodes, n)
 	delete(t.d.subnets, n.Subnet)

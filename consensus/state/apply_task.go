@@ -136,6 +136,12 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 			return fmt.Sprintf("slot has task %s already", o.ID)
 		}
 	}
+	if f := sv.Failover; f != nil && f.Mode == job.FailoverFenced && k.Failover != job.FailoverFenced {
+		return "service is fenced"
+	}
+	if why := t.refuseBeside(k, giveUp); why != "" {
+		return why
+	}
 	if si := t.d.services[k.Digest]; si == nil {
 		return "service is unknown"
 	} else if why := t.d.use[k.Node].refuses(n, si); why != "" {
@@ -153,7 +159,7 @@ func ineligible(n *job.Node) string {
 
 // place writes the task, and takes the slot from tasks in it that ended.
 func (t *tx) place(k job.Task) {
-	k.Index = t.index
+	k.Index, k.Released = t.index, 0
 	k.Cause, k.StopCause = clip(k.Cause), ""
 	if k.Placed.IsZero() {
 		k.Placed = t.at
@@ -199,6 +205,7 @@ func (t *tx) refuseLost(id job.TaskID) string {
 		if n := t.base.Node(k.Node); n != nil && n.State == job.NodeReady {
 			return fmt.Sprintf("node %s is back", n.Name)
 		}
+		return t.refuseHeld(k)
 	}
 	return ""
 }

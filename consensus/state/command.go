@@ -43,6 +43,7 @@ const (
 	kindRemoveImage   byte = 21
 	kindStartJob      byte = 30
 	kindRestartJob    byte = 31
+	kindRelease       byte = 60
 )
 
 // InitCluster makes the cluster. Conflict if there is one with another ID; the same ID again changes nothing.
@@ -358,6 +359,8 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[Event](body)
 	case kindPutImage:
 		return decodeAs[PutImage](body)
+	case kindRelease:
+		return decodeAs[Release](body)
 	case kindRemoveImage:
 		return decodeAs[RemoveImage](body)
 	}

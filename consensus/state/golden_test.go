@@ -21,6 +21,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 	}{
 		{"v1", scripted, span(kindInitCluster, kindEvent)},
 		{"v2", scripted2, []byte{kindStartJob, kindRestartJob}},
+		{"heal", scriptedHeal, []byte{kindRelease}},
 	} {
 		t.Run(g.version, func(t *testing.T) { stillApplies(t, g.version, g.script, g.kinds) })
 	}

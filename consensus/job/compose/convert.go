@@ -92,6 +92,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 		Health:     c.health(at, s.HealthCheck),
 		Log:        c.logging(at, s.Logging),
 		DependsOn:  c.dependsOn(at, s.DependsOn),
+		Failover:   c.failover(at, s.Extensions),
 	}
 	if err := checkImage(s.Image); err != nil {
 		c.problem(at+".image", "%v", err)

@@ -303,7 +303,10 @@ var Matrix = []Key{
 	{Path: "services.*.volumes.[].volume.subpath", Support: Refused, Note: later},
 	{Path: "services.*.volumes_from", Support: Refused, Note: "tasks may be on different nodes", Next: "give both services the same named volume"},
 	{Path: "services.*.working_dir", Support: Honoured},
-	{Path: "services.*.x-failover", Support: Refused, Note: later},
+	{Path: "services.*.x-failover", Support: Honoured, Note: "`fast`, `fenced`, `manual`, or a mapping with `mode` and `lease`; the default is `fenced` for one replica that writes a named volume, else `fast`"},
+	{Path: "services.*.x-failover.lease", Support: Honoured, Note: "how long a fenced container runs without the leader's word; 10s"},
+	{Path: "services.*.x-failover.mode", Support: Honoured},
+	{Path: "services.*.x-lease", Support: Honoured, Note: "short for `lease` in `x-failover`"},
 }
 
 // securityOpt lets pass what every container gets anyway.
