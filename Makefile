@@ -64,8 +64,8 @@ bench: build ## the figures: submit, start, fail-over, memory, size
 	@CGO_ENABLED=0 go build -o build/bench ./e2e/bench
 	@exec build/bench -binary $(BIN) $(BENCHFLAGS)
 
-conformance: build ## others' suites judge what starts containers: runtime-tools' validation, beside runc
-	@packaging/deps.sh test
+conformance: build ## others' suites judge what starts containers: runtime-tools' validation, beside runc; docker and podman over it
+	@packaging/deps.sh conformance
 	@CGO_ENABLED=0 go build -o build/conformance/conformance ./e2e/conformance
 	@exec build/conformance/conformance -binary $(BIN) $(CONFORMANCEFLAGS)
 

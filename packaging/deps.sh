@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what building, the demo, the tests or the benchmark's comparisons need on Debian or Ubuntu, and says what.
-# Usage: deps.sh build|test|bench
+# Installs what building, the demo, the tests or the comparisons with others need on Debian or Ubuntu, and says what.
+# Usage: deps.sh build|test|bench|conformance
 set -eu
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
@@ -8,13 +8,16 @@ demo="iproute2 nftables util-linux procps"
 test="busybox-static docker-registry"
 # What `make bench` compares with. docker.io brings dockerd, containerd and runc.
 bench="busybox-static runc crun docker.io iptables"
+# What `make conformance` judges with: engines that run containers over shoal oci.
+conformance="busybox-static docker.io podman tar"
 
 case "${1:-}" in
 build) want="$build $demo" ;;
 test) want="$build $demo $test" ;;
 bench) want="$build $demo $bench" ;;
+conformance) want="$build $demo $conformance" ;;
 *)
-	echo "usage: $0 build|test|bench" >&2
+	echo "usage: $0 build|test|bench|conformance" >&2
 	exit 2
 	;;
 esac

@@ -133,5 +133,6 @@ func clearCgroups(before map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// suiteNames are the cgroups that the suite's programs name, and those of containers without one, which are UUIDs.
-var suiteNames = regexp.MustCompile(`/(runtime-?tool(s)?|cgrouptest|testdir|test|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22})(/|$)`)
+// suiteNames are the cgroups that the suite's programs name, those of containers without one, which are UUIDs, and those of
+// engines, which are under docker and libpod_parent or of 64 hexadecimal digits.
+var suiteNames = regexp.MustCompile(`/(runtime-?tool(s)?|cgrouptest|testdir|test|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|docker|libpod_parent|(libpod-)?[0-9a-f]{64})(/|$)`)

@@ -27,7 +27,7 @@ const (
 
 func main() {
 	binary := flag.String("binary", "bin/shoal", "the shoal to judge")
-	only := flag.String("run", "", "comma-separated names of programs (default: all)")
+	only := flag.String("run", "", "comma-separated names of programs, or engines (default: all)")
 	keep := flag.String("out", "build/conformance", "directory for the programs and their output")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -54,7 +54,9 @@ func run(ctx context.Context, binary, out, only string) error {
 		return err
 	}
 	names := b.programs
-	if only != "" {
+	if only == "engines" {
+		names = nil
+	} else if only != "" {
 		names = strings.Split(only, ",")
 	}
 	fmt.Printf("%d programs, each against runc %s and shoal oci; output in %s\n\n", len(names), b.runcVersion, out)
@@ -89,9 +91,12 @@ func run(ctx context.Context, binary, out, only string) error {
 	}
 	fmt.Printf("\nrunc: %s\nshoal: %s\n", theirs, ours)
 	if len(worse) > 0 {
-		return fmt.Errorf("shoal is worse than runc in %s", strings.Join(worse, ", "))
+		err = fmt.Errorf("shoal is worse than runc in %s", strings.Join(worse, ", "))
 	}
-	return nil
+	if only == "" || only == "engines" {
+		err = errors.Join(err, b.engines(ctx))
+	}
+	return err
 }
 
 // inside runs this command again where what the programs leave behind ends with it: in mount, process and IPC namespaces of
