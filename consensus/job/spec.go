@@ -92,6 +92,11 @@ type Service struct {
 	// NetworkMode is "" for a network of its own, "none", "host" or "service:NAME": the network of that service's task in
 	// the same slot, which is on the same node.
 	NetworkMode string `json:"networkMode,omitempty"`
+	// Placement says where its tasks may and had better be; nil: anywhere.
+	Placement *Placement `json:"placement,omitempty"`
+	// Priority is 0 to MaxPriority; nil: DefaultPriority. Strategy "" is the cluster's. Neither belongs to the Digest.
+	Priority *int     `json:"priority,omitempty"`
+	Strategy Strategy `json:"strategy,omitempty"`
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
@@ -200,6 +205,7 @@ type Dependency struct {
 // Content is the service without what is no part of its Digest.
 func (s Service) Content() Service {
 	s.Replicas, s.Update, s.Rollback = 0, nil, nil
+	s.Priority, s.Strategy = nil, ""
 	return s
 }
 

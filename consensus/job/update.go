@@ -90,9 +90,11 @@ func (s *Service) CanStartFirst() bool {
 	return true
 }
 
-// SameUpdate tells whether two services are updated in the same way.
+// SameUpdate tells whether two services are updated, and chosen nodes for, in the same way: all that is no part of the
+// Digest but the number of replicas.
 func SameUpdate(a, b *Service) bool {
-	return reflect.DeepEqual(a.Update, b.Update) && reflect.DeepEqual(a.Rollback, b.Rollback)
+	return reflect.DeepEqual(a.Update, b.Update) && reflect.DeepEqual(a.Rollback, b.Rollback) &&
+		a.PriorityOf() == b.PriorityOf() && a.Strategy == b.Strategy
 }
 
 // KeepRenewals takes the counts of restarts over from what a job was, because a submit does not know of them.

@@ -53,6 +53,11 @@ type service struct {
 	count map[job.NodeID]int // tasks that have not ended, by node
 	sets  [phases]map[*slot]struct{}
 	dirty map[*slot]struct{}
+
+	inGroup   map[*group]int // tasks that have not ended, by group of the class grouped as of its epoch groupedAt
+	grouped   *class
+	groupedAt uint64
+
 	// withSpent are slots with tasks that are only to be put to rest (spent.go).
 	withSpent map[*slot]struct{}
 	all       bool // all slots are dirty
@@ -249,19 +254,19 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	if s.spec != nil && s.digest == d {
 		if s.spec.Replicas == spec.Replicas {
 			s.spec = spec
+			p.classify(s, spec)
 			p.mark(s) // how it is updated may differ
 			return
 		}
 		s.cause = "scaled"
 	}
 	if s.digest != d {
-		p.dropClass(s)
 		if p.infos[d] == nil {
 			p.infos[d] = newInfo(spec)
 		}
 		s.digest, s.info = d, p.infos[d]
-		s.class = p.useClass(spec.Constraints)
 	}
+	p.classify(s, spec)
 	s.spec, s.tries = spec, 0
 	delete(p.globals, s)
 	if spec.Mode == job.Global {
@@ -366,6 +371,7 @@ func (p *Planner) unclaim(t *task) {
 func (p *Planner) claim(n *node, s *service, i *info, id job.NodeID) {
 	s.count[id]++
 	if n != nil {
+		s.countIn(n, 1)
 		n.add(i, 1)
 	}
 }
@@ -374,5 +380,6 @@ func (p *Planner) release(n *node, s *service, i *info) {
 	if s.count[n.n.ID]--; s.count[n.n.ID] <= 0 {
 		delete(s.count, n.n.ID)
 	}
+	s.countIn(n, -1)
 	n.add(i, -1)
 }

@@ -1,17 +1,29 @@
 package scheduler
 
-import "shoal/consensus/job"
+import (
+	"shoal/consensus/job"
+)
 
-// picker chooses nodes for slots of one service within one plan: fewest tasks of the service, then least loaded, then by
-// id. Within a plan counts and loads only grow, and what did not fit will not fit.
+// picker chooses nodes for slots of one service within one plan: of the leaf with the fewest tasks of the service the node
+// with the least rank. Within a plan tasks and loads only grow, and what did not fit will not fit.
 //
-// It begins by walking the class from the least loaded node on and takes the first one that has no task of the service:
-// for most services that is the first or the second node. When the walks grow long it sorts all candidates into a heap of
-// its own, once, after which each choice costs log(nodes).
+// In each leaf it begins by walking from the first node on and takes the first one that has no task of the service: for
+// most services that is the first or the second node. When the walks grow long it sorts all candidates of a leaf into a
+// heap of its own, once, after which each choice costs log(nodes).
 type picker struct {
-	p      *Planner
-	s      *service
-	budget int // nodes to visit by walking before the heap is worth its price
+	p        *Planner
+	s        *service
+	budget   int       // nodes to visit by walking before heaps are worth their price
+	branches []*branch // a heap; made on first use
+	made     bool
+	avoid    *node // not to be chosen if there is another one
+}
+
+// branch is what a picker knows of a leaf.
+type branch struct {
+	leaf   *leaf
+	best   *node // nil: nothing in it fits
+	rank   rank  // of best
 	sorted bool
 	heap   []cand
 }
@@ -19,151 +31,273 @@ type picker struct {
 // cand is a node with its rank as it was when last looked at. Ranks only grow within a plan, so it is enough to correct
 // them when they come to the top.
 type cand struct {
-	n     *node
-	count int
-	load  float64
-}
-
-func (a cand) less(b cand) bool {
-	if a.count != b.count {
-		return a.count < b.count
-	}
-	if a.load != b.load {
-		return a.load < b.load
-	}
-	return a.n.n.ID < b.n.n.ID
+	n *node
+	rank
 }
 
 func newPicker(p *Planner, s *service, want int) *picker {
-	k := &picker{p: p, s: s, heap: p.cands[:0]}
+	k := &picker{p: p, s: s}
 	if s.class != nil {
-		k.budget = len(s.class.heap)/4 + 2*want
+		k.budget = s.class.size/4 + 2*want
 	}
 	return k
 }
 
 // done gives the memory back for the next picker.
 func (k *picker) done() {
-	clear(k.heap)
-	k.p.cands = k.heap[:0]
+	for _, b := range k.branches {
+		if cap(b.heap) > cap(k.p.cands) {
+			clear(b.heap)
+			k.p.cands = b.heap[:0]
+		}
+	}
 }
 
-// pick finds the node for a slot, or nil; for a global service also what its node refuses.
+// pick finds the node for a slot, or nil; for a slot that is bound to one node also what that one refuses.
 func (k *picker) pick(sl *slot) (*node, refusals) {
-	i := k.s.info
 	if k.s.spec.Mode == job.Global {
 		n := k.p.nodes[sl.id.node]
-		if no := n.refuses(i); no != fits {
+		if no := k.refuses(n); no != fits {
 			var r refusals
 			r.count[no]++
 			return nil, r
 		}
 		return n, refusals{}
 	}
-	if i.local {
+	if k.s.info.local {
 		if t := sl.newest(); t != nil {
-			if n := k.p.nodes[t.Node]; n != nil && n.n.Eligible() && k.s.class.admits(n.n) && n.refuses(i) == fits {
+			if n := k.p.nodes[t.Node]; n != nil && n.n.Eligible() && k.s.class.admits(n.n) && k.refuses(n) == fits {
 				return n, refusals{}
 			}
 		}
 	}
-	var avoid *node
 	if sl.phase == failing {
-		avoid = k.p.nodes[sl.current().Node]
+		return k.choose(k.p.nodes[sl.current().Node]), refusals{}
 	}
-	if !k.sorted {
-		if n := k.walk(avoid); n != nil {
-			return n, refusals{}
-		}
-		k.sort()
-	}
-	return k.pop(avoid), refusals{}
+	return k.choose(nil), refusals{}
 }
 
-// walk finds the least loaded node without a task of the service, nil if it is not worth to look further.
-func (k *picker) walk(avoid *node) (found *node) {
+// refuses says in which way one more task of the service does not fit on a node that its class admits.
+func (k *picker) refuses(n *node) refusal {
+	if k.p.closed(n) != "" {
+		return isClosed
+	}
+	if most := k.s.spec.MaxPerNode(); most > 0 && k.s.count[n.n.ID] >= most {
+		return hasMost
+	}
+	return n.refuses(k.s.info)
+}
+
+// choose finds the best node but avoid, and avoid if nothing else fits.
+func (k *picker) choose(avoid *node) *node {
+	if !k.made {
+		k.makeBranches()
+	}
+	if avoid == nil {
+		return k.first()
+	}
+	k.avoid = avoid
+	k.look(avoid)
+	n := k.first()
+	k.avoid = nil
+	k.look(avoid)
+	if n == nil {
+		n = k.first()
+	}
+	return n
+}
+
+// look has the leaf of a node looked at anew, because the node is or is no longer to be avoided.
+func (k *picker) look(n *node) {
+	e := n.entry(k.s.class)
+	if e == nil {
+		return
+	}
+	for _, b := range k.branches {
+		if b.leaf == e.leaf {
+			k.find(b)
+		}
+	}
+	k.order()
+}
+
+// makeBranches finds the best node of each leaf.
+func (k *picker) makeBranches() {
+	k.made = true
+	k.s.countGroups()
+	for _, l := range k.s.class.leaves {
+		b := &branch{leaf: l}
+		k.branches = append(k.branches, b)
+		k.find(b)
+	}
+	k.order()
+}
+
+func (k *picker) order() {
+	for i := len(k.branches)/2 - 1; i >= 0; i-- {
+		k.sink(i)
+	}
+}
+
+// first is the best node of the best leaf, nil if nothing fits.
+func (k *picker) first() *node {
+	for len(k.branches) > 0 {
+		b := k.branches[0]
+		if b.best == nil {
+			return nil // leaves in which nothing fits are the last
+		}
+		if b.best != k.avoid && k.refuses(b.best) == fits && k.rank(b.best) == b.rank {
+			k.sink(0) // its tasks may have become more since it was ordered
+			if k.branches[0] == b {
+				return b.best
+			}
+			continue
+		}
+		k.find(b)
+		k.sink(0)
+	}
+	return nil
+}
+
+// before tells which of two leaves comes first: the one whose groups have fewer tasks of the service, then by best nodes.
+func (k *picker) before(a, b *branch) bool {
+	if (a.best == nil) != (b.best == nil) {
+		return b.best == nil
+	}
+	if a.best == nil {
+		return a.leaf.key < b.leaf.key
+	}
+	for i, g := range a.leaf.groups {
+		if x, y := k.s.inGroup[g], k.s.inGroup[b.leaf.groups[i]]; x != y {
+			return x < y
+		}
+	}
+	return a.rank.less(b.rank)
+}
+
+func (k *picker) sink(i int) {
+	h := k.branches
+	for {
+		kid := 2*i + 1
+		if kid >= len(h) {
+			return
+		}
+		if kid+1 < len(h) && k.before(h[kid+1], h[kid]) {
+			kid++
+		}
+		if !k.before(h[kid], h[i]) {
+			return
+		}
+		h[i], h[kid] = h[kid], h[i]
+		i = kid
+	}
+}
+
+// find brings a branch's best node up to date.
+func (k *picker) find(b *branch) {
+	b.best = nil
+	if !b.sorted {
+		if b.best = k.walk(b.leaf); b.best == nil {
+			k.sort(b)
+		}
+	}
+	if b.sorted {
+		b.best = k.pop(b)
+	}
+	if b.best != nil {
+		b.rank = k.rank(b.best)
+	}
+}
+
+// walk finds the first node of a leaf without a task of the service, nil if it is not worth to look further.
+func (k *picker) walk(l *leaf) (found *node) {
 	if k.budget <= 0 {
 		return nil
 	}
-	k.s.class.walk(func(n *node) bool {
+	l.walk(func(n *node) bool {
 		k.budget--
-		if n != avoid && k.s.count[n.n.ID] == 0 && n.refuses(k.s.info) == fits {
-			found = n
-			return true
+		if n != k.avoid && k.refuses(n) == fits {
+			switch {
+			case !k.plain(n):
+				k.budget = 0
+			case l.c.dense && n.running == 0: // which of the empty ones, the heap tells
+				k.budget = 0
+			case l.c.dense, k.s.count[n.n.ID] == 0:
+				found = n
+				return true
+			}
 		}
 		return k.budget <= 0
 	})
 	return found
 }
 
-// sort fills the picker's own heap.
-func (k *picker) sort() {
-	k.sorted = true
-	for _, e := range k.s.class.heap {
-		if e.n.refuses(k.s.info) == fits {
-			k.heap = append(k.heap, cand{e.n, k.s.count[e.n.n.ID], e.n.load})
+// sort fills a branch's own heap.
+func (k *picker) sort(b *branch) {
+	b.sorted = true
+	b.heap, k.p.cands = k.p.cands[:0], nil
+	for _, e := range b.leaf.heap {
+		if k.refuses(e.n) == fits {
+			b.heap = append(b.heap, cand{e.n, k.rank(e.n)})
 		}
 	}
-	for i := len(k.heap)/2 - 1; i >= 0; i-- {
-		k.down(i)
+	for i := len(b.heap)/2 - 1; i >= 0; i-- {
+		b.down(i)
 	}
 }
 
-// pop finds the best node but avoid, and avoid if nothing else fits.
-func (k *picker) pop(avoid *node) (best *node) {
+// pop finds the best node of a sorted branch but the one to avoid. It stays in the heap.
+func (k *picker) pop(b *branch) (best *node) {
 	var aside []cand
-	for len(k.heap) > 0 && best == nil {
-		top := &k.heap[0]
+	for len(b.heap) > 0 && best == nil {
+		top := &b.heap[0]
 		n := top.n
-		if count := k.s.count[n.n.ID]; count != top.count || n.load != top.load {
-			top.count, top.load = count, n.load
-			k.down(0)
+		if r := k.rank(n); r != top.rank {
+			top.rank = r
+			b.down(0)
 			continue
 		}
 		switch {
-		case n.refuses(k.s.info) != fits:
-			k.drop()
-		case n == avoid:
+		case k.refuses(n) != fits:
+			b.drop()
+		case n == k.avoid:
 			aside = append(aside, *top)
-			k.drop()
+			b.drop()
 		default:
 			best = n
 		}
 	}
 	for _, c := range aside {
-		if best == nil {
-			best = c.n
-		}
-		k.push(c)
+		b.push(c)
 	}
 	return best
 }
 
-func (k *picker) drop() {
-	last := len(k.heap) - 1
-	k.heap[0] = k.heap[last]
-	k.heap = k.heap[:last]
-	k.down(0)
+func (b *branch) drop() {
+	last := len(b.heap) - 1
+	b.heap[0] = b.heap[last]
+	b.heap = b.heap[:last]
+	b.down(0)
 }
 
-func (k *picker) push(c cand) {
-	k.heap = append(k.heap, c)
-	for i := len(k.heap) - 1; i > 0 && k.heap[i].less(k.heap[(i-1)/2]); i = (i - 1) / 2 {
-		k.heap[i], k.heap[(i-1)/2] = k.heap[(i-1)/2], k.heap[i]
+func (b *branch) push(c cand) {
+	b.heap = append(b.heap, c)
+	for i := len(b.heap) - 1; i > 0 && b.heap[i].less(b.heap[(i-1)/2].rank); i = (i - 1) / 2 {
+		b.heap[i], b.heap[(i-1)/2] = b.heap[(i-1)/2], b.heap[i]
 	}
 }
 
-func (k *picker) down(i int) {
-	h := k.heap
+func (b *branch) down(i int) {
+	h := b.heap
 	for {
 		kid := 2*i + 1
 		if kid >= len(h) {
 			return
 		}
-		if kid+1 < len(h) && h[kid+1].less(h[kid]) {
+		if kid+1 < len(h) && h[kid+1].less(h[kid].rank) {
 			kid++
 		}
-		if !h[kid].less(h[i]) {
+		if !h[kid].less(h[i].rank) {
 			return
 		}
 		h[i], h[kid] = h[kid], h[i]

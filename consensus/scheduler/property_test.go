@@ -243,12 +243,17 @@ func sameIndex(a, b *Planner) bool {
 	}
 	for key, c := range b.classes {
 		d := a.classes[key]
-		if d == nil || len(c.heap) != len(d.heap) {
+		if d == nil || c.size != d.size || len(c.leaves) != len(d.leaves) {
 			return false
 		}
-		for i, e := range d.heap {
-			if e.pos != i || (i > 0 && less(e, d.heap[(i-1)/2])) {
+		for lk, l := range d.leaves {
+			if m := c.leaves[lk]; m == nil || len(m.heap) != len(l.heap) {
 				return false
+			}
+			for i, e := range l.heap {
+				if e.pos != i || (i > 0 && l.less(e, l.heap[(i-1)/2])) {
+					return false
+				}
 			}
 		}
 	}

@@ -51,6 +51,8 @@ const (
 	lacksMemory
 	lacksPIDs
 	portTaken
+	isClosed
+	hasMost
 	refusalKinds
 )
 
@@ -69,6 +71,7 @@ func (r *refusals) add(o refusals) {
 // whyNone asks every node why it takes no task of the service.
 func (p *Planner) whyNone(s *service) (r refusals) {
 	var brokenOn *node
+	k := &picker{p: p, s: s}
 	for _, n := range p.nodes {
 		no := fits
 		c := s.class.broken(n.n)
@@ -83,7 +86,7 @@ func (p *Planner) whyNone(s *service) (r refusals) {
 		case n.n.Drained:
 			no = isDraining
 		default:
-			no = n.refuses(s.info)
+			no = k.refuses(n)
 		}
 		r.count[no]++
 	}
@@ -106,6 +109,8 @@ func (r refusals) String(i *info) string {
 	say(lacksMemory, "lacks memory", "lack memory", fmt.Sprintf(" (want %s)", mebibytes(d.MemoryBytes)))
 	say(lacksPIDs, "lacks pids", "lack pids", fmt.Sprintf(" (want %d)", d.PIDs))
 	say(portTaken, "has the host port taken", "have the host port taken", " ("+portList(i.ports)+")")
+	say(hasMost, "has", "have", fmt.Sprintf(" %d of it already, the most allowed", i.spec.MaxPerNode()))
+	say(isClosed, "takes no new tasks for now", "take no new tasks for now", "")
 	say(breaks, "does not satisfy a constraint", "do not satisfy a constraint", " ("+r.broken+")")
 	say(isDraining, "is draining", "are draining", "")
 	say(isDown, "is down or left", "are down or left", "")

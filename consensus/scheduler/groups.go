@@ -1,0 +1,42 @@
+package scheduler
+
+import "shoal/consensus/job"
+
+// strategy says which of equally good nodes a service's tasks get.
+func (p *Planner) strategy(s *job.Service) job.Strategy {
+	if s.Strategy != "" {
+		return s.Strategy
+	}
+	return job.StrategySpread
+}
+
+// countGroups counts the service's tasks by the groups of its class, if that is not kept already. Tasks on nodes that take
+// none now do not count: they are about to go.
+func (s *service) countGroups() {
+	if len(s.class.spread) == 0 || s.grouped == s.class && s.groupedAt == s.class.epoch {
+		return
+	}
+	s.grouped, s.groupedAt = s.class, s.class.epoch
+	s.inGroup = map[*group]int{}
+	for _, l := range s.class.leaves {
+		for _, e := range l.heap {
+			if c := s.count[e.n.n.ID]; c > 0 {
+				for _, g := range l.groups {
+					s.inGroup[g] += c
+				}
+			}
+		}
+	}
+}
+
+// countIn keeps the counts of countGroups when a task comes to a node (1) or goes (-1).
+func (s *service) countIn(n *node, sign int) {
+	if s.class == nil || len(s.class.spread) == 0 || s.grouped != s.class || s.groupedAt != s.class.epoch {
+		return // counted anew when it is needed
+	}
+	if e := n.entry(s.class); e != nil {
+		for _, g := range e.leaf.groups {
+			s.inGroup[g] += sign
+		}
+	}
+}

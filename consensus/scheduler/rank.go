@@ -1,0 +1,57 @@
+package scheduler
+
+import (
+	"shoal/consensus/job"
+)
+
+// rank says how good a node is for one more task of a service among the nodes of its leaf: the less the better, by the
+// first field that differs. Within one plan a node's rank only grows, but for that of the node that a dense class fills.
+type rank struct {
+	bad   int     // the service's tasks keep failing there
+	wish  int     // wishes that are not met
+	count int     // tasks of the service
+	load  float64 // how full, see picker.rank
+	id    job.NodeID
+}
+
+func (a rank) less(b rank) bool {
+	switch {
+	case a.bad != b.bad:
+		return a.bad < b.bad
+	case a.wish != b.wish:
+		return a.wish < b.wish
+	case a.count != b.count:
+		return a.count < b.count
+	case a.load != b.load:
+		return a.load < b.load
+	}
+	return a.id < b.id
+}
+
+// penalty is how much worse a node is for a service than others, 0 for as good: for what its tasks did there before. It
+// outweighs all but the spread over labels. It must not change while a plan is made.
+func (p *Planner) penalty(*service, *node) int { return 0 }
+
+// closed says why a node takes no new tasks for now, "" if it does. What runs there stays. It must not change while a plan
+// is made.
+func (p *Planner) closed(*node) string { return "" }
+
+// rank is the rank of a node as it is now.
+func (k *picker) rank(n *node) rank {
+	r := rank{bad: k.p.penalty(k.s, n), id: n.n.ID}
+	if !k.s.class.dense {
+		r.count, r.load = k.s.count[n.n.ID], n.load
+		return r
+	}
+	// The fullest first; a node that is empty is opened only when no other has room, and then the one that holds most.
+	if n.running > 0 {
+		r.load = -1 - n.load
+	} else {
+		r.load = 1 / float64(1+n.room(k.s.info))
+	}
+	return r
+}
+
+// plain tells whether the first node that fits and has no task of the service is the best: nothing but count and load tells
+// nodes apart.
+func (k *picker) plain(n *node) bool { return k.p.penalty(k.s, n) == 0 }
