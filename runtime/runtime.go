@@ -52,6 +52,11 @@ type Spec struct {
 	Resources Resources `json:"resources"`
 	Ports     []Port    `json:"ports,omitempty"`
 	Log       LogLimits `json:"log"`
+
+	// Lease, when it is not 0, makes the container's life hang on Renew: it does not start without, and the kernel kills
+	// it when the last renewal has run out, whatever became of the agent and of the container's monitor. How long one
+	// lasts is Renew's matter. It implies Init, because a first process that changes its user could not be held so.
+	Lease time.Duration `json:"lease,omitempty"`
 }
 
 // MountType is where a mount's content comes from.
@@ -233,6 +238,16 @@ type Runtime interface {
 	// Start runs a created or stopped container and returns once its process was executed. A command that cannot be
 	// executed is ErrInvalid, and the container is Stopped with exit code 127 or 126 and Error set.
 	Start(ctx context.Context, id ID) (Info, error)
+
+	// Boot is the clock of leases: since the machine was booted, also counting while it was suspended (CLOCK_BOOTTIME).
+	// Nobody can set it.
+	Boot() time.Duration
+
+	// Renew lets a leased container live until a moment of Boot's clock; before its start, it is what Start needs
+	// (ErrConflict without one that lies ahead). A moment earlier than one given before changes nothing. It does not
+	// wait for other calls on the container. Renewing one that has ended, or that has no lease, is ErrConflict or no
+	// effect at its next start. ErrNotFound.
+	Renew(ctx context.Context, id ID, until time.Duration) error
 
 	// Stop sends the stop signal, waits for the grace period (grace < 0: the spec's), then kills. It returns when the
 	// container is Stopped; stopping what does not run is no error.

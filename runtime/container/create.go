@@ -27,6 +27,7 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	if err := ctx.Err(); err != nil {
 		return runtime.Info{}, err
 	}
+	s.Init = s.Init || s.Lease > 0
 	c := newContainer(s.ID, r.containerDir(s.ID), stage.Record{Spec: s, CreatedAt: time.Now().UTC()})
 	c.op <- struct{}{} // nobody can do anything with it before it is ready
 	r.mu.Lock()

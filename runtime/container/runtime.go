@@ -54,6 +54,7 @@ type container struct {
 	pidfd    int           // of the monitor; -1 unless running
 	monitor  int           // its pid
 	ended    chan struct{} // closed when the container's run is over; nil before the first
+	until    time.Duration // to when its lease was renewed by us, on the boot clock; 0: by an agent before us, or never
 	killed   bool          // we sent SIGKILL in this run: then that was not the memory limit
 	oomSeen  int           // kills reported as events in this run
 	oomWatch *oomWatch

@@ -51,6 +51,10 @@ func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error
 }
 
 func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err error) {
+	lease, err := c.leaseForStart()
+	if err != nil {
+		return err
+	}
 	if err := r.clearRun(c.id, c.dir); err != nil {
 		return fmt.Errorf("clear what the last run left: %w", err)
 	}
@@ -58,6 +62,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return err
 	}
+	job.Lease = lease
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}
@@ -110,11 +115,17 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return fmt.Errorf("open the monitor: %w", err)
 	}
+	if lease > 0 {
+		awaitMonitor(l.pid)
+	}
 	r.log.Info("container started", "container", c.id, "pid", parked.PID, "start", number)
 	start := stage.StartRecord{Start: number, PID: parked.PID, At: *running.Started}
 	r.setRunning(c, start, pidfd, l.pid, func() {
 		if ports != nil {
 			c.ports = ports
+		}
+		if lease > 0 && c.until > lease { // renewed while it was started
+			_ = stage.SendLease(pidfd, c.until) // that it ended already is noticed as of any
 		}
 		r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: start.At})
 	})

@@ -22,7 +22,8 @@ type container struct {
 	turn  chan struct{} // holds a token while a call that changes it is under way
 
 	info    runtime.Info
-	proc    *process // nil unless running
+	proc    *process      // nil unless running
+	until   time.Duration // its lease, on the machine's Boot clock
 	execs   map[*process]struct{}
 	health  probe
 	lines   []logged
@@ -98,6 +99,9 @@ func (c *container) startLocked() error {
 	if c.proc != nil {
 		return fmt.Errorf("it runs already: %w", runtime.ErrConflict)
 	}
+	if err := c.leaseLocked(nil); err != nil {
+		return err
+	}
 	if err := c.bindLocked(); err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func (c *container) startLocked() error {
 	}
 	c.m.nextPID++
 	p := c.processLocked(args)
-	p.first = !c.spec.Init
+	p.first = !c.spec.Init && c.spec.Lease == 0
 	p.out = &lineWriter{c: c, stream: runtime.Stdout}
 	p.err = &lineWriter{c: c, stream: runtime.Stderr}
 	if c.spec.TTY {
@@ -125,6 +129,7 @@ func (c *container) startLocked() error {
 	c.execs = map[*process]struct{}{}
 	c.info.State, c.info.PID = runtime.Running, c.m.nextPID
 	c.m.emitLocked(runtime.Event{Kind: runtime.EventStarted, ID: c.info.ID, At: time.Now()})
+	_ = c.leaseLocked(p) // it was there a moment ago, and only grows
 	c.m.programs.Go(func() {
 		code := p.run(args)
 		closeLine(p.out)
@@ -165,6 +170,9 @@ func (c *container) ended(p *process, code int) {
 	c.proc = nil
 	c.info.State, c.info.PID, c.info.ExitCode = runtime.Stopped, 0, code
 	c.info.OOMKilled = p.oom
+	if p.expired {
+		c.info.Error = "its exit is not known: its monitor was killed"
+	}
 	c.info.FinishedAt = time.Now()
 	if p.oom {
 		c.m.emitLocked(runtime.Event{Kind: runtime.EventOOM, ID: c.info.ID, At: time.Now()})

@@ -57,6 +57,7 @@ var _ runtime.Runtime = (*Runtime)(nil)
 type machine struct {
 	latency time.Duration
 	subnet  netip.Prefix
+	booted  time.Time
 
 	mu         sync.Mutex
 	images     map[string]Image
@@ -84,6 +85,7 @@ func New(cfg Config) *Runtime {
 	}
 	m := &machine{
 		latency:    cfg.Latency,
+		booted:     time.Now(),
 		subnet:     cfg.Subnet,
 		images:     map[string]Image{},
 		containers: map[runtime.ID]*container{},

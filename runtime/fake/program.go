@@ -95,6 +95,7 @@ type process struct {
 	traps    map[string]string
 	code     int // of kill
 	oom      bool
+	expired  bool // its lease ended; the machine's mutex guards it
 	exiting  bool // exit was called; only the program's own goroutine uses it
 	exitCode int
 }

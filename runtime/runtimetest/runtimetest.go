@@ -102,6 +102,10 @@ var cases = []struct {
 	{"LogsCallbackErrorEndsThem", testLogsCallback},
 	{"StatsWhileRunning", testStats},
 	{"ConcurrentCallsOnOne", testConcurrent},
+	{"LeaseIsNeededToStart", testLeaseStart},
+	{"LeaseEndsTheContainer", testLeaseEnds},
+	{"LeaseIsRenewed", testLeaseRenewed},
+	{"LeaseErrors", testLeaseErrors},
 }
 
 var adoptionCases = []struct {

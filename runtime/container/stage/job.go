@@ -18,6 +18,7 @@ type Launch struct {
 	Volumes    []VolumeMount `json:"volumes"` // named and anonymous
 	Self       Binary        `json:"self"`
 	HasNetwork bool          `json:"hasNetwork"`
+	Lease      time.Duration `json:"lease,omitempty"` // until when it may live at first, on the boot clock; 0: no lease
 }
 
 // Binary is the agent's own file on disk, which can be monitor and a container's init. Device and inode tell whether the

@@ -119,6 +119,11 @@ func (l *launching) run() error {
 	if err := WriteJSON(l.job.Dir, FileStart, StartRecord{Start: l.job.Start, PID: l.initPID, At: at}); err != nil {
 		return err
 	}
+	if l.job.Lease > 0 {
+		if err := armLease(l.job.Lease); err != nil {
+			return err
+		}
+	}
 	if err := l.cont.Exec(); err != nil {
 		return fmt.Errorf("let the command run: %w", err)
 	}
@@ -292,7 +297,7 @@ func (l *launching) becomeMonitor() error {
 	if fd, err := l.job.Self.open(); err == nil {
 		program = fmt.Sprintf("/proc/self/fd/%d", fd)
 	}
-	return fmt.Errorf("become the monitor: %w", unix.Exec(program, args, nil))
+	return fmt.Errorf("become the monitor: %w", unix.Exec(program, args, leaseEnv(l.job.Lease)))
 }
 
 func logLimits(l runtime.LogLimits) runtime.LogLimits {

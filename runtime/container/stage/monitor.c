@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -33,6 +34,7 @@ enum {
 	EXIT_SIZE = 256,          // of the exit file, which the launcher made in full so that a full disk cannot lose it
 	TTY_PAUSE_MS = 200,       // between looks at a terminal that nobody holds open
 	RETRY_SECONDS = 1,        // between attempts to write the exit file
+	LEASE_SIGNAL = 40,        // brings a renewal; lease.go has the same number
 };
 
 struct stream {
@@ -60,6 +62,43 @@ static struct {
 } lg;
 
 static char in[LINE];
+
+static int lease_fd = -1;       // renewals come here; -1: there is no lease
+static int lease_timer;         // the kernel's id: when it expires, we are killed
+static unsigned long long lease_until;
+
+// lease_arm moves the moment of death; 0 calls it off. Raw system calls: glibc's timers may start a thread.
+static bool lease_arm(unsigned long long until)
+{
+	struct itimerspec at = {{0, 0}, {until / 1000000000, until % 1000000000}};
+	return syscall(SYS_timer_settime, lease_timer, TIMER_ABSTIME, &at, NULL) == 0;
+}
+
+// lease_begin makes the container's life end with its lease: this process is killed by a timer of its own, also while it is
+// stopped, and takes the container's first process along (its death signal). The launcher blocked the signal that brings
+// renewals before it executed us.
+static bool lease_begin(const char *until)
+{
+	struct sigevent kill_me;
+	memset(&kill_me, 0, sizeof kill_me);
+	kill_me.sigev_notify = SIGEV_SIGNAL;
+	kill_me.sigev_signo = SIGKILL;
+	sigset_t renewals;
+	sigemptyset(&renewals);
+	sigaddset(&renewals, LEASE_SIGNAL);
+	lease_until = strtoull(until, NULL, 10);
+	lease_fd = signalfd(-1, &renewals, SFD_NONBLOCK | SFD_CLOEXEC);
+	return lease_fd >= 0 && lease_until > 0 && syscall(SYS_timer_create, CLOCK_BOOTTIME, &kill_me, &lease_timer) == 0 &&
+	       lease_arm(lease_until);
+}
+
+static void lease_renew(void)
+{
+	struct signalfd_siginfo info;
+	while (read(lease_fd, &info, sizeof info) == sizeof info)
+		if (info.ssi_ptr > lease_until && lease_arm(info.ssi_ptr))
+			lease_until = info.ssi_ptr;
+}
 
 // stamp writes the present time as RFC 3339 with nanoseconds, in UTC. gmtime would read files and allocate.
 static int stamp(char *to)
@@ -218,18 +257,21 @@ static void watch(int pidfd)
 {
 	for (;;) {
 		bool hung = out_stream.hung || err_stream.hung;
-		struct pollfd p[3] = {
+		struct pollfd p[4] = {
 			{pidfd, POLLIN, 0},
 			{out_stream.hung ? -1 : out_stream.fd, POLLIN, 0},
 			{err_stream.hung ? -1 : err_stream.fd, POLLIN, 0},
+			{lease_fd, POLLIN, 0},
 		};
-		if (poll(p, 3, hung ? TTY_PAUSE_MS : -1) < 0 && errno != EINTR)
+		if (poll(p, 4, hung ? TTY_PAUSE_MS : -1) < 0 && errno != EINTR)
 			sleep(1);
 		out_stream.hung = err_stream.hung = false;
 		if (p[1].revents)
 			pump(&out_stream);
 		if (p[2].revents)
 			pump(&err_stream);
+		if (p[3].revents)
+			lease_renew();
 		if (p[0].revents)
 			return;
 	}
@@ -291,9 +333,14 @@ void monitor_main(int argc, char **argv)
 	signal(SIGCHLD, SIG_DFL);
 	for (int sig = 0; sig < 3; sig++) // faults keep their meaning
 		signal((int[]){SIGSEGV, SIGBUS, SIGABRT}[sig], SIG_DFL);
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigset_t blocked;
+	sigemptyset(&blocked);
+	const char *lease = getenv("SHOAL_LEASE");
+	if (lease)
+		sigaddset(&blocked, LEASE_SIGNAL);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
+	if (lease && !lease_begin(lease))
+		_exit(3); // and the container with us: it must not run without its lease
 	prctl(PR_SET_NAME, "shoal-monitor", 0, 0, 0);
 	umask(077);
 
@@ -319,6 +366,8 @@ void monitor_main(int argc, char **argv)
 	do
 		got = waitpid(pid, &status, 0);
 	while (got < 0 && errno == EINTR);
+	if (lease_fd >= 0)
+		lease_arm(0);
 	drain(&out_stream);
 	drain(&err_stream);
 	report(dir, exitfd, start, status, oom_kills(oomfd));
