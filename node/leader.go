@@ -19,12 +19,16 @@ func (n *Node) lead(ctx context.Context, term uint64) error {
 	defer n.log.Info("no longer leading", "term", term)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	g := newGranter()
+	n.granter.Store(g)
+	defer n.granter.CompareAndSwap(g, nil)
 	var wg sync.WaitGroup
 	for name, duty := range map[string]func(context.Context) error{
 		"record the term": func(ctx context.Context) error { return n.recordTerm(ctx, term) },
 		"plan tasks":      n.planTasks,
 		"judge nodes":     n.judgeNodes,
 		"keep holders":    n.keepHolders,
+		"fence":           func(ctx context.Context) error { return n.fence(ctx, g) },
 	} {
 		wg.Go(func() {
 			if err := duty(ctx); err != nil && ctx.Err() == nil {

@@ -48,8 +48,9 @@ type Node struct {
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried
 	members    members
-	joinTurn   chan struct{} // of one: joins are taken one at a time
-	addrKnown  bool          // the cluster has this node's address; follow's own
+	joinTurn   chan struct{}           // of one: joins are taken one at a time
+	granter    atomic.Pointer[granter] // of leases; nil while this node does not lead
+	addrKnown  bool                    // the cluster has this node's address; follow's own
 }
 
 var _ api.Backend = (*Node)(nil)
@@ -117,6 +118,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"containers", n.machine.run},
 		{"tasks", n.rec.Run},
 		{"feed", n.follow},
+		{"leases", n.renewLeases},
 		{"memory", n.remember},
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},

@@ -13,6 +13,7 @@ func commands() []*cli.Command {
 		restartCommand(),
 		rmCommand(),
 		rollbackCommand(),
+		failoverCommand(),
 		imageCommand(),
 
 		jobsCommand(),

@@ -58,6 +58,7 @@ type Backend interface {
 	StartJob(ctx context.Context, key, name string) (SubmitResult, error)
 	RestartJob(ctx context.Context, key, name string, r RestartRequest) (SubmitResult, error)
 	RemoveJob(ctx context.Context, name string) error
+	Failover(ctx context.Context, name string, r FailoverRequest) (FailoverResult, error)
 	SetDrain(ctx context.Context, node string, drained bool) error
 	SetLabels(ctx context.Context, node string, r LabelsRequest) error
 	RemoveNode(ctx context.Context, node string, force bool) error
@@ -81,6 +82,8 @@ type Backend interface {
 	Membership(ctx context.Context, node job.NodeID) (Membership, error)
 	Renew(ctx context.Context, c Caller, r RenewRequest) (RenewResponse, error)
 	Register(ctx context.Context, c Caller, r RegisterRequest) error
+	// Lease is answered only once a quorum confirmed, after the request came, that this node leads.
+	Lease(ctx context.Context, c Caller, r LeaseRequest) (LeaseResponse, error)
 	Report(ctx context.Context, c Caller, r ReportRequest) error
 	NameImages(ctx context.Context, r ImageNamesRequest) error
 	UnnameImage(ctx context.Context, name string) error

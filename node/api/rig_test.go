@@ -87,7 +87,13 @@ func (b *script) Confirm(context.Context) error { return b.stale }
 func (b *script) Transport() http.RoundTripper  { return b.transport }
 
 func (b *script) Status(context.Context) (Status, error) { return Status{Name: "x"}, b.note("status") }
-func (b *script) Jobs(context.Context) (JobList, error)  { return JobList{}, b.note("jobs") }
+func (b *script) Lease(_ context.Context, c Caller, _ LeaseRequest) (LeaseResponse, error) {
+	return LeaseResponse{}, b.note("lease %s", c.Node)
+}
+func (b *script) Failover(_ context.Context, name string, _ FailoverRequest) (FailoverResult, error) {
+	return FailoverResult{}, b.note("failover %s", name)
+}
+func (b *script) Jobs(context.Context) (JobList, error) { return JobList{}, b.note("jobs") }
 func (b *script) Job(_ context.Context, name string, _ bool) (JobDetail, error) {
 	return JobDetail{}, b.note("job %s", name)
 }

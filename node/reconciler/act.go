@@ -51,6 +51,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 		}
 		switch o {
 		case opNone:
+			t.sayAwaits(now, r.complete)
 			if t.forgettable(r.complete) {
 				delete(r.tasks, t.Task.ID)
 				r.viewOld = true
@@ -141,7 +142,13 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			return res
 		}
 	case opStart:
+		fenced, until := t.fenced(), t.until
 		return func(ctx context.Context) result {
+			if fenced {
+				if err := rt.Renew(ctx, id, until); err != nil {
+					return inspect(ctx, err)
+				}
+			}
 			if res.info, res.err = rt.Start(ctx, id); res.err != nil {
 				return inspect(ctx, res.err)
 			}

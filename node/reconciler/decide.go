@@ -43,6 +43,8 @@ func (t *task) next(now time.Time, complete bool) op {
 		return opNone
 	case t.running() || t.status.State.Terminal(): // an ended container is kept for its log
 		return opNone
+	case t.have && t.awaitsLease():
+		return opNone // see sayAwaits
 	case t.have:
 		return opStart
 	case t.image == nil:

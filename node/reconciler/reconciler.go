@@ -99,6 +99,7 @@ type Reconciler struct {
 	listCh   chan listed
 	ackCh    chan acked
 	endCh    chan struct{} // closed when Run ends
+	leaseCh  chan struct{} // see LeaseWanted
 
 	// What Run's goroutine alone touches.
 	tasks  map[job.TaskID]*task
@@ -136,6 +137,7 @@ type Reconciler struct {
 type inbox struct {
 	set       *set
 	reportAll bool
+	until     map[job.TaskID]time.Duration // leases that were granted
 }
 
 type set struct {
@@ -148,6 +150,7 @@ type set struct {
 type view struct {
 	statuses   []job.Status
 	local      []Local
+	leased     []Leased
 	containers map[job.TaskID]runtime.ID
 }
 
@@ -177,7 +180,7 @@ func New(cfg Config) (*Reconciler, error) {
 		disk:     &disk{dir: cfg.Dir, kick: make(chan struct{}, 1)},
 		wakeCh:   make(chan struct{}, 1),
 		resultCh: make(chan result, 64), probeCh: make(chan probed), listCh: make(chan listed), ackCh: make(chan acked),
-		endCh: make(chan struct{}),
+		endCh: make(chan struct{}), leaseCh: make(chan struct{}, 1),
 		tasks: map[job.TaskID]*task{},
 	}
 	if err := r.restore(); err != nil {
@@ -367,6 +370,7 @@ func (r *Reconciler) takeInbox() {
 	if in.reportAll {
 		r.reportAll()
 	}
+	r.takeGrants(in.until)
 }
 
 // apply makes a set the truth about what is wanted.
@@ -401,6 +405,7 @@ func (r *Reconciler) task(id job.TaskID) *task {
 	t := r.tasks[id]
 	if t == nil {
 		t = newTask(id, r.cfg.Node)
+		t.boot = r.cfg.Runtime.Boot
 		r.tasks[id] = t
 		r.resort = true
 	}

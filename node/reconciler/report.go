@@ -124,6 +124,9 @@ func (r *Reconciler) publish() {
 		if t.assigned || t.have || t.status.Seq > 0 {
 			v.statuses = append(v.statuses, t.status)
 		}
+		if t.wantsLease() {
+			v.leased = append(v.leased, Leased{t.Task.ID, t.Task.Lease})
+		}
 		if t.have {
 			v.containers[t.Task.ID] = t.info.ID
 		}
@@ -133,9 +136,17 @@ func (r *Reconciler) publish() {
 	}
 	slices.SortFunc(v.statuses, byTask)
 	slices.SortFunc(v.local, func(a, b Local) int { return cmp.Compare(a.Task, b.Task) })
+	slices.SortFunc(v.leased, func(a, b Leased) int { return cmp.Compare(a.Task, b.Task) })
 	r.mu.Lock()
+	newLease := !slices.Equal(r.view.leased, v.leased)
 	r.view = v
 	r.mu.Unlock()
+	if newLease {
+		select {
+		case r.leaseCh <- struct{}{}:
+		default:
+		}
+	}
 	r.viewOld = !r.adopted // nobody was told yet
 	if r.cfg.OnChange == nil || !r.adopted || r.toldOnce && slices.EqualFunc(r.told, v.local, Local.equal) {
 		return

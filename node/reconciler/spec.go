@@ -58,6 +58,7 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 			MemoryReservationBytes: s.Reservations.MemoryBytes,
 		},
 		Ports: ports(s.Ports),
+		Lease: t.Lease,
 		Log:   runtime.LogLimits{MaxBytes: s.Log.MaxBytes, MaxFiles: s.Log.MaxFiles},
 	}
 }

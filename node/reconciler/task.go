@@ -51,6 +51,9 @@ type task struct {
 	wasHealthy bool // in this run
 	unwell     bool // stop it: it has been unhealthy for too long
 	probe      *prober
+
+	boot  func() time.Duration // the runtime's clock of leases
+	until time.Duration        // the leader's word that a fenced task may run, on that clock
 }
 
 func newTask(id job.TaskID, node job.NodeID) *task {
@@ -219,6 +222,10 @@ func (t *task) noteExit(now time.Time, seen sight) {
 		return // whoever stops it decides
 	}
 	policy := t.Service.Restart
+	if t.expired() && policy.Policy != job.RestartNever {
+		t.again(saysExpired)
+		return
+	}
 	why := exitReason(in, unwell)
 	switch {
 	case policy.Policy == job.RestartNever || policy.Policy == job.RestartOnFailure && !unknown:
