@@ -25,6 +25,7 @@ var groups = []group{
 	submitGroup,
 	failoverGroup,
 	peersGroup,
+	imagesGroup,
 }
 
 // group is figures that are measured together.

@@ -82,11 +82,22 @@ func (s *Store) adopt(t *tempBlob) error {
 	if err := t.sync(); err != nil {
 		return s.explainSpace(err)
 	}
+	if err := s.name(t); err != nil {
+		return err
+	}
+	return s.explainSpace(syncDir(s.blobDir()))
+}
+
+// name gives a temporary file that is on disk its name; the directory is the caller's to sync.
+func (s *Store) name(t *tempBlob) error {
+	if t.adopted {
+		return nil
+	}
 	if err := os.Rename(t.path, s.blobPath(t.digest())); err != nil {
 		return s.explainSpace(err)
 	}
 	t.adopted = true
-	return s.explainSpace(syncDir(s.blobDir()))
+	return nil
 }
 
 // sync finishes the writing with everything on disk.
