@@ -126,10 +126,10 @@ func (h *ahead) forget(t *tempBlob) {
 	os.RemoveAll(tree.tmp)
 }
 
-// describe writes what stands beside each tree, to be synced with all else.
+// describe writes what stands beside each tree.
 func (h *ahead) describe(found []*loaded) error {
 	return h.each(found, func(_ digest.Digest, tree *aheadTree) error {
-		raw, err := json.Marshal(layerMeta{Implicit: tree.got.Implicit})
+		raw, err := json.Marshal(layerMeta{Implicit: tree.got.Implicit, Boot: bootID()})
 		if err != nil {
 			return err
 		}

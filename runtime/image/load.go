@@ -189,7 +189,7 @@ func (a *archiveReader) entry(h *tar.Header, r io.Reader) error {
 	if _, err := io.Copy(t, r); err != nil {
 		return a.s.explainSpace(a.readError(err))
 	}
-	if err := t.finish(); err != nil {
+	if err := t.finishSyncing(); err != nil {
 		return a.s.explainSpace(err)
 	}
 	a.ahead.start(t)
@@ -293,8 +293,7 @@ func (a *archiveReader) verify(l *loaded) error {
 	return nil
 }
 
-// keep moves blobs and trees into the store, where nothing refers to them yet. One sync of the file system comes before
-// the first of them has a name that anybody looks at, and one of each directory after the last.
+// keep moves blobs and trees into the store, where nothing refers to them yet. Blobs are on disk before they have a name.
 func (a *archiveReader) keep(found []*loaded) error {
 	var blobs []*tempBlob
 	for _, l := range found {
@@ -315,7 +314,7 @@ func (a *archiveReader) keep(found []*loaded) error {
 			if _, err := t.Write(b); err != nil {
 				return a.s.explainSpace(err)
 			}
-			if err := t.finish(); err != nil {
+			if err := t.finishSyncing(); err != nil {
 				return a.s.explainSpace(err)
 			}
 			a.lease.pin(t.digest())
@@ -325,8 +324,10 @@ func (a *archiveReader) keep(found []*loaded) error {
 	if err := a.ahead.describe(found); err != nil {
 		return a.s.explainSpace(err)
 	}
-	if err := syncTree(a.s.tmpDir()); err != nil {
-		return a.s.explainSpace(fmt.Errorf("sync: %w", err))
+	for _, t := range blobs {
+		if err := t.onDisk(); err != nil {
+			return a.s.explainSpace(fmt.Errorf("sync: %w", err))
+		}
 	}
 	for _, t := range blobs {
 		if err := a.s.name(t); err != nil {
@@ -336,7 +337,7 @@ func (a *archiveReader) keep(found []*loaded) error {
 	if err := a.ahead.install(found); err != nil {
 		return a.s.explainSpace(err)
 	}
-	return a.s.explainSpace(errors.Join(syncDir(a.s.blobDir()), syncDir(a.s.layerDir())))
+	return a.s.explainSpace(syncDir(a.s.blobDir()))
 }
 
 // verifyDiffID inflates a layer to check its second digest. A plain tar has one digest only.

@@ -18,6 +18,8 @@ type layerMeta struct {
 	// Implicit lists directories that the layer's tar uses but does not describe. They take their attributes from the layers
 	// below, so a tree that has some may need another variant on another base.
 	Implicit []string `json:"implicit,omitempty"`
+	// Boot is the boot in which the tree was written, as long as it may not be on disk; see settle.go.
+	Boot string `json:"boot,omitempty"`
 }
 
 // Layers unpacks what is not unpacked yet and returns the directories of img's layers, absolute, lowest first, ready to
@@ -126,16 +128,11 @@ func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []di
 	if err := os.WriteFile(root+".json", raw, 0o600); err != nil {
 		return s.explainSpace(err)
 	}
-	// Thousands of files: one sync of the file system instead of a sync each. Before the rename, so that no power cut can
-	// leave a tree under its final name with empty files in it.
-	if err := syncTree(root); err != nil {
-		return s.explainSpace(fmt.Errorf("sync: %w", err))
-	}
 	if err := s.nameTree(tmp, path); err != nil {
 		return s.explainSpace(err)
 	}
 	s.log.Info("layer unpacked", "layer", layer.Digest, "diffid", layer.DiffID)
-	return s.explainSpace(syncDir(s.layerDir()))
+	return nil
 }
 
 // makeRoot makes the directory that a layer is unpacked into.
@@ -146,8 +143,7 @@ func makeRoot(root string) error {
 	return os.Chmod(root, 0o755) // whatever the umask
 }
 
-// nameTree moves root and root.json of tmp, which are on disk, to path and path.json; the directory is the caller's to
-// sync. The metadata comes first: a tree without it is not there.
+// nameTree moves root and root.json of tmp to path and path.json. The metadata comes first: a tree without it is not there.
 func (s *Store) nameTree(tmp, path string) error {
 	root := filepath.Join(tmp, "root")
 	if isDir(path) { // a tree whose metadata is gone: nobody can tell what it is worth
@@ -158,7 +154,11 @@ func (s *Store) nameTree(tmp, path string) error {
 	if err := os.Rename(root+".json", path+".json"); err != nil {
 		return err
 	}
-	return os.Rename(root, path)
+	if err := os.Rename(root, path); err != nil {
+		return err
+	}
+	s.settleLater(path)
+	return nil
 }
 
 // extractFrom applies a layer to root, in a child if the store has one for that.
@@ -201,7 +201,7 @@ func (s *Store) extract(ctx context.Context, layer Layer, root string) (layerMet
 	if got.DiffID != layer.DiffID {
 		return layerMeta{}, invalidf("inflates to %s, the image's config says %s", got.DiffID, layer.DiffID)
 	}
-	return layerMeta{Implicit: got.Implicit}, nil
+	return layerMeta{Implicit: got.Implicit, Boot: bootID()}, nil
 }
 
 // extracted is what extracting a layer found out.
