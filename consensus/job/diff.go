@@ -243,7 +243,7 @@ func elementName(list string, e map[string]any) string {
 		}
 		return name
 	case "constraints":
-		return take("key") + take("op") + take("value")
+		return Constraint{Key: take("key"), Op: take("op"), Value: take("value")}.String()
 	}
 	return ""
 }

@@ -25,6 +25,13 @@ type Node struct {
 	OS      string    `json:"os,omitempty"`
 	Arch    string    `json:"arch,omitempty"`
 	Kernel  string    `json:"kernel,omitempty"`
+	// Attributes are what the node reports of its machine, beside the fields above: "cpu.count", "cgroup.version", …; at most
+	// MaxAttributes. Constraints ask for them as node.attr.NAME.
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// Generic are devices and other countable things that the node declares, sorted by kind; at most MaxGeneric.
+	Generic []Generic `json:"generic,omitempty"`
+	// Overcommit tells how much more than Capacity is given away; nil: not more. Admins' pen, and the agent's when it joins.
+	Overcommit *Overcommit `json:"overcommit,omitempty"`
 	// KeyPin is the SHA-256 of the node's public key: with it a node whose certificate has expired is known again.
 	KeyPin string `json:"keyPin,omitempty"`
 }

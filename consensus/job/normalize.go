@@ -17,6 +17,7 @@ func (s *Spec) Normalize() {
 	s.Volumes = slices.Compact(s.Volumes)
 	for i := range s.Services {
 		s.Services[i].normalize()
+		s.Services[i].normalizePlacement(s.Name)
 	}
 }
 

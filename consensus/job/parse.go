@@ -9,44 +9,6 @@ import (
 	"strings"
 )
 
-// ParseConstraint reads a placement constraint as Compose writes it: "node.labels.zone == a", "node.id!=0f3c…". Spaces
-// around the operator do not matter. Errors are of kind Invalid.
-func ParseConstraint(s string) (Constraint, error) {
-	at := strings.Index(s, "==")
-	if ne := strings.Index(s, "!="); ne >= 0 && (at < 0 || ne < at) {
-		at = ne
-	}
-	if at < 0 {
-		return Constraint{}, Errorf(Invalid, "constraint %q: no == or != in it; write for example node.labels.zone==a", shorten(s))
-	}
-	c := Constraint{Key: strings.TrimSpace(s[:at]), Op: s[at : at+2], Value: strings.TrimSpace(s[at+2:])}
-	if err := c.check(); err != nil {
-		return Constraint{}, Errorf(Invalid, "constraint %q: %v", shorten(s), err)
-	}
-	return c, nil
-}
-
-const labelKey = "node.labels."
-
-func (c Constraint) check() error {
-	label, isLabel := strings.CutPrefix(c.Key, labelKey)
-	switch {
-	case isLabel && label == "":
-		return fmt.Errorf("the label has no name; write %sNAME", labelKey)
-	case !isLabel && c.Key != "node.id" && c.Key != "node.hostname":
-		return fmt.Errorf("%q cannot be asked of a node; use %sNAME, node.id or node.hostname", shorten(c.Key), labelKey)
-	case c.Op != "==" && c.Op != "!=":
-		return fmt.Errorf("operator %q is not known; use == or !=", shorten(c.Op))
-	case c.Value == "" && !isLabel:
-		return fmt.Errorf("there is nothing to compare %s with; write a value after %s", c.Key, c.Op)
-	case len(c.Key)+len(c.Value) > MaxTextBytes:
-		return fmt.Errorf("it is longer than %d bytes; shorten it", MaxTextBytes)
-	case strings.ContainsFunc(c.Key+c.Value, func(r rune) bool { return r < ' ' || r == 0x7f || r == '�' }):
-		return fmt.Errorf("it holds control characters or is not UTF-8; remove them")
-	}
-	return nil
-}
-
 // ParsePort reads a port as `docker run -p` writes it: [[IP:][PUBLISHED]:]TARGET[/PROTOCOL], where PUBLISHED and TARGET
 // may be ranges of equal length ("8000-8002:80-82"). Without PUBLISHED the node chooses. IPv6 addresses stand in
 // brackets. At most MaxPorts ports come back; errors are of kind Invalid.

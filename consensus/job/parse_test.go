@@ -15,7 +15,27 @@ func TestParseConstraint(t *testing.T) {
 		{"node.id != 0f", "node.id!=0f"},
 		{"node.hostname==a!=b", "node.hostname==a!=b"},
 		{"node.labels.x!=", "node.labels.x!="},
-		{"node.labels.zone", "no == or != in it"},
+		{"node.labels.zone", "column 17: no operator after node.labels.zone"},
+		{"node.labels.zone = a", "column 18: no operator"},
+		{"==a", "column 1: there is no key"},
+		{" node.labels.zone in ( a,b )", "node.labels.zone in (a, b)"},
+		{"node.labels.zone in a", "node.labels.zone in (a)"},
+		{"node.labels.zone not in(a, b)", "node.labels.zone not in (a, b)"},
+		{"node.labels.zone in (a, b", "column 21: a parenthesis is missing"},
+		{"node.labels.zone in (a,,b)", "empty element"},
+		{"node.labels.zone in", "nothing to compare"},
+		{"node.labels.zone inside", "column 18: no operator"},
+		{"node.hostname =~ ^db[0-9]+$", "node.hostname=~^db[0-9]+$"},
+		{"node.hostname =~ (", "column 18: error parsing regexp"},
+		{"node.hostname !~ " + strings.Repeat("a", 300), "longer than 256 bytes"},
+		{"node.attr.kernel >= 6.1", "node.attr.kernel>=6.1"},
+		{"node.attr.kernel > new", "is not a version"},
+		{"node.attr.memory >= 16GiB", "node.attr.memory>=16GiB"},
+		{"node.labels.disks contains ssd, nvme", "node.labels.disks contains ssd,nvme"},
+		{"node.labels.disks not contains ssd", "node.labels.disks not contains ssd"},
+		{"node.ip == 192.0.2.0/24", "node.ip==192.0.2.0/24"},
+		{"node.ip == 192.0.2.0/99", "is not a prefix"},
+		{"engine.labels.x == a", "use node.labels.x"},
 		{"node.role==manager", "cannot be asked"},
 		{"node.labels.==a", "the label has no name"},
 		{"node.id==", "nothing to compare"},
@@ -139,7 +159,8 @@ func checkParsed(t *testing.T, in, got string, err error, want string) {
 }
 
 func FuzzParseConstraint(f *testing.F) {
-	for _, s := range []string{"node.labels.a==b", "node.id!=", "==", "node.labels.x == a!=b"} {
+	for _, s := range []string{"node.labels.a==b", "node.id!=", "==", "node.labels.x == a!=b", "node.labels.a in (b, c)", "node.attr.b not contains c,d", "node.attr.v>=1.2",
+		"node.hostname =~ ^a$", "node.ip!=::/0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -97,6 +97,8 @@ type Service struct {
 	// Priority is 0 to MaxPriority; nil: DefaultPriority. Strategy "" is the cluster's. Neither belongs to the Digest.
 	Priority *int     `json:"priority,omitempty"`
 	Strategy Strategy `json:"strategy,omitempty"`
+	// Generic are countable things of its node that each task gets for itself, sorted by kind; at most MaxGeneric.
+	Generic []GenericRequest `json:"generic,omitempty"`
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
@@ -179,15 +181,6 @@ type LogLimits struct {
 	MaxBytes int64 `json:"maxBytes,omitempty"`
 	MaxFiles int   `json:"maxFiles,omitempty"`
 }
-
-// Constraint restricts nodes: Key is "node.labels.<label>", "node.id" or "node.hostname" (the node's name).
-type Constraint struct {
-	Key   string `json:"key"`
-	Op    string `json:"op"` // "==" or "!="
-	Value string `json:"value"`
-}
-
-func (c Constraint) String() string { return c.Key + c.Op + c.Value }
 
 // Dependency conditions of Compose.
 const (

@@ -39,6 +39,8 @@ type Task struct {
 	Replaces  TaskID `json:"replaces,omitempty"`
 	Attempt   int    `json:"attempt,omitempty"`   // tasks in a row that failed in this slot before it
 	StopCause string `json:"stopCause,omitempty"` // why it is meant to stop
+	// Generic are the things of its node that it got for itself, sorted by kind.
+	Generic []Generic `json:"generic,omitempty"`
 
 	// Failover and Lease are the service's policy as it was when the task was placed; "" is fast.
 	Failover FailoverMode  `json:"failover,omitempty"`

@@ -78,6 +78,7 @@ func (s *Service) validate(p *problems, spec *Spec) {
 	s.validateLabels(p, at)
 	s.validatePorts(p, at)
 	s.validateNetwork(p, at, spec)
+	s.validatePlacement(p, at, spec)
 	s.validateMounts(p, at, spec)
 	validateCaps(p, at+".cap_add", s.CapAdd)
 	validateCaps(p, at+".cap_drop", s.CapDrop)

@@ -109,6 +109,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 	}
 	c.scale(at, s, &out)
 	c.deploy(at, s, &out)
+	c.placement(at, s, &out)
 	c.restart(at, s, &out)
 	if s.Deploy != nil {
 		out.Update = updateOf(s.Deploy.UpdateConfig)

@@ -43,14 +43,6 @@ func (c *conversion) deploy(at string, s *types.ServiceConfig, out *job.Service)
 	if r := s.Deploy.Resources.Reservations; r != nil {
 		out.Reservations = over(out.Reservations, c.resources(at+".deploy.resources.reservations", r.NanoCPUs.Value(), r.MemoryBytes, r.Pids))
 	}
-	for i, text := range s.Deploy.Placement.Constraints {
-		con, err := job.ParseConstraint(text)
-		if err != nil {
-			c.problem(fmt.Sprintf("%s.deploy.placement.constraints[%d]", at, i), "%v", err)
-			continue
-		}
-		out.Constraints = append(out.Constraints, con)
-	}
 }
 
 func (c *conversion) resources(at string, cpus float32, memory types.UnitBytes, pids int64) job.Resources {
