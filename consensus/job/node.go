@@ -89,4 +89,7 @@ type Cluster struct {
 	CAKey []byte `json:"caKey"`
 	// GossipKeys are sealed likewise; the first is primary.
 	GossipKeys [][]byte `json:"gossipKeys,omitempty"`
+	// Settings are what admins decided about the whole cluster, by name (see Settings); a name that is not there has its
+	// default.
+	Settings map[string]string `json:"settings,omitempty"`
 }

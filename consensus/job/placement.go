@@ -1,5 +1,7 @@
 package job
 
+import "slices"
+
 // Placement says where a service's tasks may and had better be, beyond its Constraints; nil: anywhere. All of it belongs
 // to the service's Digest.
 type Placement struct {
@@ -67,7 +69,7 @@ func (s *Service) PriorityOf() int {
 	return *s.Priority
 }
 
-// Spread lists the node keys over whose values the service is spread; nil for none.
+// SpreadKeys lists the node keys over whose values the service is spread; nil for none.
 func (s *Service) SpreadKeys() []string {
 	if s.Placement == nil {
 		return nil
@@ -81,4 +83,25 @@ func (s *Service) MaxPerNode() int {
 		return 0
 	}
 	return s.Placement.MaxPerNode
+}
+
+// VolumeHome says that a node has data of a named volume, and which slot used it there last.
+type VolumeHome struct {
+	Volume  string `json:"volume"`
+	Node    NodeID `json:"node"`
+	Job     string `json:"job"`
+	Service string `json:"service"`
+	Slot    int    `json:"slot"`
+	Index   uint64 `json:"index"` // of the placement
+}
+
+// NamedVolumes lists the full names of the named volumes that the service mounts, in the order of its mounts, each once.
+func (s *Service) NamedVolumes() []string {
+	var out []string
+	for _, m := range s.Mounts {
+		if m.Type == MountVolume && m.Source != "" && !slices.Contains(out, m.Source) {
+			out = append(out, m.Source)
+		}
+	}
+	return out
 }

@@ -79,6 +79,11 @@ func (n *Node) GenericTotal(kind string) int {
 	return 0
 }
 
+// HasGeneric tells whether the node has this one of a kind.
+func (n *Node) HasGeneric(kind, id string) bool {
+	return slices.ContainsFunc(n.Generic, func(g Generic) bool { return g.Kind == kind && slices.Contains(g.IDs, id) })
+}
+
 // FreeGeneric chooses count of a kind that are not among used, in the node's order; nil for a kind without names. The
 // caller has checked that there are so many.
 func (n *Node) FreeGeneric(kind string, count int, used func(id string) bool) (ids []string) {

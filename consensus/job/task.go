@@ -41,6 +41,8 @@ type Task struct {
 	StopCause string `json:"stopCause,omitempty"` // why it is meant to stop
 	// Generic are the things of its node that it got for itself, sorted by kind.
 	Generic []Generic `json:"generic,omitempty"`
+	// Volumes are the named volumes that it mounts: their data is on its node from then on.
+	Volumes []string `json:"volumes,omitempty"`
 
 	// Failover and Lease are the service's policy as it was when the task was placed; "" is fast.
 	Failover FailoverMode  `json:"failover,omitempty"`

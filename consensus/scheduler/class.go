@@ -12,7 +12,7 @@ import (
 // it, so that a choice costs the same however many nodes there are.
 type class struct {
 	key         string
-	constraints []job.Constraint
+	constraints []job.Matcher
 	spread      []string // node keys
 	dense       bool     // the fullest node comes first
 	users       int
@@ -75,7 +75,7 @@ func (p *Planner) useClass(spec *job.Service) *class {
 	c := p.classes[key]
 	if c == nil {
 		dense := p.strategy(spec) == job.StrategyBinpack
-		c = &class{key: key, constraints: spec.Constraints, spread: spec.SpreadKeys(), dense: dense, leaves: map[string]*leaf{}, groups: map[string]*group{}}
+		c = &class{key: key, constraints: matchers(spec.Constraints), spread: spec.SpreadKeys(), dense: dense, leaves: map[string]*leaf{}, groups: map[string]*group{}}
 		p.classes[key] = c
 		for _, n := range p.nodes {
 			c.place(n)
@@ -111,29 +111,25 @@ func (c *class) admits(n *job.Node) bool { return c.broken(n) == nil }
 // broken is the first constraint that does not hold on a node, nil if all do.
 func (c *class) broken(n *job.Node) *job.Constraint {
 	for i := range c.constraints {
-		if k := &c.constraints[i]; !holds(k, n) {
-			return k
+		if k := &c.constraints[i]; !k.Holds(n) {
+			return &k.Constraint
 		}
 	}
 	return nil
 }
 
-func holds(k *job.Constraint, n *job.Node) bool {
-	have, known := nodeValue(n, k.Key)
-	return known && (have == k.Value) == (k.Op != "!=")
-}
-
-// nodeValue is what a node says under a key, "" if it says nothing; false for a key that no node knows.
-func nodeValue(n *job.Node, key string) (string, bool) {
-	switch {
-	case key == "node.id":
-		return string(n.ID), true
-	case key == "node.hostname":
-		return n.Name, true
-	case strings.HasPrefix(key, "node.labels."):
-		return n.Labels[strings.TrimPrefix(key, "node.labels.")], true
+// matchers makes constraints ready. Validation has seen them; one that it has not (of a newer version) holds nowhere.
+func matchers(cs []job.Constraint) []job.Matcher {
+	out := make([]job.Matcher, len(cs))
+	for i, c := range cs {
+		m, err := c.Compile()
+		if err != nil {
+			m = job.Matcher{}
+			m.Constraint = job.Constraint{Key: c.String()}
+		}
+		out[i] = m
 	}
-	return "", false
+	return out
 }
 
 // place puts a node into the class or takes it out, as it is now.
@@ -165,7 +161,7 @@ func (n *node) entry(c *class) *entry {
 func (c *class) values(n *job.Node) []string {
 	vs := make([]string, len(c.spread))
 	for i, k := range c.spread {
-		vs[i], _ = nodeValue(n, k)
+		vs[i], _ = n.Value(k)
 	}
 	return vs
 }

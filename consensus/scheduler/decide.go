@@ -277,9 +277,10 @@ func (w *work) place(s *service, sl *slot, n *node) {
 			t.Cause = old.StopCause
 		}
 	}
+	t.Generic = n.give(s.info)
 	w.plan.Place = append(w.plan.Place, t)
-	w.p.claim(n, s, s.info, n.n.ID)
-	w.p.claims = append(w.p.claims, claim{n, s, s.info})
+	w.p.claim(n, s, s.info, &t)
+	w.p.claims = append(w.p.claims, claim{n, s, s.info, &t})
 	w.again(s)
 }
 

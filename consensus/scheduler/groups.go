@@ -2,12 +2,28 @@ package scheduler
 
 import "shoal/consensus/job"
 
+// putCluster takes in what admins decided about the whole cluster; nil before there is one.
+func (p *Planner) putCluster(c *job.Cluster) {
+	p.preempts = c.Setting(job.SettingPreemption) != "off"
+	was := p.strategyOf
+	if p.strategyOf = job.Strategy(c.Setting(job.SettingStrategy)); p.strategyOf == was {
+		return
+	}
+	for _, j := range p.jobs {
+		for _, s := range j.services {
+			if s.spec != nil {
+				p.classify(s, s.spec)
+			}
+		}
+	}
+}
+
 // strategy says which of equally good nodes a service's tasks get.
 func (p *Planner) strategy(s *job.Service) job.Strategy {
 	if s.Strategy != "" {
 		return s.Strategy
 	}
-	return job.StrategySpread
+	return p.strategyOf
 }
 
 // countGroups counts the service's tasks by the groups of its class, if that is not kept already. Tasks on nodes that take

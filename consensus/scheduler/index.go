@@ -120,6 +120,10 @@ func (p *Planner) Update(b state.Batch) {
 
 func (p *Planner) change(c state.Change) {
 	switch c.Table {
+	case state.TableCluster:
+		if is, ok := c.After.(*job.Cluster); ok && is != nil {
+			p.putCluster(is)
+		}
 	case state.TableNodes:
 		was, _ := c.Before.(*job.Node)
 		is, _ := c.After.(*job.Node)
@@ -306,7 +310,7 @@ func (p *Planner) putTask(k *job.Task, st *job.Status) {
 			n.tasks[t] = struct{}{}
 		}
 		if !t.ended() {
-			p.claim(p.nodes[k.Node], s, t.info, k.Node)
+			p.claim(p.nodes[k.Node], s, t.info, k)
 		}
 		p.touch(s, t.slot)
 		return
@@ -363,23 +367,23 @@ func (p *Planner) unclaim(t *task) {
 	if n == nil {
 		n = &node{n: &job.Node{ID: t.Node}} // removed: only the service's count is left to correct
 	}
-	p.release(n, t.svc, t.info)
+	p.release(n, t.svc, t.info, t.Task)
 	p.freed = true
 }
 
 // claim and release keep what is used on a node and by whom.
-func (p *Planner) claim(n *node, s *service, i *info, id job.NodeID) {
-	s.count[id]++
+func (p *Planner) claim(n *node, s *service, i *info, k *job.Task) {
+	s.count[k.Node]++
 	if n != nil {
 		s.countIn(n, 1)
-		n.add(i, 1)
+		n.add(i, k.Generic, 1)
 	}
 }
 
-func (p *Planner) release(n *node, s *service, i *info) {
+func (p *Planner) release(n *node, s *service, i *info, k *job.Task) {
 	if s.count[n.n.ID]--; s.count[n.n.ID] <= 0 {
 		delete(s.count, n.n.ID)
 	}
 	s.countIn(n, -1)
-	n.add(i, -1)
+	n.add(i, k.Generic, -1)
 }

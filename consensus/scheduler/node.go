@@ -10,7 +10,10 @@ import (
 // node is a node with what is used of it.
 type node struct {
 	n       *job.Node
+	have    job.Resources // what it has for tasks
 	used    job.Resources
+	generic map[string]int  // what is given away, by kind
+	ids     map[string]bool // the same by kind and id ("gpu/0")
 	ports   []job.Port
 	running int // tasks that have not ended
 	load    float64
@@ -21,8 +24,23 @@ type node struct {
 // tasksPerCPU is how many tasks without any reservation count as a full CPU, so that they too spread by capacity.
 const tasksPerCPU = 32
 
-// add counts a task in (sign 1) or out (-1).
-func (n *node) add(i *info, sign int64) {
+// add counts a task in (sign 1) or out (-1) with what it got for itself.
+func (n *node) add(i *info, got []job.Generic, sign int64) {
+	for _, g := range got {
+		if n.generic == nil {
+			n.generic, n.ids = map[string]int{}, map[string]bool{}
+		}
+		if n.generic[g.Kind] += int(sign) * g.Total(); n.generic[g.Kind] == 0 {
+			delete(n.generic, g.Kind)
+		}
+		for _, id := range g.IDs {
+			if sign > 0 {
+				n.ids[g.Kind+"/"+id] = true
+			} else {
+				delete(n.ids, g.Kind+"/"+id)
+			}
+		}
+	}
 	n.running += int(sign)
 	if i != nil {
 		n.used.NanoCPUs += sign * i.demand.NanoCPUs
@@ -41,7 +59,7 @@ func (n *node) add(i *info, sign int64) {
 
 // weigh computes how full the node is, by what is fullest, and moves it to its place in all classes.
 func (n *node) weigh() {
-	c := n.n.Capacity
+	c := n.have
 	cpus := max(float64(c.NanoCPUs)/1e9, 1)
 	load := float64(n.running) / (cpus * tasksPerCPU)
 	if c.NanoCPUs > 0 {
@@ -61,7 +79,7 @@ func (n *node) weigh() {
 
 // refuses says in which way a task does not fit beside what is there; fits if it does.
 func (n *node) refuses(i *info) refusal {
-	c, u, d := n.n.Capacity, n.used, i.demand
+	c, u, d := n.have, n.used, i.demand
 	switch {
 	case d.NanoCPUs > 0 && d.NanoCPUs > c.NanoCPUs-u.NanoCPUs:
 		return lacksCPU
@@ -69,6 +87,11 @@ func (n *node) refuses(i *info) refusal {
 		return lacksMemory
 	case d.PIDs > 0 && d.PIDs > c.PIDs-u.PIDs:
 		return lacksPIDs
+	}
+	for _, g := range i.spec.Generic {
+		if n.generic[g.Kind]+g.Count > n.n.GenericTotal(g.Kind) {
+			return lacksGeneric
+		}
 	}
 	for _, a := range i.ports {
 		for _, b := range n.ports {
@@ -82,7 +105,7 @@ func (n *node) refuses(i *info) refusal {
 
 // room is how many tasks fit beside what is there, as far as resources go; at most 1<<20.
 func (n *node) room(i *info) int {
-	c, u, d := n.n.Capacity, n.used, i.demand
+	c, u, d := n.have, n.used, i.demand
 	k := int64(1 << 20)
 	if d.NanoCPUs > 0 {
 		k = min(k, (c.NanoCPUs-u.NanoCPUs)/d.NanoCPUs)
@@ -93,7 +116,22 @@ func (n *node) room(i *info) int {
 	if d.PIDs > 0 {
 		k = min(k, (c.PIDs-u.PIDs)/d.PIDs)
 	}
+	for _, g := range i.spec.Generic {
+		k = min(k, int64(n.n.GenericTotal(g.Kind)-n.generic[g.Kind])/int64(g.Count))
+	}
 	return int(max(k, 0))
+}
+
+// give chooses what a task of a service gets for itself, where it fits; nil for most services.
+func (n *node) give(i *info) (out []job.Generic) {
+	for _, g := range i.spec.Generic {
+		o := job.Generic{Kind: g.Kind, IDs: n.n.FreeGeneric(g.Kind, g.Count, func(id string) bool { return n.ids[g.Kind+"/"+id] })}
+		if len(o.IDs) == 0 {
+			o.Count = g.Count
+		}
+		out = append(out, o)
+	}
+	return out
 }
 
 // putNode takes in a node's change; is nil when it was removed.
@@ -108,7 +146,7 @@ func (p *Planner) putNode(was, is *job.Node) {
 		n = &node{n: is, tasks: map[*task]struct{}{}}
 		p.nodes[is.ID] = n
 	}
-	n.n = is
+	n.n, n.have = is, is.Allocatable()
 	n.load = -1 // weigh anew: the capacity may have changed
 	for _, c := range p.classes {
 		c.place(n)

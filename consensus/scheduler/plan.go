@@ -48,13 +48,16 @@ type Planner struct {
 	// NewID makes task ids. New sets one that is random; tests set their own.
 	NewID func() job.TaskID
 
-	index   uint64
-	now     time.Time // of the plan in the making
-	nodes   map[job.NodeID]*node
-	jobs    map[string]*jobState
-	tasks   map[job.TaskID]*task
-	infos   map[job.Digest]*info
-	classes map[string]*class
+	index uint64
+	now   time.Time // of the plan in the making
+	// strategy is that of services without one of their own. preempts: a task may take the room of a lesser one.
+	strategyOf job.Strategy
+	preempts   bool
+	nodes      map[job.NodeID]*node
+	jobs       map[string]*jobState
+	tasks      map[job.TaskID]*task
+	infos      map[job.Digest]*info
+	classes    map[string]*class
 
 	queue   []*service             // dirty, each once
 	globals map[*service]struct{}  // services with a slot per node
@@ -69,6 +72,7 @@ type claim struct {
 	n *node
 	s *service
 	i *info
+	k *job.Task
 }
 
 // New builds the planner's index from a view: O(all), once per term.
@@ -79,6 +83,7 @@ func New(v *state.View) *Planner {
 		infos: map[job.Digest]*info{}, classes: map[string]*class{},
 		globals: map[*service]struct{}{}, starved: map[*service]struct{}{}, wakes: map[*service]time.Time{},
 	}
+	p.putCluster(v.Cluster())
 	for _, n := range v.Nodes() {
 		p.putNode(nil, n)
 	}
@@ -181,7 +186,7 @@ func (p *Planner) wakeUp(now time.Time) {
 func (p *Planner) undoClaims() {
 	for i := len(p.claims) - 1; i >= 0; i-- {
 		c := p.claims[i]
-		p.release(c.n, c.s, c.i)
+		p.release(c.n, c.s, c.i, c.k)
 	}
 	p.claims = p.claims[:0]
 }

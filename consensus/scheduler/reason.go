@@ -50,6 +50,7 @@ const (
 	lacksCPU
 	lacksMemory
 	lacksPIDs
+	lacksGeneric
 	portTaken
 	isClosed
 	hasMost
@@ -108,6 +109,7 @@ func (r refusals) String(i *info) string {
 	say(lacksCPU, "lacks CPU", "lack CPU", fmt.Sprintf(" (want %g)", float64(d.NanoCPUs)/1e9))
 	say(lacksMemory, "lacks memory", "lack memory", fmt.Sprintf(" (want %s)", mebibytes(d.MemoryBytes)))
 	say(lacksPIDs, "lacks pids", "lack pids", fmt.Sprintf(" (want %d)", d.PIDs))
+	say(lacksGeneric, "lacks", "lack", " "+genericList(i.spec.Generic))
 	say(portTaken, "has the host port taken", "have the host port taken", " ("+portList(i.ports)+")")
 	say(hasMost, "has", "have", fmt.Sprintf(" %d of it already, the most allowed", i.spec.MaxPerNode()))
 	say(isClosed, "takes no new tasks for now", "take no new tasks for now", "")
@@ -122,6 +124,14 @@ func (r refusals) String(i *info) string {
 
 func mebibytes(b int64) string {
 	return units.CustomSize("%.4g %s", float64(b), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"})
+}
+
+func genericList(gs []job.GenericRequest) string {
+	ss := make([]string, len(gs))
+	for i, g := range gs {
+		ss[i] = fmt.Sprintf("%s (want %d)", g.Kind, g.Count)
+	}
+	return strings.Join(ss, ", ")
 }
 
 func portList(ps []job.Port) string {

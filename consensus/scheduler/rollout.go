@@ -290,9 +290,9 @@ func (w *work) replace(s *service, u job.Update, sl *slot) bool {
 	}
 	// Would it fit if the former were gone?
 	n := w.p.nodes[t.Node]
-	w.p.release(n, s, t.info)
+	w.p.release(n, s, t.info, t.Task)
 	to, _ := w.pickOne(s, sl)
-	w.p.claim(n, s, t.info, t.Node)
+	w.p.claim(n, s, t.info, t.Task)
 	return to != nil && w.stop(t, job.DesiredStop, s.updateCause())
 }
 

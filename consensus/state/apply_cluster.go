@@ -71,6 +71,12 @@ func (t *tx) apply(c Command) Result {
 	case RestartJob:
 		t.at = c.At
 		return t.restartJob(c)
+	case SetCluster:
+		t.at = c.At
+		return t.setCluster(c)
+	case SetOvercommit:
+		t.at = c.At
+		return t.setOvercommit(c)
 	case Plan:
 		t.at = c.At
 		return t.plan(c)
@@ -140,6 +146,9 @@ func (t *tx) putNode(c PutNode) Result {
 		return fail(job.Conflict, "register node %q: the name is taken by node %.8s (%s): choose another --name, or remove that one with: shoal node rm %s",
 			n.Name, string(o.ID), o.State, n.Name)
 	}
+	if err := n.CheckReported(); err != nil {
+		return fail(job.Invalid, "register node %q: %v", n.Name, err)
+	}
 	old := t.base.Node(n.ID)
 	if old == nil {
 		return t.joinNode(cl, n)
@@ -151,6 +160,10 @@ func (t *tx) putNode(c PutNode) Result {
 	up := *old
 	up.Name, up.Addr, up.Voter, up.Capacity = n.Name, n.Addr, n.Voter, n.Capacity
 	up.Version, up.OS, up.Arch, up.Kernel = n.Version, n.OS, n.Arch, n.Kernel
+	up.Attributes, up.Generic = n.Attributes, n.Generic
+	if n.Overcommit != nil {
+		up.Overcommit = n.Overcommit
+	}
 	if up.KeyPin == "" {
 		up.KeyPin = n.KeyPin
 	}
@@ -337,6 +350,7 @@ func (t *tx) removeNode(c RemoveNode) Result {
 			n.Name, held[0], len(held)-1)
 	}
 	t.remove(TableNodes, n)
+	t.forgetHomes(n.ID)
 	delete(t.d.subnets, n.Subnet)
 	t.d.lowSubnet = netip.Addr{}
 	for _, k := range tasks {

@@ -144,7 +144,7 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 	}
 	if si := t.d.services[k.Digest]; si == nil {
 		return "service is unknown"
-	} else if why := t.d.use[k.Node].refuses(n, si); why != "" {
+	} else if why := t.d.use[k.Node].refuses(n, si, k, sv.MaxPerNode()); why != "" {
 		return why
 	}
 	return ""

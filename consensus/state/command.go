@@ -42,6 +42,8 @@ const (
 	kindPutImage      byte = 20
 	kindRemoveImage   byte = 21
 	kindStartJob      byte = 30
+	kindSetCluster    byte = 70
+	kindSetOvercommit byte = 71
 	kindRestartJob    byte = 31
 	kindRelease       byte = 60
 )
@@ -53,7 +55,8 @@ type InitCluster struct {
 }
 
 // PutNode registers a node or brings what it says of itself up to date. Taken from Node on an update: Name, Addr, Voter,
-// Capacity, Version, OS, Arch, Kernel, KeyPin (once set it cannot change) and Labels (laid over those there are). Subnet,
+// Capacity, Version, OS, Arch, Kernel, Attributes, Generic, KeyPin (once set it cannot change), Labels (laid over those there
+// are) and Overcommit (if there is one). Subnet,
 // State, Drained, Since, Joined are Apply's. A node that left becomes ready; one that is down stays so until NodeUp.
 // Result.Value is *job.Node.
 type PutNode struct {
@@ -262,6 +265,8 @@ type RemoveImage struct {
 }
 
 func (InitCluster) kind() byte   { return kindInitCluster }
+func (SetCluster) kind() byte    { return kindSetCluster }
+func (SetOvercommit) kind() byte { return kindSetOvercommit }
 func (PutNode) kind() byte       { return kindPutNode }
 func (SetNodeLabels) kind() byte { return kindSetNodeLabels }
 func (SetDrain) kind() byte      { return kindSetDrain }
@@ -351,6 +356,10 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[StartJob](body)
 	case kindRestartJob:
 		return decodeAs[RestartJob](body)
+	case kindSetCluster:
+		return decodeAs[SetCluster](body)
+	case kindSetOvercommit:
+		return decodeAs[SetOvercommit](body)
 	case kindPlan:
 		return decodeAs[Plan](body)
 	case kindReport:

@@ -22,6 +22,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 		{"v1", scripted, span(kindInitCluster, kindEvent)},
 		{"v2", scripted2, []byte{kindStartJob, kindRestartJob}},
 		{"heal", scriptedHeal, []byte{kindRelease}},
+		{"place", scriptedPlace, []byte{kindSetCluster, kindSetOvercommit}},
 	} {
 		t.Run(g.version, func(t *testing.T) { stillApplies(t, g.version, g.script, g.kinds) })
 	}

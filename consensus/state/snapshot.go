@@ -47,6 +47,7 @@ var snapshotTables = [...]struct {
 	{tableKeys, readRow[keyRow](tableKeys)},
 	{TableImages, readRow[job.ImageName](TableImages)},
 	{TableRollouts, readRow[job.Rollout](TableRollouts)},
+	{TableHomes, readRow[job.VolumeHome](TableHomes)},
 }
 
 func readRow[T any](table Table) func(*memdb.Txn, codec, []byte) error {
@@ -257,7 +258,7 @@ func derive(v *View) *derived {
 	})
 	each(v.txn, TableTasks, "id", nil, func(k *job.Task) bool {
 		if st := v.Status(k.ID); st == nil || !st.State.Terminal() {
-			d.claim(k.Node, k.Digest)
+			d.claim(k, 1)
 		}
 		return true
 	})
@@ -271,6 +272,6 @@ func derive(v *View) *derived {
 		}
 		return n
 	}
-	d.events, d.keys = count(TableEvents), count(tableKeys)
+	d.events, d.keys, d.homes = count(TableEvents), count(tableKeys), count(TableHomes)
 	return d
 }

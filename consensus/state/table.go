@@ -164,6 +164,8 @@ func schema() *memdb.DBSchema {
 	add(tableKeys, "age", keyOf[keyRow](keyAge))
 	add(TableRollouts, "id", keyOf[job.Rollout](func(r *job.Rollout) []byte { return strKey(r.Job, r.Service) }))
 	add(TableImages, "id", keyOf[job.ImageName](func(i *job.ImageName) []byte { return strKey(i.Name) }))
+	add(TableHomes, "id", keyOf[job.VolumeHome](homeKey))
+	add(TableHomes, "age", keyOf[job.VolumeHome](homeAge))
 	return s
 }
 

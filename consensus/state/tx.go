@@ -35,12 +35,12 @@ type tx struct {
 	pruneSet map[string]bool
 	claims   []claim
 	keyAdded bool
+	homes    map[string]bool // written, by homeKey
 }
 
 type claim struct {
-	node    job.NodeID
-	digest  job.Digest
-	release bool
+	task *job.Task
+	sign int
 }
 
 func (s *Store) begin(index uint64) *tx {
@@ -56,11 +56,7 @@ func (s *Store) begin(index uint64) *tx {
 
 func (t *tx) abort() {
 	for i := len(t.claims) - 1; i >= 0; i-- {
-		if c := t.claims[i]; c.release {
-			t.d.claim(c.node, c.digest)
-		} else {
-			t.d.release(c.node, c.digest)
-		}
+		t.d.claim(t.claims[i].task, -t.claims[i].sign)
 	}
 	t.w.Abort()
 }
@@ -71,6 +67,7 @@ func (t *tx) commit() []Change {
 	gone := t.flushRefs()
 	t.flushEvents()
 	t.trimKeys()
+	t.trimHomes()
 	changes := t.changes()
 	t.w.Commit()
 	for _, d := range gone {
@@ -169,9 +166,15 @@ func (t *tx) addTask(k *job.Task) {
 	key := slotOf(k)
 	t.placed[key] = append(t.placed[key], k)
 	t.refs[k.Digest]++
-	t.d.claim(k.Node, k.Digest)
-	t.claims = append(t.claims, claim{k.Node, k.Digest, false})
+	t.claim(k, 1)
+	t.settle(k)
 	t.insert(TableTasks, k)
+}
+
+// claim counts what a task uses in or out, and remembers it for abort.
+func (t *tx) claim(k *job.Task, sign int) {
+	t.d.claim(k, sign)
+	t.claims = append(t.claims, claim{k, sign})
 }
 
 // putTask writes a changed copy of a task that exists.
@@ -185,8 +188,7 @@ func (t *tx) putTask(k *job.Task) {
 
 func (t *tx) putStatus(k *job.Task, st *job.Status) {
 	if st.State.Terminal() && !t.ended(k.ID) {
-		t.d.release(k.Node, k.Digest)
-		t.claims = append(t.claims, claim{k.Node, k.Digest, true})
+		t.claim(k, -1)
 	}
 	t.statuses[k.ID] = st
 	t.insert(TableStatuses, st)
@@ -197,8 +199,7 @@ func (t *tx) putStatus(k *job.Task, st *job.Status) {
 
 func (t *tx) deleteTask(k *job.Task) {
 	if !t.ended(k.ID) {
-		t.d.release(k.Node, k.Digest)
-		t.claims = append(t.claims, claim{k.Node, k.Digest, true})
+		t.claim(k, -1)
 	}
 	if st := t.status(k.ID); st != nil {
 		t.remove(TableStatuses, st)

@@ -1,7 +1,9 @@
 package state
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 
 	"shoal/consensus/job"
 )
@@ -13,6 +15,7 @@ type derived struct {
 	use      map[job.NodeID]*nodeUse
 	events   int // rows in TableEvents
 	keys     int // rows in tableKeys
+	homes    int // rows in TableHomes
 
 	subnets map[netip.Prefix]bool
 	// lowSubnet: all subnets below it are taken; zero: look from the pool's begin.
@@ -83,32 +86,36 @@ func (d *derived) digest(j *job.Job, service string) job.Digest {
 type nodeUse struct {
 	demand job.Resources
 	ports  []job.Port
+	tasks  map[string]int // by "job/service", none is 0
+	// generic counts what is given away, by kind, and by kind and id ("gpu/0"); none is 0.
+	generic map[string]int
 }
 
-func (d *derived) claim(node job.NodeID, dig job.Digest) {
-	si := d.services[dig]
+// claim counts a task in (sign 1) or out (-1).
+func (d *derived) claim(k *job.Task, sign int) {
+	u := d.use[k.Node]
+	if u == nil {
+		u = &nodeUse{tasks: map[string]int{}, generic: map[string]int{}}
+		d.use[k.Node] = u
+	}
+	count(u.tasks, serviceKey(k), sign)
+	for _, g := range k.Generic {
+		count(u.generic, g.Kind, sign*g.Total())
+		for _, id := range g.IDs {
+			count(u.generic, g.Kind+"/"+id, sign)
+		}
+	}
+	si := d.services[k.Digest]
 	if si == nil {
 		return
 	}
-	u := d.use[node]
-	if u == nil {
-		u = &nodeUse{}
-		d.use[node] = u
-	}
-	u.demand.NanoCPUs += si.demand.NanoCPUs
-	u.demand.MemoryBytes += si.demand.MemoryBytes
-	u.demand.PIDs += si.demand.PIDs
-	u.ports = append(u.ports, si.ports...)
-}
-
-func (d *derived) release(node job.NodeID, dig job.Digest) {
-	si, u := d.services[dig], d.use[node]
-	if si == nil || u == nil {
+	u.demand.NanoCPUs += int64(sign) * si.demand.NanoCPUs
+	u.demand.MemoryBytes += int64(sign) * si.demand.MemoryBytes
+	u.demand.PIDs += int64(sign) * si.demand.PIDs
+	if sign > 0 {
+		u.ports = append(u.ports, si.ports...)
 		return
 	}
-	u.demand.NanoCPUs -= si.demand.NanoCPUs
-	u.demand.MemoryBytes -= si.demand.MemoryBytes
-	u.demand.PIDs -= si.demand.PIDs
 	for _, p := range si.ports {
 		for i, q := range u.ports {
 			if p == q {
@@ -119,23 +126,55 @@ func (d *derived) release(node job.NodeID, dig job.Digest) {
 	}
 }
 
+func serviceKey(k *job.Task) string { return k.Job + "/" + k.Service }
+
+func count(m map[string]int, key string, by int) {
+	if m[key] += by; m[key] == 0 {
+		delete(m, key)
+	}
+}
+
 // refuses says why a task of si cannot be on the node beside what is there, "" if it can.
-func (u *nodeUse) refuses(n *job.Node, si *serviceInfo) string {
+func (u *nodeUse) refuses(n *job.Node, si *serviceInfo, k *job.Task, most int) string {
 	if u == nil {
 		u = &nodeUse{}
 	}
+	have := n.Allocatable()
 	switch {
-	case lacks(n.Capacity.NanoCPUs, u.demand.NanoCPUs, si.demand.NanoCPUs):
+	case lacks(have.NanoCPUs, u.demand.NanoCPUs, si.demand.NanoCPUs):
 		return "node lacks CPU"
-	case lacks(n.Capacity.MemoryBytes, u.demand.MemoryBytes, si.demand.MemoryBytes):
+	case lacks(have.MemoryBytes, u.demand.MemoryBytes, si.demand.MemoryBytes):
 		return "node lacks memory"
-	case lacks(n.Capacity.PIDs, u.demand.PIDs, si.demand.PIDs):
+	case lacks(have.PIDs, u.demand.PIDs, si.demand.PIDs):
 		return "node lacks pids"
+	case most > 0 && u.tasks[serviceKey(k)] >= most:
+		return fmt.Sprintf("node has %d tasks of the service already", most)
 	}
 	for _, p := range si.ports {
 		for _, q := range u.ports {
 			if PortsClash(p, q) {
 				return "host port is taken on the node"
+			}
+		}
+	}
+	return u.refusesGeneric(n, si.service, k)
+}
+
+// refusesGeneric checks that a task got what its service asks for, of what is there and free.
+func (u *nodeUse) refusesGeneric(n *job.Node, sv *job.Service, k *job.Task) string {
+	if len(sv.Generic) != len(k.Generic) {
+		return "task has not got the resources that its service asks for"
+	}
+	for i, g := range k.Generic {
+		if g.Kind != sv.Generic[i].Kind || g.Total() != sv.Generic[i].Count {
+			return "task has not got the resources that its service asks for"
+		}
+		if u.generic[g.Kind]+g.Total() > n.GenericTotal(g.Kind) {
+			return "node lacks " + g.Kind
+		}
+		for j, id := range g.IDs {
+			if u.generic[g.Kind+"/"+id] > 0 || slices.Contains(g.IDs[:j], id) || !n.HasGeneric(g.Kind, id) {
+				return fmt.Sprintf("%s %s of the node is not free", g.Kind, id)
 			}
 		}
 	}
