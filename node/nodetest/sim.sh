@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs the simulation of node/nodetest over many seeds in several processes, then the figures of fail-over.
+# Runs the simulation of decisions (consensus/scheduler) over DECISIONS seeds (default 10000), then that of whole clusters
+# (node/nodetest) over many seeds in several processes, then the figures of fail-over.
 # usage: sim.sh SEEDS SECONDS [FIRST]; JOBS processes (default: one a CPU). Exit 1 if a seed failed; its log is kept.
 set -u
 seeds=${1:-200} seconds=${2:-300} first=${3:-1} jobs=${JOBS:-$(nproc)}
@@ -8,6 +9,16 @@ shm=/dev/shm; [ -w $shm ] || shm=${TMPDIR:-/tmp}
 dir=$(mktemp -d "$shm/shoal-sim.XXXXXX") logs=$(mktemp -d "${TMPDIR:-/tmp}/shoal-sim-logs.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 go test -c -o "$dir/sim.test" . || exit 1
+go test -c -o "$dir/decisions.test" ../../consensus/scheduler || exit 1
+decisions=${DECISIONS:-10000}
+part=$(((decisions + jobs - 1) / jobs))
+for k in $(seq 0 $((jobs - 1))); do
+	nice "$dir/decisions.test" -test.v -test.run TestSimulatedClustersSettle -test.timeout 60m -sim.seeds $part -sim.first $((first + k * part)) \
+		>"$logs/decisions.$k.txt" 2>&1 &
+done
+wait
+grep -hoE '[0-9]+ seeds from .*|again with: .*' "$logs"/decisions.*.txt
+grep -lE '^--- FAIL|^panic' "$logs"/decisions.*.txt && exit 1
 SECONDS=0 # also when make has put its own SECONDS into the environment
 
 # A seed that ends with goroutines left takes its process with it: the next one goes on behind it.
