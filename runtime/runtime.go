@@ -57,6 +57,12 @@ type Spec struct {
 	// it when the last renewal has run out, whatever became of the agent and of the container's monitor. How long one
 	// lasts is Renew's matter. It implies Init, because a first process that changes its user could not be held so.
 	Lease time.Duration `json:"lease,omitempty"`
+	// Network is "" for an address on the node's network, NetworkNone, NetworkHost, or Joining another container's.
+	Network string `json:"network,omitempty"`
+	// What few containers set; nil when they set none of it.
+	Isolation *Isolation `json:"isolation,omitempty"`
+	Tuning    *Tuning    `json:"tuning,omitempty"`
+	Naming    *Naming    `json:"naming,omitempty"`
 }
 
 // MountType is where a mount's content comes from.
@@ -80,6 +86,10 @@ type Mount struct {
 	Mode           uint32    `json:"mode,omitempty"`           // tmpfs: permission bits, 0 is 01777
 	NoCopy         bool      `json:"noCopy,omitempty"`         // volume: do not fill it from the image at first use
 	External       bool      `json:"external,omitempty"`       // volume: a missing one is an error (ErrInvalid), not made
+	Propagation    string    `json:"propagation,omitempty"`    // bind: as in mount(8); "": rprivate
+	NoRecurse      bool      `json:"noRecurse,omitempty"`      // bind: without what is mounted below the source
+	Subpath        string    `json:"subpath,omitempty"`        // volume: the part that is mounted; must be there (ErrInvalid)
+	Options        string    `json:"options,omitempty"`        // tmpfs: further ones, with commas between
 }
 
 // Resources are hard limits; 0 means none.
@@ -107,6 +117,7 @@ type Port struct {
 type LogLimits struct {
 	MaxBytes int64 `json:"maxBytes,omitempty"` // of one file
 	MaxFiles int   `json:"maxFiles,omitempty"`
+	None     bool  `json:"none,omitempty"` // nothing is kept: Logs is ErrInvalid
 }
 
 // State is where a container is in its life. A stopped container may be started again.
@@ -139,6 +150,11 @@ type Info struct {
 	Image   string     `json:"image"`            // digest that it runs
 	Address netip.Addr `json:"address,omitzero"` // on the node's network
 	Ports   []Port     `json:"ports,omitempty"`  // as bound: HostPort is never 0
+	// Warnings tell what of the spec this machine could not do and left out, where that is no reason to fail.
+	Warnings []string `json:"warnings,omitempty"`
+	// Joined are the containers whose namespaces its last start joined, and the number of their start then; nil for most.
+	// Where that is no longer a container's Starts, its namespaces are gone, and this one is in what is left of them.
+	Joined map[ID]int `json:"joined,omitempty"`
 }
 
 // Image is what Pull learned; Health is the image's own HEALTHCHECK, nil when it has none.

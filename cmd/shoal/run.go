@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"time"
@@ -52,7 +53,7 @@ func waitFlags() []cli.Flag {
 
 func runFlags() []cli.Flag {
 	flags := append(append(fileFlags(), waitFlags()...), jsonFlag())
-	return append(flags, serviceFlags()...)
+	return append(append(flags, serviceFlags()...), keyFlags()...)
 }
 
 // serviceFlags describe the one service of a job without a file, in docker's words.
@@ -118,11 +119,12 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 		Env: c.StringSlice("env"), Environ: os.Environ(), Labels: c.StringSlice("label"), Ports: c.StringSlice("publish"),
 		Mounts: c.StringSlice("volume"), Tmpfs: c.StringSlice("tmpfs"), Constraints: c.StringSlice("constraint"),
 		Entrypoint: c.String("entrypoint"), Restart: c.String("restart"), CPUs: c.String("cpus"), Memory: c.String("memory"),
-		ReserveCPUs: c.String("reserve-cpus"), ReserveMemory: c.String("reserve-memory"), PIDs: c.Int64("pids-limit"),
+		ReserveCPUs: c.String("reserve-cpus"), ReserveMemory: cmp.Or(c.String("reserve-memory"), c.String("memory-reservation")), PIDs: c.Int64("pids-limit"),
 		User: c.String("user"), WorkingDir: c.String("workdir"), Hostname: c.String("hostname"),
 		StopSignal: c.String("stop-signal"), StopGrace: c.Duration("stop-timeout"), CapAdd: c.StringSlice("cap-add"), CapDrop: c.StringSlice("cap-drop"),
 		TTY: c.Bool("tty"), Stdin: c.Bool("interactive"), Init: c.Bool("init"), ReadOnly: c.Bool("read-only"),
 		HealthCmd: c.String("health-cmd"), HealthInterval: c.Duration("health-interval"), HealthTimeout: c.Duration("health-timeout"),
+		Keys:          keysOf(c),
 		HealthRetries: c.Int("health-retries"), HealthStartPeriod: c.Duration("health-start-period"), NoHealthcheck: c.Bool("no-healthcheck"),
 	})
 }
@@ -131,7 +133,7 @@ func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {
 	if c.Args().Present() {
 		return nil, exitf(exitUsage, "-f says what to run, so %q is one too much; leave one of them out", c.Args().First())
 	}
-	for _, f := range serviceFlags() {
+	for _, f := range append(serviceFlags(), keyFlags()...) {
 		if c.IsSet(f.Names()[0]) {
 			return nil, exitf(exitUsage, "--%s goes with an image; with -f the Compose file says it", f.Names()[0])
 		}

@@ -232,8 +232,12 @@ func elementName(list string, e map[string]any) string {
 		return fmt.Sprint(v)
 	}
 	switch list {
-	case "mounts":
+	case "mounts", "devices":
 		return take("target")
+	case "ulimits", "hosts":
+		return take("name")
+	case "weights", "readBps", "writeBps", "readIOps", "writeIOps":
+		return take("path")
 	case "dependsOn":
 		return take("service")
 	case "ports":
@@ -264,7 +268,7 @@ func text(key string, v any) string {
 	switch key {
 	case "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "lease":
 		return time.Duration(i).String()
-	case "memoryBytes", "sizeBytes", "maxBytes":
+	case "memoryBytes", "sizeBytes", "maxBytes", "shmBytes", "swapBytes":
 		return FormatBytes(i)
 	case "nanoCPUs":
 		return FormatCPUs(i)

@@ -40,7 +40,12 @@ func (s *Service) Together() []string {
 	return out
 }
 
-func (s *Service) namespaceModes() []string { return []string{s.NetworkMode} }
+func (s *Service) namespaceModes() []string {
+	if i := s.Isolation; i != nil {
+		return []string{s.NetworkMode, i.PID, i.IPC}
+	}
+	return []string{s.NetworkMode}
+}
 
 func (s *Service) normalizeNetwork() {
 	if s.NetworkMode == "bridge" || s.NetworkMode == "default" {

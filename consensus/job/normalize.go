@@ -29,6 +29,7 @@ func (s *Service) normalize() {
 		s.Replicas = 0
 	}
 	s.normalizeNetwork()
+	s.normalizeKeys()
 	s.Env = normalEnv(s.Env)
 	s.CapAdd = normalCaps(s.CapAdd)
 	s.CapDrop = normalCaps(s.CapDrop)
@@ -55,6 +56,7 @@ func (s *Service) normalize() {
 		if m.Type == MountBind && m.Source != "" {
 			m.Source = path.Clean(m.Source)
 		}
+		m.normalizeOptions()
 	}
 	// Parents come before their children in this order, so it is also a good order to mount in.
 	slices.SortStableFunc(s.Mounts, func(a, b Mount) int { return strings.Compare(a.Target, b.Target) })

@@ -99,6 +99,13 @@ type Service struct {
 	Strategy Strategy `json:"strategy,omitempty"`
 	// Generic are countable things of its node that each task gets for itself, sorted by kind; at most MaxGeneric.
 	Generic []GenericRequest `json:"generic,omitempty"`
+	// Isolation, Tuning and Naming hold what few services set; nil when they set none of it.
+	Isolation *Isolation `json:"isolation,omitempty"`
+	Tuning    *Tuning    `json:"tuning,omitempty"`
+	Naming    *Naming    `json:"naming,omitempty"`
+	// PostStart are executed once the container runs, PreStop before its stop signal; in order.
+	PostStart []Hook `json:"postStart,omitempty"`
+	PreStop   []Hook `json:"preStop,omitempty"`
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
@@ -132,11 +139,19 @@ type Mount struct {
 	FileMode       uint32 `json:"fileMode,omitempty"`  // tmpfs
 	NoCopy         bool   `json:"noCopy,omitempty"`    // volume
 	External       bool   `json:"external,omitempty"`  // volume: must be on the node already
+	// Propagation of a bind is "" for rprivate, or another word of mount(8). Subpath is the part of a volume that is mounted.
+	// Options are further ones of a tmpfs, sorted, with commas between.
+	Propagation string `json:"propagation,omitempty"`
+	Subpath     string `json:"subpath,omitempty"`
+	Options     string `json:"options,omitempty"`
+	NoRecurse   bool   `json:"noRecurse,omitempty"` // bind: without what is mounted below the source
 }
 
-// Health is an exec health check. Test[0] is NONE, CMD or CMD-SHELL; zero durations and retries are Docker's defaults.
+// Health is a health check: Test is executed in the container (Test[0] is NONE, CMD or CMD-SHELL), or Probe asks it from
+// outside and Test is empty. Zero durations and retries are Docker's defaults.
 type Health struct {
 	Test          []string      `json:"test"`
+	Probe         *Probe        `json:"probe,omitempty"`
 	Interval      time.Duration `json:"interval,omitempty"`
 	Timeout       time.Duration `json:"timeout,omitempty"`
 	StartPeriod   time.Duration `json:"startPeriod,omitempty"`
@@ -180,6 +195,7 @@ type Resources struct {
 type LogLimits struct {
 	MaxBytes int64 `json:"maxBytes,omitempty"`
 	MaxFiles int   `json:"maxFiles,omitempty"`
+	None     bool  `json:"none,omitempty"` // nothing is kept
 }
 
 // Dependency conditions of Compose.

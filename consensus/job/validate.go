@@ -79,11 +79,13 @@ func (s *Service) validate(p *problems, spec *Spec) {
 	s.validatePorts(p, at)
 	s.validateNetwork(p, at, spec)
 	s.validatePlacement(p, at, spec)
+	s.validateKeys(p, at, spec)
 	s.validateMounts(p, at, spec)
 	validateCaps(p, at+".cap_add", s.CapAdd)
 	validateCaps(p, at+".cap_drop", s.CapDrop)
 	if s.Health != nil {
 		s.Health.validate(p, at+".healthcheck")
+		s.validateReach(p, at)
 	}
 	s.Restart.validate(p, at+".restart")
 	s.Limits.validate(p, at+".limits", MinMemoryBytes)
@@ -299,6 +301,9 @@ func (m Mount) check() error {
 	default:
 		return fmt.Errorf("type %q is not known; use %s, %s or %s", m.Type, MountBind, MountVolume, MountTmpfs)
 	}
+	if err := m.checkOptions(); err != nil {
+		return err
+	}
 	if m.Type != MountTmpfs && (m.SizeBytes != 0 || m.FileMode != 0) {
 		return fmt.Errorf("size and mode are for tmpfs only; remove them")
 	}
@@ -326,6 +331,8 @@ func (h *Health) validate(p *problems, at string) {
 		kind = h.Test[0]
 	}
 	switch {
+	case h.Probe != nil:
+		h.validateProbe(p, at)
 	case kind == "NONE":
 		if len(h.Test) > 1 {
 			p.add(at+".test", "NONE takes no arguments; remove them")
@@ -394,6 +401,9 @@ func (s *Service) validateReservations(p *problems, at string) {
 func (l LogLimits) validate(p *problems, at string) {
 	if l.MaxBytes != 0 && (l.MaxBytes < MinLogBytes || l.MaxBytes > MaxLogBytes) {
 		p.add(at+".max-size", "%s is not within %s and %s", FormatBytes(l.MaxBytes), FormatBytes(MinLogBytes), FormatBytes(MaxLogBytes))
+	}
+	if l.None && (l.MaxBytes != 0 || l.MaxFiles != 0) {
+		p.add(at+".driver", "with none nothing is kept; remove max-size and max-file")
 	}
 	if l.MaxFiles < 0 || l.MaxFiles > MaxLogFiles {
 		p.add(at+".max-file", "%d is not within 1 and %d", l.MaxFiles, MaxLogFiles)

@@ -25,7 +25,6 @@ var groups = []group{
 	submitGroup,
 	failoverGroup,
 	peersGroup,
-	imagesGroup,
 }
 
 // group is figures that are measured together.

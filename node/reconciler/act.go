@@ -45,7 +45,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 	}
 	for _, t := range r.order {
 		r.watchHealth(ctx, t)
-		o := t.next(now, r.complete)
+		o := r.rejoin(t, t.next(now, r.complete))
 		if now.Before(r.hesitateUntil) && (o == opPull || o == opCreate || o == opStart) {
 			continue
 		}
@@ -136,13 +136,14 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 		if r.cfg.Env != nil {
 			env = r.cfg.Env(t.Assignment)
 		}
-		spec := Spec(t.Assignment, r.cfg.Node, env, t.image.Health)
+		spec := Spec(t.Assignment, r.cfg.Node, env, t.image.Health, r.joinedContainer(t))
 		return func(ctx context.Context) result {
 			res.info, res.err = rt.Create(ctx, spec)
 			return res
 		}
 	case opStart:
 		fenced, until := t.fenced(), t.until
+		hooks := t.Service.PostStart
 		return func(ctx context.Context) result {
 			if fenced {
 				if err := rt.Renew(ctx, id, until); err != nil {
@@ -152,10 +153,16 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			if res.info, res.err = rt.Start(ctx, id); res.err != nil {
 				return inspect(ctx, res.err)
 			}
+			if err := afterStart(ctx, rt, id, hooks); err != nil {
+				return inspect(ctx, err)
+			}
 			return res
 		}
 	case opStop:
-		return func(ctx context.Context) result { return inspect(ctx, rt.Stop(ctx, id, -1)) }
+		hooks, grace := t.stopHooks()
+		return func(ctx context.Context) result {
+			return inspect(ctx, rt.Stop(ctx, id, r.beforeStop(ctx, id, hooks, grace)))
+		}
 	case opRemove:
 		return func(ctx context.Context) result {
 			res.err = rt.Remove(ctx, id)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func (r *Reconciler) watchHealth(ctx context.Context, t *task) {
 	ctx, p.cancel = context.WithCancel(ctx)
 	t.probe = p
 	c := newChecker(*h, t.info.StartedAt, t.status.Health)
-	id := t.info.ID
+	id, at := t.info.ID, probeAddress(t)
 	r.workers.Go(func() {
 		defer p.cancel()
 		for {
@@ -116,7 +117,7 @@ func (r *Reconciler) watchHealth(ctx context.Context, t *task) {
 				return
 			}
 			began := time.Now()
-			ok, output, judged := r.probe(ctx, id, c.h)
+			ok, output, judged := r.probe(ctx, id, at, c.h)
 			if !judged {
 				continue
 			}
@@ -135,9 +136,12 @@ func (r *Reconciler) watchHealth(ctx context.Context, t *task) {
 
 // probe executes the check once. judged is false when it says nothing of the container: it was ending, or the machine
 // was short of something.
-func (r *Reconciler) probe(ctx context.Context, id runtime.ID, h job.Health) (ok bool, output string, judged bool) {
+func (r *Reconciler) probe(ctx context.Context, id runtime.ID, at netip.Addr, h job.Health) (ok bool, output string, judged bool) {
 	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
+	if h.Probe != nil {
+		return askFromOutside(ctx, at, h)
+	}
 	var out head
 	code, err := r.cfg.Runtime.Exec(ctx, id, runtime.Exec{Args: command(h.Test), Stdout: &out, Stderr: &out})
 	switch {
@@ -167,7 +171,7 @@ func (r *Reconciler) probed(p probed) {
 	switch {
 	case p.state == job.Healthy && p.ok:
 		t.wasHealthy = true
-		t.status.Message = ""
+		t.status.Message = t.allIsWell()
 		t.at(time.Now(), job.State(job.Healthy))
 	case p.state == job.Unhealthy:
 		t.say("health check: %s", p.output)

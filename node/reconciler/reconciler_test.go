@@ -136,7 +136,7 @@ func TestUnknownContainers(t *testing.T) {
 	inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {}}}, func(g *rig) {
 		ctx := context.Background()
 		for id, cmd := range map[runtime.ID]string{"good": "sleep infinity", "bad": "exit 3", "foreign": "sleep infinity"} {
-			sp := Spec(web(job.TaskID(id)), "node-1", nil, nil)
+			sp := Spec(web(job.TaskID(id)), "node-1", nil, nil, nil)
 			sp.Command = []string{"sh", "-c", cmd}
 			if id == "foreign" {
 				sp.Labels = nil

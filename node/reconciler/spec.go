@@ -3,6 +3,7 @@ package reconciler
 import (
 	"encoding/json"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,8 @@ const (
 )
 
 // Spec says what a task's container is. env comes after the service's and wins over it; health is the image's own check.
-// The container's id is the task's.
-func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthConfig) runtime.Spec {
+// The container's id is the task's. joined finds the containers whose namespaces it joins.
+func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthConfig, joined func(service string) runtime.ID) runtime.Spec {
 	s, t := &a.Service, &a.Task
 	labels := maps.Clone(s.Labels)
 	if labels == nil {
@@ -45,7 +46,7 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 			labels[labelHealth] = string(b)
 		}
 	}
-	return runtime.Spec{
+	spec := runtime.Spec{
 		ID: runtime.ID(t.ID), Name: t.Name(), Labels: labels,
 		Image: s.Image, Entrypoint: s.Entrypoint, Command: s.Command,
 		Env:        slices.Concat(s.Env, env),
@@ -59,8 +60,11 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 		},
 		Ports: ports(s.Ports),
 		Lease: t.Lease,
-		Log:   runtime.LogLimits{MaxBytes: s.Log.MaxBytes, MaxFiles: s.Log.MaxFiles},
+		Log:   runtime.LogLimits{MaxBytes: s.Log.MaxBytes, MaxFiles: s.Log.MaxFiles, None: s.Log.None},
 	}
+	settings(&spec, s, joined)
+	noteJoins(&spec, s)
+	return spec
 }
 
 // hostname is the task's name without a dot: what follows a dot would be the domain in which glibc and Go look up short
@@ -68,6 +72,11 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 func hostname(t *job.Task, s *job.Service) string {
 	if s.Hostname != "" {
 		return s.Hostname
+	}
+	if s.NetworkMode == job.NetworkHost { // as with docker: who has the node's network has its name
+		if name, err := os.Hostname(); err == nil {
+			return name
+		}
 	}
 	return strings.ReplaceAll(t.Name(), ".", "-")
 }
@@ -78,6 +87,7 @@ func mounts(from []job.Mount) []runtime.Mount {
 		to = append(to, runtime.Mount{
 			Type: runtime.MountType(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly,
 			CreateHostPath: m.CreateHostPath, SizeBytes: m.SizeBytes, Mode: m.FileMode, NoCopy: m.NoCopy, External: m.External,
+			Propagation: m.Propagation, NoRecurse: m.NoRecurse, Subpath: m.Subpath, Options: m.Options,
 		})
 	}
 	return to

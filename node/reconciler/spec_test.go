@@ -76,7 +76,7 @@ func TestSpec(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := Spec(Assignment{Task: task, Service: c.service}, "n1", c.env, c.health)
+			got := Spec(Assignment{Task: task, Service: c.service}, "n1", c.env, c.health, nil)
 			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got\n%+v\nwant\n%+v", got, c.want)
 			}
@@ -88,9 +88,9 @@ func TestSpec(t *testing.T) {
 func TestSpecCarriesEveryField(t *testing.T) {
 	elsewhere := map[string]bool{ // what is no matter of the container
 		"Name": true, "Mode": true, "Replicas": true, "Health": true, "Restart": true, "Constraints": true, "DependsOn": true,
-		"Update": true, "Rollback": true, "Renewal": true, "Failover": true,
+		"Update": true, "Rollback": true, "Renewal": true, "Failover": true, "Placement": true, "Priority": true, "Strategy": true, "PostStart": true, "PreStop": true,
 	}
-	base := Spec(Assignment{}, "n1", nil, nil)
+	base := Spec(Assignment{}, "n1", nil, nil, nil)
 	typ := reflect.TypeFor[job.Service]()
 	for i := range typ.NumField() {
 		f := typ.Field(i)
@@ -99,9 +99,32 @@ func TestSpecCarriesEveryField(t *testing.T) {
 		}
 		var a Assignment
 		fill(reflect.ValueOf(&a.Service).Elem().Field(i))
-		if reflect.DeepEqual(Spec(a, "n1", nil, nil), base) {
+		if reflect.DeepEqual(Spec(a, "n1", nil, nil, nil), base) {
 			t.Errorf("Service.%s does not reach the container", f.Name)
 		}
+	}
+}
+
+// TestSettingsCarryEveryField is the same for what few services set, one level down.
+func TestSettingsCarryEveryField(t *testing.T) {
+	joined := func(string) runtime.ID { return "c" }
+	for _, group := range []string{"Isolation", "Tuning", "Naming"} {
+		typ, _ := reflect.TypeFor[job.Service]().FieldByName(group)
+		for i := range typ.Type.Elem().NumField() {
+			var a Assignment
+			v := reflect.ValueOf(&a.Service).Elem().FieldByName(group)
+			v.Set(reflect.New(typ.Type.Elem()))
+			base := Spec(a, "n1", nil, nil, joined)
+			fill(v.Elem().Field(i))
+			if reflect.DeepEqual(Spec(a, "n1", nil, nil, joined), base) {
+				t.Errorf("%s.%s does not reach the container", group, typ.Type.Elem().Field(i).Name)
+			}
+		}
+	}
+	s := job.Service{NetworkMode: "service:vpn", Isolation: &job.Isolation{PID: "service:vpn", IPC: "host"}}
+	got := Spec(Assignment{Service: s}, "n1", nil, nil, joined)
+	if got.Network != "container:c" || got.Isolation.PID != "container:c" || got.Isolation.IPC != "host" || got.Labels[labelJoins] != "c" {
+		t.Errorf("joined as %q, %+v, label %q", got.Network, got.Isolation, got.Labels[labelJoins])
 	}
 }
 
@@ -119,6 +142,11 @@ func fill(v reflect.Value) {
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(v.Index(0))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case reflect.Uint64:
+		v.SetUint(1)
 	case reflect.Map:
 		v.Set(reflect.ValueOf(map[string]string{"x": "y"}))
 	case reflect.Struct:

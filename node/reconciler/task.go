@@ -52,8 +52,9 @@ type task struct {
 	unwell     bool // stop it: it has been unhealthy for too long
 	probe      *prober
 
-	boot  func() time.Duration // the runtime's clock of leases
-	until time.Duration        // the leader's word that a fenced task may run, on that clock
+	boot      func() time.Duration // the runtime's clock of leases
+	until     time.Duration        // the leader's word that a fenced task may run, on that clock
+	rejoining bool                 // stop it: it is in namespaces that are gone
 }
 
 func newTask(id job.TaskID, node job.NodeID) *task {
@@ -201,7 +202,7 @@ func (t *task) noteStart(now time.Time) {
 		now = t.info.StartedAt
 	}
 	t.to(now, job.Running)
-	t.status.Message = ""
+	t.status.Message = t.allIsWell()
 	t.status.Health = job.HealthNone
 	if t.check() != nil {
 		t.status.Health = job.HealthStarting
@@ -213,6 +214,8 @@ func (t *task) noteExit(now time.Time, seen sight) {
 	in := t.info
 	code, unwell := in.ExitCode, t.unwell
 	t.unwell = false
+	rejoining := t.rejoining
+	t.rejoining = false
 	t.status.ExitCode, t.status.OOM = &code, in.OOMKilled
 	if t.status.State.Terminal() || t.status.State == job.Stopping {
 		return
@@ -220,6 +223,10 @@ func (t *task) noteExit(now time.Time, seen sight) {
 	unknown := in.Error != ""
 	if !t.assigned {
 		return // whoever stops it decides
+	}
+	if rejoining {
+		t.again("the container whose namespaces it joins was started anew")
+		return
 	}
 	policy := t.Service.Restart
 	if t.expired() && policy.Policy != job.RestartNever {
@@ -317,6 +324,9 @@ func (t *task) check() *job.Health {
 			return nil
 		}
 		h = &fromImage
+	}
+	if h.Probe != nil {
+		return h
 	}
 	if len(h.Test) < 2 || h.Test[0] == "NONE" {
 		return nil

@@ -58,7 +58,7 @@ func (r *Runtime) adopt() error {
 }
 
 // adoptOne gives nil for a directory that was not a container and is removed.
-func (r *Runtime) adoptOne(id runtime.ID) (*container, error) {
+func (r *Runtime) adoptOne(id runtime.ID) (_ *container, err error) {
 	dir := r.containerDir(id)
 	var rec stage.Record
 	if err := stage.ReadJSON(dir, stage.FileRecord, &rec); isAbsent(err) {
@@ -68,6 +68,15 @@ func (r *Runtime) adoptOne(id runtime.ID) (*container, error) {
 		return nil, err
 	}
 	c := newContainer(id, dir, rec)
+	r.containers[id] = c // what follows asks for its cgroup
+	defer func() {
+		if err != nil {
+			delete(r.containers, id)
+		}
+	}()
+	if rec.UserBase != 0 {
+		r.users[id] = rec.UserBase
+	}
 	if _, err := r.cfg.Images.Hold(rec.Image, string(id)); err != nil {
 		r.log.Warn("the image of a container is gone; it cannot be started again", "container", id, "image", rec.Image, "err", err)
 	}

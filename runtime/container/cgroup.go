@@ -24,7 +24,7 @@ const (
 )
 
 func (r *Runtime) cgroupPath(id runtime.ID) string {
-	return "/" + r.cfg.CgroupParent + "/" + string(id)
+	return "/" + r.cgroupParent(id) + "/" + string(id)
 }
 
 // cgroupOf gives the manager of a container's cgroup, whether or not it exists.

@@ -50,6 +50,9 @@ func checkSpec(s runtime.Spec) error {
 			return stage.Invalidf("container %s: environment %q is not KEY=VALUE", s.ID, e)
 		}
 	}
+	if err := checkSettings(s); err != nil {
+		return err
+	}
 	if _, err := stage.Capabilities(s.CapAdd, s.CapDrop); err != nil {
 		return fmt.Errorf("container %s: %w", s.ID, err)
 	}

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"shoal/runtime"
@@ -58,6 +56,7 @@ func (r *Runtime) forget(c *container) {
 	defer r.mu.Unlock()
 	if r.containers[c.id] == c {
 		delete(r.containers, c.id)
+		delete(r.users, c.id)
 	}
 }
 
@@ -83,15 +82,21 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	if err := makeContainerDir(c.dir); err != nil {
 		return err
 	}
+	if err := noteCgroupParent(c); err != nil {
+		return err
+	}
 	if err := r.makeMountSources(c); err != nil {
 		return err
 	}
-	if r.cfg.Network != nil {
+	if r.cfg.Network != nil && s.Network == "" {
 		if c.rec.Address, err = r.cfg.Network.Reserve(string(s.ID)); err != nil {
 			return err
 		}
 	}
 	if err := r.writeEtc(c); err != nil {
+		return err
+	}
+	if err := r.fit(c); err != nil {
 		return err
 	}
 	return stage.WriteJSON(c.dir, stage.FileRecord, c.rec)
@@ -174,49 +179,4 @@ func anonymousVolumes(rec stage.Record) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// writeEtc makes the three files that a container finds in /etc. They are rewritten at each start: the gateway and the
-// address may have changed.
-func (r *Runtime) writeEtc(c *container) error {
-	name := stage.Hostname(c.rec.Spec)
-	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n" +
-		"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-	addr := netip.AddrFrom4([4]byte{127, 0, 1, 1})
-	if c.rec.Address.IsValid() {
-		addr = c.rec.Address
-	}
-	hosts += addr.String() + "\t" + name + "\n"
-	for file, text := range map[string]string{stage.FileHosts: hosts, stage.FileHostname: name + "\n", stage.FileResolv: r.resolvConf()} {
-		// Not by rename: a file that is mounted into a running container must stay the same file.
-		if err := os.WriteFile(filepath.Join(c.dir, file), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *Runtime) resolvConf() string {
-	servers := r.cfg.Nameservers
-	if len(servers) == 0 && r.cfg.Network != nil && r.cfg.Network.Gateway().IsValid() {
-		servers = []netip.Addr{r.cfg.Network.Gateway()}
-	}
-	if len(servers) == 0 {
-		host, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil {
-			return ""
-		}
-		return string(host)
-	}
-	var b strings.Builder
-	for _, s := range servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	if len(r.cfg.Search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(r.cfg.Search, " "))
-	}
-	if len(r.cfg.ResolvOptions) > 0 {
-		fmt.Fprintf(&b, "options %s\n", strings.Join(r.cfg.ResolvOptions, " "))
-	}
-	return b.String()
 }

@@ -29,6 +29,9 @@ func (r *Runtime) Logs(ctx context.Context, id runtime.ID, q runtime.LogQuery, l
 	if err != nil {
 		return err
 	}
+	if c.rec.Spec.Log.None {
+		return stage.Invalidf("container %s keeps no log: its logging driver is none", id)
+	}
 	lr := &logReader{dir: filepath.Join(c.dir, stage.DirLog)}
 	defer lr.close()
 	if err := lr.seek(q.Tail); err != nil {

@@ -34,6 +34,7 @@ type Runtime struct {
 
 	mu         sync.Mutex
 	containers map[runtime.ID]*container
+	users      map[runtime.ID]uint32 // first users of containers that have their own
 }
 
 // container is one container in memory. What it knows can be read from its directory at any time.
@@ -73,7 +74,7 @@ func New(cfg Config) (*Runtime, error) {
 			return nil, fmt.Errorf("container runtime: %w", err)
 		}
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Logger, containers: map[runtime.ID]*container{}}
+	r := &Runtime{cfg: cfg, log: cfg.Logger, containers: map[runtime.ID]*container{}, users: map[runtime.ID]uint32{}}
 	if r.program, err = openProgram(cfg); err != nil {
 		return nil, err
 	}
@@ -170,7 +171,10 @@ func (c *container) info() runtime.Info {
 	in := runtime.Info{
 		ID: c.id, Name: c.rec.Spec.Name, Labels: c.rec.Spec.Labels, State: c.state,
 		CreatedAt: c.rec.CreatedAt, Image: c.rec.Image, Address: c.rec.Address, Ports: slices.Clone(c.ports),
-		StartedAt: c.start.At, Starts: c.start.Start,
+		StartedAt: c.start.At, Starts: c.start.Start, Joined: c.start.Joined, Warnings: c.rec.Warnings,
+	}
+	if !in.Address.IsValid() {
+		in.Address = c.start.Address
 	}
 	if c.state == runtime.Running {
 		in.PID = c.start.PID
@@ -216,6 +220,7 @@ func (r *Runtime) finish(c *container) {
 	}
 	r.watch.remove(pidfd)
 	unix.Close(pidfd)
+	r.endShared(c)
 	r.unwatchOOM(c)
 	// The monitor is our child only if we started it; if not, this says ECHILD.
 	unix.Wait4(monitor, nil, unix.WNOHANG, nil)

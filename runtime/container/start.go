@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path"
@@ -119,7 +120,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		awaitMonitor(l.pid)
 	}
 	r.log.Info("container started", "container", c.id, "pid", parked.PID, "start", number)
-	start := stage.StartRecord{Start: number, PID: parked.PID, At: *running.Started}
+	start := stage.StartRecord{Start: number, PID: parked.PID, At: *running.Started, Joined: job.JoinedStarts, Address: job.JoinedAddress}
 	r.setRunning(c, start, pidfd, l.pid, func() {
 		if ports != nil {
 			c.ports = ports
@@ -174,8 +175,11 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stag
 	}
 	job := stage.Launch{
 		ID: c.id, Start: number, Dir: c.dir, StateDir: r.cfg.StateDir, Cgroup: r.cgroupPath(c.id),
-		Record: c.rec, Layers: layers, HasNetwork: r.cfg.Network != nil,
+		Record: c.rec, Layers: layers, HasNetwork: r.cfg.Network != nil && c.rec.Spec.Network == "",
 		Self: r.program.self,
+	}
+	if err := r.findJoined(c, &job); err != nil {
+		return stage.Launch{}, err
 	}
 	for _, m := range c.rec.Spec.Mounts {
 		switch m.Type {
@@ -190,7 +194,7 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stag
 			if err != nil {
 				return stage.Launch{}, err
 			}
-			job.Volumes = append(job.Volumes, stage.VolumeMount{Source: dir, Target: m.Target, ReadOnly: m.ReadOnly, Fill: !m.NoCopy})
+			job.Volumes = append(job.Volumes, stage.VolumeMount{Source: dir, Target: m.Target, ReadOnly: m.ReadOnly, Fill: !m.NoCopy, Subpath: m.Subpath})
 		case runtime.MountBind:
 			if _, err := volume.Resolve(volume.Bind{Source: m.Source, CreateHostPath: m.CreateHostPath}); err != nil {
 				return stage.Launch{}, err
@@ -211,13 +215,21 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stag
 
 // attach joins the parked process's network namespace to the network. Ports that an earlier run got are asked for again.
 func (r *Runtime) attach(ctx context.Context, c *container, pid int) ([]runtime.Port, error) {
-	if r.cfg.Network == nil {
+	if r.cfg.Network == nil || c.rec.Spec.Network != "" {
 		return nil, nil
 	}
 	c.mu.Lock()
 	want := slices.Clone(c.ports)
 	c.mu.Unlock()
 	a := network.Attachment{ID: string(c.id), PID: pid, Hostname: stage.Hostname(c.rec.Spec)}
+	if n := c.rec.Spec.Naming; n != nil {
+		a.MAC, _ = net.ParseMAC(n.MAC) // checked at Create
+		for _, d := range n.DNS {
+			if addr, err := netip.ParseAddr(d); err == nil {
+				a.DNS = append(a.DNS, addr)
+			}
+		}
+	}
 	for _, p := range want {
 		a.Ports = append(a.Ports, network.Port{HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
 	}

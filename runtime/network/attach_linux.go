@@ -99,6 +99,7 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 	if err != nil {
 		return ep, err
 	}
+	ls.MAC = a.MAC
 	// A second Attach of the id means that its container was started anew: the old ports make room.
 	if !fresh {
 		closeHolds(n.takeHolds(a.ID))
@@ -116,7 +117,7 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 		ports[i] = h.port
 	}
 	subnet := n.Subnet()
-	ep = Endpoint{Address: netip.PrefixFrom(ls.Addr, subnet.Bits()), Gateway: gateway(subnet), MAC: macOf(ls.Addr), Ports: ports}
+	ep = Endpoint{Address: netip.PrefixFrom(ls.Addr, subnet.Bits()), Gateway: gateway(subnet), MAC: ls.mac(), Ports: ports}
 	if err := n.wire(a.ID, ns, ep); err != nil {
 		return ep, err
 	}
@@ -165,11 +166,26 @@ func (n *Network) bindPorts(a Attachment, ports []Port, holds []hold) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if ls, ok := n.leases.byID[a.ID]; ok {
-		ls.Ports, ls.Name = ports, a.Hostname
+		ls.Ports, ls.Name, ls.MAC, ls.DNS = ports, a.Hostname, a.MAC, a.DNS
 	}
 	if len(holds) > 0 {
 		n.holds[a.ID] = holds
 	}
+}
+
+// serversOf are the DNS servers that the container at an address asked for; nil: none.
+func (n *Network) serversOf(from netip.Addr) []netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ls := n.leases.byID[n.leases.byAddr[from]]
+	if ls == nil || len(ls.DNS) == 0 {
+		return nil
+	}
+	out := make([]netip.AddrPort, len(ls.DNS))
+	for i, a := range ls.DNS {
+		out[i] = netip.AddrPortFrom(a, dnsPort)
+	}
+	return out
 }
 
 func (n *Network) takeHolds(id string) []hold {
@@ -334,7 +350,7 @@ func (n *Network) Endpoint(id string) (Endpoint, bool) {
 		return Endpoint{}, false
 	}
 	return Endpoint{
-		Address: netip.PrefixFrom(ls.Addr, n.subnet.Bits()), Gateway: gateway(n.subnet), MAC: macOf(ls.Addr),
+		Address: netip.PrefixFrom(ls.Addr, n.subnet.Bits()), Gateway: gateway(n.subnet), MAC: ls.mac(),
 		Ports: append([]Port(nil), ls.Ports...),
 	}, true
 }

@@ -80,8 +80,9 @@ func (f *forwarder) readLocked() {
 	}
 }
 
-// ask passes q on and returns the answer under q's id, or "server failure".
-func (f *forwarder) ask(ctx context.Context, q *dns.Msg, overTCP bool) *dns.Msg {
+// ask passes q on to the given servers, or without any to the machine's, and returns the answer under q's id, or "server
+// failure".
+func (f *forwarder) ask(ctx context.Context, q *dns.Msg, overTCP bool, servers []netip.AddrPort) *dns.Msg {
 	select {
 	case f.places <- struct{}{}:
 		defer func() { <-f.places }()
@@ -93,7 +94,10 @@ func (f *forwarder) ask(ctx context.Context, q *dns.Msg, overTCP bool) *dns.Msg 
 	if opt := out.IsEdns0(); opt != nil {
 		opt.SetUDPSize(maxMessage)
 	}
-	for _, up := range f.upstreams() {
+	if len(servers) == 0 {
+		servers = f.upstreams()
+	}
+	for _, up := range servers {
 		m, err := f.exchange(ctx, out, up, overTCP)
 		if err != nil || m == nil || m.Rcode == dns.RcodeServerFailure || m.Rcode == dns.RcodeRefused {
 			continue

@@ -18,6 +18,9 @@ type lease struct {
 	Name string `json:"name,omitempty"`
 	// Ports are normal and have a host port.
 	Ports []Port `json:"ports,omitempty"`
+	// MAC and DNS are what the container asked for instead of what is usual; nil for most.
+	MAC net.HardwareAddr `json:"mac,omitempty"`
+	DNS []netip.Addr     `json:"dns,omitempty"`
 	// live is false for a lease that was read from disk and not yet adopted.
 	live bool
 }
@@ -103,6 +106,14 @@ func (l *leases) published(p Port) (id string, ls *lease, ok bool) {
 		}
 	}
 	return "", nil, false
+}
+
+// mac is the container's own, or the one of its address.
+func (ls *lease) mac() net.HardwareAddr {
+	if len(ls.MAC) > 0 {
+		return ls.MAC
+	}
+	return macOf(ls.Addr)
 }
 
 // macOf derives a locally administered MAC from an IPv4 address.

@@ -154,6 +154,10 @@ type Attachment struct {
 	Hostname string
 	// Ports are to be published on this machine. All or none.
 	Ports []Port
+	// MAC of its interface. Empty: it follows from the address.
+	MAC net.HardwareAddr
+	// DNS are the servers for its questions of names outside the cluster. Empty: the machine's.
+	DNS []netip.Addr
 }
 
 // Endpoint is what an attached container has got.

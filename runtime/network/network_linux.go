@@ -67,6 +67,7 @@ func New(cfg Config) (*Network, error) {
 	n.forgetOutside(n.subnet)
 	n.leases.subnet = n.subnet
 	n.dns = newResolver(n.home, cfg)
+	n.dns.serversOf = n.serversOf
 	return n, nil
 }
 

@@ -41,6 +41,8 @@ type resolver struct {
 	log     *slog.Logger
 	forward *forwarder
 	waiting chan struct{}
+	// serversOf are those that the container at an address wants to be asked; nil: the machine's. Set once, before serve.
+	serversOf func(netip.Addr) []netip.AddrPort
 
 	zone atomic.Pointer[zone] // nil until the first SetRecords
 	mu   sync.Mutex
@@ -193,7 +195,11 @@ func (d *resolver) answer(ctx context.Context, q *dns.Msg, from netip.Addr, over
 		}
 	}
 	if name == "" || strings.Contains(name, ".") {
-		return d.forward.ask(ctx, q, overTCP)
+		var own []netip.AddrPort
+		if d.serversOf != nil {
+			own = d.serversOf(from)
+		}
+		return d.forward.ask(ctx, q, overTCP, own)
 	}
 	if !scoped {
 		// "Not yet" instead of "no": a client that hears no gives up.

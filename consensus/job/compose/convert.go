@@ -111,6 +111,10 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 	c.deploy(at, s, &out)
 	c.placement(at, s, &out)
 	c.restart(at, s, &out)
+	c.keys(at, s, &out)
+	if h := c.probe(at, s); h != nil {
+		out.Health = h
+	}
 	if s.Deploy != nil {
 		out.Update = updateOf(s.Deploy.UpdateConfig)
 		out.Rollback = updateOf(s.Deploy.RollbackConfig)
@@ -220,6 +224,7 @@ func (c *conversion) logging(at string, l *types.LoggingConfig) job.LogLimits {
 	if l == nil {
 		return out
 	}
+	out.None = l.Driver == "none"
 	if s := l.Options["max-size"]; s != "" {
 		n, err := job.ParseBytes(s)
 		if err != nil {

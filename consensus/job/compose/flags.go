@@ -49,6 +49,7 @@ type Flags struct {
 	HealthRetries     int
 	HealthStartPeriod time.Duration
 	NoHealthcheck     bool
+	Keys              KeyFlags
 }
 
 // FromFlags makes a job of one service, normalized and valid. Errors are of kind job.Invalid and list everything that is
@@ -99,6 +100,7 @@ func (c *flagConversion) spec() *job.Spec {
 		s.Entrypoint = []string{f.Entrypoint}
 	}
 	c.mode(&s)
+	c.keys(&s)
 	spec := &job.Spec{Name: f.Name}
 	spec.Volumes = c.mounts(&s)
 	spec.Services = []job.Service{s}
@@ -221,6 +223,7 @@ func (c *flagConversion) health() *job.Health {
 		c.problem("--no-healthcheck", fmt.Errorf("contradicts the other flags of the health check; remove one"))
 	case f.NoHealthcheck:
 		return &job.Health{Test: []string{"NONE"}}
+	case f.HealthCmd == "" && f.Keys.HealthHTTP+f.Keys.HealthTCP+f.Keys.HealthRPC != "": // see probes
 	case f.HealthCmd == "" && times:
 		c.problem("--health-cmd", fmt.Errorf("is missing; give the command that the other flags are about"))
 	case f.HealthCmd != "":

@@ -23,6 +23,7 @@ var golden = []struct {
 	profiles []string
 }{
 	{name: "full"},
+	{name: "keys"},
 	{name: "proxy", env: []string{"HTTP_PORT=8081"}},
 	{name: "wordpress", env: []string{"DB_ROOT_PASSWORD=r00t", "COMPOSE_PROJECT_NAME=blog"}},
 	{name: "fragments", env: []string{"TAG=7"}, profiles: []string{"extra"}},
@@ -137,9 +138,9 @@ func TestLenientSubmitsTheRestAndSaysWhatIsLeftOut(t *testing.T) {
 	const text = `services:
   web:
     image: web
-    privileged: true
+    gpus: all
     networks: [front]
-    sysctls: {net.core.somaxconn: 1024}
+    storage_opt: {size: 1g}
 networks:
   front: {driver: overlay}
 `
@@ -157,8 +158,8 @@ networks:
 	for _, w := range warnings {
 		got = append(got, w.String())
 	}
-	for i, want := range []string{"-:8: networks.front: ignored: ", "-:5: services.web.networks.front: ignored: ",
-		"-:4: services.web.privileged: ignored: ", "-:6: services.web.sysctls: ignored: "} {
+	for i, want := range []string{"-:8: networks.front: ignored: ", "-:4: services.web.gpus: ignored: ",
+		"-:5: services.web.networks.front: ignored: ", "-:6: services.web.storage_opt: ignored: "} {
 		if i >= len(got) || !strings.HasPrefix(got[i], want) {
 			t.Errorf("warning %d of %q does not begin with %q", i, got, want)
 		}

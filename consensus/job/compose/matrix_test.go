@@ -75,7 +75,12 @@ func TestTheMatrixIsInOrderAndExplainsItself(t *testing.T) {
 		t.Error("the keys of a service are not sorted")
 	}
 	md := MatrixMarkdown()
-	if strings.Count(md, "\n") != len(Matrix)+2 || !strings.Contains(md, "| `services.*.privileged` | refused | ") {
+	for _, want := range []string{"| `services.*.image` | honoured | 0.1 |", "| `services.*.privileged` | honoured | 0.2 |"} {
+		if !strings.Contains(md, want) {
+			t.Errorf("no %q in the table", want)
+		}
+	}
+	if strings.Count(md, "\n") != len(Matrix)+2 || !strings.Contains(md, "| `services.*.gpus` | refused |  | ") {
 		t.Errorf("the table is not one:\n%s", md)
 	}
 }

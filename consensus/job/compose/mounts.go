@@ -42,13 +42,18 @@ func (c *conversion) mount(v types.ServiceVolumeConfig, volumes map[string]job.V
 			m.Source = filepath.Join(c.project.WorkingDir, m.Source)
 		}
 		m.CreateHostPath = v.Bind == nil || bool(v.Bind.CreateHostPath)
+		if v.Bind != nil {
+			m.Propagation, m.NoRecurse = v.Bind.Propagation, v.Bind.Recursive == "disabled"
+		}
 	case types.VolumeTypeVolume:
 		if v.Source != "" {
 			full := c.project.Volumes[v.Source]
 			m.Source, m.External = full.Name, bool(full.External)
 			volumes[full.Name] = job.Volume{Name: full.Name, External: bool(full.External)}
 		}
-		m.NoCopy = v.Volume != nil && v.Volume.NoCopy
+		if v.Volume != nil {
+			m.NoCopy, m.Subpath = v.Volume.NoCopy, v.Volume.Subpath
+		}
 	case types.VolumeTypeTmpfs:
 		if v.Tmpfs != nil {
 			m.SizeBytes, m.FileMode = int64(v.Tmpfs.Size), v.Tmpfs.Mode
@@ -59,10 +64,11 @@ func (c *conversion) mount(v types.ServiceVolumeConfig, volumes map[string]job.V
 	return m, nil
 }
 
-// parseTmpfs reads "/path[:option,...]" with the options size and mode.
+// parseTmpfs reads "/path[:option,...]" with the options of mount(8) for a tmpfs.
 func parseTmpfs(s string) (job.Mount, error) {
 	target, options, _ := strings.Cut(s, ":")
 	m := job.Mount{Type: job.MountTmpfs, Target: target}
+	var further []string
 	for o := range strings.SplitSeq(options, ",") {
 		key, value, _ := strings.Cut(o, "=")
 		switch key {
@@ -80,8 +86,12 @@ func parseTmpfs(s string) (job.Mount, error) {
 			}
 			m.FileMode = uint32(n)
 		default:
-			return m, fmt.Errorf("option %.40q of a tmpfs is not honoured by this version; use size and mode", o)
+			if err := job.CheckTmpfsOption(o); err != nil {
+				return m, err
+			}
+			further = append(further, o)
 		}
 	}
+	m.Options = strings.Join(further, ",")
 	return m, nil
 }

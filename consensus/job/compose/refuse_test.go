@@ -18,12 +18,11 @@ func service(lines string) string {
 
 func TestWhatIsNotHonouredIsRefusedWithItsPlaceAndTheNextStep(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"privileged", service("privileged: true"), "-:4: services.web.privileged: not honoured by this version (containers never get all of the machine); use cap_add"},
+		{"storage_opt", service("storage_opt: {size: 1g}"), "-:4: services.web.storage_opt: not honoured by this version (layers share the node's disk, where a container has no quota); make the root read-only"},
 		{"build", "services: {web: {build: .}}", "services.web.build: not honoured by this version (shoal does not build); build the image and `shoal image load` it"},
 		{"network", service("networks: [front]") + "networks: {front: }", "services.web.networks.front: not honoured"},
 		{"alias on the default network", service("networks: {default: {aliases: [x]}}"), "services.web.networks.default.aliases: not honoured by this version (it is not known); remove it or use --lenient"},
 		{"default network with settings", service("") + "networks: {default: {driver: overlay}}", "networks.default.driver: not honoured"},
-		{"network mode", service("network_mode: host"), `services.web.network_mode: not honoured by this version ("host" is not, only bridge)`},
 		{"configs", service("") + "configs: {c: {file: ./c}}", "-:5: configs: not honoured"},
 		{"secrets", service("secrets: [s]") + "secrets: {s: {file: ./s}}", "services.web.secrets: not honoured"},
 		{"sub key", service("deploy: {resources: {reservations: {devices: [{capabilities: [gpu], device_ids: [a]}]}}}"), "services.web.deploy.resources.reservations.devices[].device_ids: not honoured"},
@@ -42,13 +41,10 @@ func TestWhatIsNotHonouredIsRefusedWithItsPlaceAndTheNextStep(t *testing.T) {
 		{"priority word", service("x-priority: high"), "services.web.x-priority: high is not a number from 0 to 100"},
 		{"volume driver", service("volumes: ['v:/v']") + "volumes: {v: {driver: nfs}}", `volumes.v.driver: not honoured by this version ("nfs" is not, only local)`},
 		{"volume options", service("volumes: ['v:/v']") + "volumes: {v: {driver_opts: {type: nfs}}}", "volumes.v.driver_opts: not honoured"},
-		{"selinux label", service("volumes: ['/a:/b:ro,z']"), "services.web.volumes[].bind.selinux: not honoured"},
-		{"propagation", service("volumes: ['/a:/b:rshared']"), `services.web.volumes[].bind.propagation: not honoured by this version ("rshared" is not`},
 		{"unknown option of a short volume", service("volumes: ['/a:/b:ro,cached']"), `option "cached" is not honoured`},
-		{"subpath", service("volumes: [{type: volume, source: v, target: /v, volume: {subpath: x}}]") + "volumes: {v: }", "services.web.volumes[].volume.subpath: not honoured"},
 		{"image volume", service("volumes: [{type: image, source: v, target: /v}]"), `services.web.volumes[0]: type "image" is not honoured`},
-		{"tmpfs option", service("tmpfs: ['/t:uid=5']"), `services.web.tmpfs[0]: option "uid=5" of a tmpfs is not honoured`},
-		{"log driver", service("logging: {driver: syslog}"), `services.web.logging.driver: not honoured by this version ("syslog" is not, only json-file, local)`},
+		{"tmpfs option", service("tmpfs: ['/t:huge=5']"), `option "huge=5" of a tmpfs is not known`},
+		{"log driver", service("logging: {driver: syslog}"), `services.web.logging.driver: not honoured by this version ("syslog" is not, only json-file, local, none)`},
 		{"log option", service("logging: {options: {tag: x}}"), "services.web.logging.options.tag: not honoured"},
 		{"depends_on restart", service("depends_on: {b: {condition: service_started, restart: true}}") + "  b: {image: b}", "services.web.depends_on.b.restart: not honoured"},
 		{"links", service("links: [b]") + "  b: {image: b}", "services.web.links: not honoured"},
@@ -112,12 +108,12 @@ func TestEverythingThatIsWrongIsToldAtOnce(t *testing.T) {
 	_, _, err := load(t, `services:
   web:
     image: web
-    privileged: true
+    storage_opt: {size: 1g}
     restart: sometimes
     ports: [{target: 80, name: http}]
   db:
     image: db
-    ulimits: {nofile: 1024}
+    gpus: all
     deploy: {placement: {constraints: [x]}}
   gone:
     image: gone
@@ -127,8 +123,8 @@ func TestEverythingThatIsWrongIsToldAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing was refused")
 	}
-	for _, want := range []string{"-:4: services.web.privileged", "-:5: services.web.restart", "-:6: services.web.ports[].name",
-		"-:9: services.db.ulimits", "-:10: services.db.deploy.placement.constraints[0]"} {
+	for _, want := range []string{"-:4: services.web.storage_opt", "-:5: services.web.restart", "-:6: services.web.ports[].name",
+		"-:9: services.db.gpus", "-:10: services.db.deploy.placement.constraints[0]"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}
@@ -147,10 +143,10 @@ func TestLinesAreThoseOfTheFileThatHasTheKey(t *testing.T) {
 		}
 		return file
 	}
-	base := write("compose.yaml", "x-a: &a\n  privileged: true\nservices:\n  web:\n    <<: [*a]\n    image: web\n")
-	over := write("over.yaml", "services:\n  web:\n    ipc: host\n")
+	base := write("compose.yaml", "x-a: &a\n  storage_opt: {size: 1g}\nservices:\n  web:\n    <<: [*a]\n    image: web\n")
+	over := write("over.yaml", "services:\n  web:\n    gpus: all\n")
 	_, _, err := Load(t.Context(), Options{Files: []string{base, over}, ProjectName: "p"})
-	for _, want := range []string{base + ":2: services.web.privileged: ", over + ":3: services.web.ipc: "} {
+	for _, want := range []string{base + ":2: services.web.storage_opt: ", over + ":3: services.web.gpus: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}

@@ -88,7 +88,7 @@ func namesItsKeys(at []string) bool {
 	case 1:
 		return slices.Contains([]string{"services", "volumes", "networks", "configs", "secrets", "models", "jobs"}, at[0])
 	case 3:
-		return at[0] == "services" && slices.Contains([]string{"environment", "labels", "depends_on", "networks"}, at[2])
+		return at[0] == "services" && slices.Contains([]string{"environment", "labels", "depends_on", "networks", "sysctls", "extra_hosts", "ulimits"}, at[2])
 	}
 	return false
 }

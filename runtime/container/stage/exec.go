@@ -89,7 +89,7 @@ func (e Exec) start() (*libcontainer.Process, error) {
 // process says who runs what and where; the container's root is seen through its first process.
 func (e Exec) process() (*libcontainer.Process, error) {
 	rec := e.Record
-	who, err := lookUser(fmt.Sprintf("/proc/%d/root", e.InitPID), firstOf(e.User, rec.Spec.User, rec.Config.User))
+	who, err := lookUser(fmt.Sprintf("/proc/%d/root", e.InitPID), firstOf(e.User, rec.Spec.User, rec.Config.User), isolationOf(&rec.Spec).Groups)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (e Exec) process() (*libcontainer.Process, error) {
 	if e.TTY {
 		base = append(base, "TERM=xterm")
 	}
-	caps, err := Capabilities(rec.Spec.CapAdd, rec.Spec.CapDrop)
+	caps, err := RecordCapabilities(&rec.Spec)
 	if err != nil {
 		return nil, err
 	}

@@ -17,25 +17,26 @@ import (
 // half full by a crash, and is filled anew.
 const fillMarker = ".shoal-filling"
 
-// fillVolumes copies what the image has at a volume's place into a volume that is empty, as Docker does at first use.
-func fillVolumes(root string, vols []VolumeMount) error {
+// fillVolumes copies what the image has at a volume's place into a volume that is empty, as Docker does at first use. In
+// root, the container's user 0 is seen as base; in the volume it is 0.
+func fillVolumes(root string, vols []VolumeMount, base uint32) error {
 	rootFD, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(rootFD)
 	for _, v := range vols {
-		if !v.Fill {
+		if !v.Fill || v.Subpath != "" { // Docker's rule: a part of a volume is never filled
 			continue
 		}
-		if err := fillVolume(rootFD, v); err != nil {
+		if err := fillVolume(rootFD, v, int(base)); err != nil {
 			return fmt.Errorf("fill the volume at %s from the image: %w", v.Target, err)
 		}
 	}
 	return nil
 }
 
-func fillVolume(rootFD int, v VolumeMount) error {
+func fillVolume(rootFD int, v VolumeMount, base int) error {
 	src, err := openInRoot(rootFD, v.Target, unix.O_PATH|unix.O_DIRECTORY)
 	if isAbsent(err) || errors.Is(err, unix.ENOTDIR) {
 		return nil // the image has no directory there
@@ -67,7 +68,7 @@ func fillVolume(rootFD int, v VolumeMount) error {
 		return err
 	}
 	defer to.Close()
-	c := copier{from: from, to: to, links: map[[2]uint64]string{}}
+	c := copier{from: from, to: to, links: map[[2]uint64]string{}, base: base}
 	if err := c.dir("."); err != nil {
 		return err
 	}
@@ -110,6 +111,7 @@ func prepareFill(dst *os.File) (bool, error) {
 type copier struct {
 	from, to *os.Root
 	links    map[[2]uint64]string // device and inode of files with several names -> the first copy
+	base     int                  // that the owners in from are shifted by
 }
 
 func (c *copier) dir(name string) error {
@@ -163,7 +165,7 @@ func (c *copier) entry(name string) error {
 			return err
 		}
 		sys := st.Sys().(*syscall.Stat_t)
-		return c.to.Lchown(name, int(sys.Uid), int(sys.Gid))
+		return c.to.Lchown(name, int(sys.Uid)-c.base, int(sys.Gid)-c.base)
 	case 0:
 		return c.file(name, st)
 	}
@@ -201,7 +203,7 @@ func (c *copier) file(name string, st fs.FileInfo) error {
 // finish sets owner, then mode (a change of owner clears setuid), then times.
 func (c *copier) finish(name string, st fs.FileInfo) error {
 	sys := st.Sys().(*syscall.Stat_t)
-	if err := c.to.Lchown(name, int(sys.Uid), int(sys.Gid)); err != nil {
+	if err := c.to.Lchown(name, int(sys.Uid)-c.base, int(sys.Gid)-c.base); err != nil {
 		return err
 	}
 	if err := c.to.Chmod(name, st.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil {

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"net/netip"
 	"time"
 
 	"shoal/runtime"
@@ -19,6 +20,12 @@ type Launch struct {
 	Self       Binary        `json:"self"`
 	HasNetwork bool          `json:"hasNetwork"`
 	Lease      time.Duration `json:"lease,omitempty"` // until when it may live at first, on the boot clock; 0: no lease
+	// Joined are the first processes of the containers whose namespaces this one joins.
+	Joined map[runtime.ID]int `json:"joined,omitempty"`
+	// JoinedStarts are the numbers of those containers' starts.
+	JoinedStarts map[runtime.ID]int `json:"joinedStarts,omitempty"`
+	// JoinedAddress is that of the container whose network is joined.
+	JoinedAddress netip.Addr `json:"joinedAddress,omitzero"`
 }
 
 // Binary is the agent's own file on disk, which can be monitor and a container's init. Device and inode tell whether the
@@ -35,6 +42,7 @@ type VolumeMount struct {
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	Fill     bool   `json:"fill,omitempty"`
+	Subpath  string `json:"subpath,omitempty"`
 }
 
 // Exec is what an exec helper is told. The process gets the helper's own stdin, stdout and stderr, or a terminal.

@@ -79,19 +79,26 @@ func (l *launching) run() error {
 	if err := l.takeDir(); err != nil {
 		return err
 	}
+	shared, err := openShared(l.job)
+	if err != nil {
+		return err
+	}
 	// Slave, not private: what the host unmounts must not stay busy in here for as long as the container runs.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make mounts our own: %w", err)
 	}
-	root := filepath.Join(l.job.Dir, DirRootfs)
-	if err := mountRoot(root, l.job); err != nil {
+	root, err := placeRoot(l.job)
+	if err != nil {
 		return err
 	}
 	who, err := resolveUser(root, l.job.Record)
 	if err != nil {
 		return err
 	}
-	if err := fillVolumes(root, l.job.Volumes); err != nil {
+	if err := fillVolumes(root, l.job.Volumes, l.job.Record.UserBase); err != nil {
+		return err
+	}
+	if err := prepareMounts(l.job, shared); err != nil {
 		return err
 	}
 	initSource, err := l.initBinary()
@@ -116,7 +123,7 @@ func (l *launching) run() error {
 		return err
 	}
 	at := time.Now().UTC()
-	if err := WriteJSON(l.job.Dir, FileStart, StartRecord{Start: l.job.Start, PID: l.initPID, At: at}); err != nil {
+	if err := WriteJSON(l.job.Dir, FileStart, StartRecord{Start: l.job.Start, PID: l.initPID, At: at, Joined: l.job.JoinedStarts, Address: l.job.JoinedAddress}); err != nil {
 		return err
 	}
 	if l.job.Lease > 0 {
@@ -301,6 +308,9 @@ func (l *launching) becomeMonitor() error {
 }
 
 func logLimits(l runtime.LogLimits) runtime.LogLimits {
+	if l.None {
+		return runtime.LogLimits{MaxBytes: defaultLogBytes} // no file at all: the monitor throws lines away
+	}
 	if l.MaxBytes <= 0 {
 		l.MaxBytes = defaultLogBytes
 	}

@@ -185,6 +185,10 @@ static void flush(void)
 
 static void emit(struct stream *s, char tag)
 {
+	if (lg.max_files == 0) { // the log is switched off
+		s->len = 0;
+		return;
+	}
 	int need = s->len + HEAD;
 	if (lg.len + need > OUT || lg.size + lg.len + need > lg.max_bytes)
 		flush();

@@ -47,11 +47,15 @@ type ImageConfig struct {
 
 // Record is what Create decided. It never changes.
 type Record struct {
-	Spec      runtime.Spec `json:"spec"`
-	Config    ImageConfig  `json:"config"` // the image's, as it was at Create
-	Image     string       `json:"image"`  // digest
-	Address   netip.Addr   `json:"address,omitzero"`
-	CreatedAt time.Time    `json:"createdAt"`
+	Spec    runtime.Spec `json:"spec"`
+	Config  ImageConfig  `json:"config"` // the image's, as it was at Create
+	Image   string       `json:"image"`  // digest
+	Address netip.Addr   `json:"address,omitzero"`
+	// UserBase is the first of the 65,536 users of its own; 0: it has the machine's.
+	UserBase uint32 `json:"userBase,omitempty"`
+	// Warnings are what of the spec is left out.
+	Warnings  []string  `json:"warnings,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
 }
 
 // StartRecord tells of the last start that reached the command.
@@ -59,6 +63,10 @@ type StartRecord struct {
 	Start int       `json:"start"` // counts from 1
 	PID   int       `json:"pid"`
 	At    time.Time `json:"at"`
+	// Joined are the containers whose namespaces this one has joined, with the number of their start.
+	Joined map[runtime.ID]int `json:"joined,omitempty"`
+	// Address is that of the container whose network it has joined.
+	Address netip.Addr `json:"address,omitzero"`
 }
 
 // ExitRecord tells of the last exit. It belongs to the start with the same number.

@@ -36,6 +36,15 @@ func mountRoot(target string, job Launch) error {
 	}
 }
 
+// placeRoot mounts the root file system and tells where.
+func placeRoot(job Launch) (string, error) {
+	if job.Record.UserBase != 0 {
+		return placeMappedRoot(job)
+	}
+	root := filepath.Join(job.Dir, DirRootfs)
+	return root, mountRoot(root, job)
+}
+
 // mountOverlay takes layers lowest first.
 func mountOverlay(target string, layers []string, upper, work string) error {
 	err := mountOverlayNew(target, layers, upper, work)

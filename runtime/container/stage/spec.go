@@ -1,12 +1,11 @@
 package stage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/cgroups"
@@ -53,7 +52,11 @@ type containerConfig struct {
 
 // buildConfig turns a launch into libcontainer's configuration, by way of the OCI one.
 func buildConfig(job Launch, root string, who identity, initSource string) (*containerConfig, LateQuota, error) {
-	caps, err := Capabilities(job.Record.Spec.CapAdd, job.Record.Spec.CapDrop)
+	caps, err := RecordCapabilities(&job.Record.Spec)
+	if err != nil {
+		return nil, LateQuota{}, err
+	}
+	spaces, err := namespaces(job)
 	if err != nil {
 		return nil, LateQuota{}, err
 	}
@@ -65,7 +68,7 @@ func buildConfig(job Launch, root string, who identity, initSource string) (*con
 	spec := &specs.Spec{
 		Version:  specs.Version,
 		Root:     &specs.Root{Path: root, Readonly: job.Record.Spec.ReadOnly},
-		Hostname: Hostname(job.Record.Spec),
+		Hostname: Hostname(job.Record.Spec), Domainname: domain(&job.Record.Spec),
 		Process: &specs.Process{
 			Terminal: job.Record.Spec.TTY, Cwd: cwd, NoNewPrivileges: true,
 			User: specs.User{UID: uint32(who.UID), GID: uint32(who.GID)}, Capabilities: capabilitySets(caps, who.UID),
@@ -73,23 +76,28 @@ func buildConfig(job Launch, root string, who identity, initSource string) (*con
 		},
 		Mounts: mounts(job, initSource),
 		Linux: &specs.Linux{
-			CgroupsPath: job.Cgroup, Namespaces: namespaces(), MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
+			CgroupsPath: job.Cgroup, Namespaces: spaces, MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
 			Resources: resources(job.Record.Spec.Resources),
-			Sysctl:    map[string]string{},
+			Sysctl:    map[string]string{}, RootfsPropagation: rootPropagation(&job.Record.Spec),
 		},
 	}
 	if job.HasNetwork { // Docker's: in a namespace of its own, low ports and ping are nobody else's business
 		spec.Linux.Sysctl["net.ipv4.ip_unprivileged_port_start"] = "0"
-		spec.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 2147483647"
+		if job.Record.UserBase == 0 { // else there are not that many groups
+			spec.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 2147483647"
+		}
 	}
-	if spec.Linux.Seccomp, err = seccompProfile(spec); err != nil {
+	if err := errors.Join(isolate(spec, job), tune(spec, &job.Record.Spec)); err != nil {
+		return nil, LateQuota{}, err
+	}
+	if spec.Linux.Seccomp, err = seccompOf(spec, &job.Record.Spec); err != nil {
 		return nil, LateQuota{}, err
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: string(job.ID), Spec: spec})
 	if err != nil {
 		return nil, LateQuota{}, err
 	}
-	config.Rlimits = []configs.Rlimit{openFiles()}
+	config.Rlimits, _ = Rlimits(&job.Record.Spec)
 	return &containerConfig{config: config, cwd: cwd}, TakeQuota(config), nil
 }
 
@@ -107,17 +115,6 @@ func capabilitySets(caps []string, uid int) *specs.LinuxCapabilities {
 func processCapabilities(caps []string, uid int) *configs.Capabilities {
 	s := capabilitySets(caps, uid)
 	return &configs.Capabilities{Bounding: s.Bounding, Permitted: s.Permitted, Effective: s.Effective}
-}
-
-func namespaces() []specs.LinuxNamespace {
-	ns := []specs.LinuxNamespace{
-		{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace},
-		{Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
-	}
-	if cgroups.IsCgroup2UnifiedMode() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	}
-	return ns
 }
 
 // seccompProfile is Docker's default for the native architecture only: the foreign ones cost 20 ms in each start and exec.
@@ -180,67 +177,7 @@ func HasCapability(c int) bool {
 	return unix.Capget(&hdr, &data[0]) == nil && data[c/32].Effective&(1<<(c%32)) != 0
 }
 
-// mounts are the fixed ones, the files in /etc, and the spec's: parents before children.
-func mounts(job Launch, initSource string) []specs.Mount {
-	var own []specs.Mount
-	for _, m := range job.Record.Spec.Mounts {
-		target := path.Clean(m.Target)
-		switch m.Type {
-		case runtime.MountBind:
-			own = append(own, bindMount(m.Source, target, m.ReadOnly))
-		case runtime.MountTmpfs:
-			own = append(own, tmpfsMount(target, m))
-		}
-	}
-	for _, v := range job.Volumes {
-		own = append(own, bindMount(v.Source, path.Clean(v.Target), v.ReadOnly))
-	}
-	taken := map[string]bool{}
-	for _, m := range own {
-		taken[m.Destination] = true
-	}
-	out := slices.DeleteFunc(slices.Clone(baseMounts), func(m specs.Mount) bool { return taken[m.Destination] })
-	for _, f := range []string{FileHosts, FileHostname, FileResolv} {
-		if target := "/etc/" + f; !taken[target] {
-			out = append(out, bindMount(filepath.Join(job.Dir, f), target, job.Record.Spec.ReadOnly))
-		}
-	}
-	if initSource != "" {
-		out = append(out, bindMount(initSource, pathInit, true))
-	}
-	slices.SortStableFunc(own, func(a, b specs.Mount) int {
-		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
-	})
-	return append(out, own...)
-}
-
-func bindMount(source, target string, readOnly bool) specs.Mount {
-	options := []string{"rbind", "rprivate"}
-	if readOnly {
-		options = append(options, "ro")
-		if HasMountSetattr() {
-			options = append(options, "rro") // what is mounted below the source as well
-		}
-	}
-	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: options}
-}
-
 // HasMountSetattr is false before Linux 5.12; a read-only bind mount then leaves writable what is mounted below its source.
 func HasMountSetattr() bool {
 	return unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}) != unix.ENOSYS
-}
-
-func tmpfsMount(target string, m runtime.Mount) specs.Mount {
-	mode := m.Mode
-	if mode == 0 {
-		mode = 0o1777
-	}
-	options := []string{"nosuid", "nodev", "noexec", fmt.Sprintf("mode=%o", mode)}
-	if m.SizeBytes > 0 {
-		options = append(options, fmt.Sprintf("size=%d", m.SizeBytes))
-	}
-	if m.ReadOnly {
-		options = append(options, "ro")
-	}
-	return specs.Mount{Destination: target, Type: "tmpfs", Source: "tmpfs", Options: options}
 }

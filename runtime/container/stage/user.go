@@ -27,12 +27,12 @@ func resolveUser(root string, rec Record) (identity, error) {
 	if name == "" {
 		name = rec.Config.User
 	}
-	return lookUser(root, name)
+	return lookUser(root, name, isolationOf(&rec.Spec).Groups)
 }
 
 // lookUser resolves "user[:group]", names or numbers, against the account files below root, which an image wrote: no
-// link in there leads outside.
-func lookUser(root, name string) (identity, error) {
+// link in there leads outside. more are further groups of the user, names or numbers.
+func lookUser(root, name string, more []string) (identity, error) {
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return identity{}, fmt.Errorf("open root file system %s: %w", root, err)
@@ -54,7 +54,31 @@ func lookUser(root, name string) (identity, error) {
 	}
 	// The primary group is among the others too: a set-group-id program must not be able to shed it (CVE-2022-36109).
 	groups := append([]int{who.Gid}, slices.DeleteFunc(who.Sgids, func(g int) bool { return g == who.Gid })...)
+	if groups, err = addGroups(dir, groups, more); err != nil {
+		return identity{}, err
+	}
 	return identity{UID: who.Uid, GID: who.Gid, Groups: groups, Home: who.Home}, nil
+}
+
+func addGroups(root int, groups []int, more []string) ([]int, error) {
+	if len(more) == 0 {
+		return groups, nil
+	}
+	file, err := openAccounts(root, "etc/group")
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	found, err := user.GetAdditionalGroups(more, file)
+	if err != nil {
+		return nil, Invalidf("group_add: %v", err)
+	}
+	for _, g := range found {
+		if !slices.Contains(groups, g) {
+			groups = append(groups, g)
+		}
+	}
+	return groups, nil
 }
 
 type accountFile struct {
