@@ -87,16 +87,6 @@ func (n *Node) RemoveJob(ctx context.Context, name string) error {
 	return err
 }
 
-// SetDrain closes a node for tasks or opens it.
-func (n *Node) SetDrain(ctx context.Context, ref string, drained bool) error {
-	node, err := findNode(n.state.View(), ref)
-	if err != nil {
-		return err
-	}
-	_, err = n.propose(ctx, state.SetDrain{Node: node.ID, Drained: drained, At: time.Now()})
-	return err
-}
-
 // SetLabels sets and removes labels of a node.
 func (n *Node) SetLabels(ctx context.Context, ref string, r api.LabelsRequest) error {
 	node, err := findNode(n.state.View(), ref)

@@ -57,6 +57,8 @@ type Config struct {
 	Machine func(MachineConfig) (*Machine, error)
 	// Underlay is the network below; nil: the real one. Tests hand in one of their own.
 	Underlay Underlay
+	// DrainOnStop is for how long the node, when it is asked to end, moves its tasks away first; 0: not at all.
+	DrainOnStop time.Duration
 	// BeforeLogWrite is called before every write of the log, for tests of slow and failing disks; nil: nothing.
 	BeforeLogWrite func(op string) error
 	// Raft and Gossip timings; zero fields are the defaults.

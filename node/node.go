@@ -110,6 +110,8 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	n.started.Store(true)
+	ctx, stop := n.drainBeforeEnd(ctx)
+	defer stop()
 	// In start order; they are stopped all at once, because none of them loses anything by it.
 	return n.runParts(ctx, []part{
 		{"connections", m.run},
@@ -122,6 +124,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"memory", n.remember},
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
+		{"return from a drain", n.returnFromDrain},
 		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},
 		{"membership", n.watchMembership},
 		{"certificate", n.keepCertificate},

@@ -36,6 +36,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "socket", Value: defaultSocket, EnvVars: []string{"SHOAL_SOCKET"}, Usage: "unix `SOCKET` for people on this machine"},
 			&cli.StringFlag{Name: "pool", Usage: "`PREFIX` of container addresses when founding a cluster (default " + node.DefaultPool.String() + ")"},
 			&cli.StringFlag{Name: "cgroup-parent", Value: "shoal", Usage: "`CGROUP` below which containers' cgroups are"},
+			&cli.DurationFlag{Name: "drain-on-stop", EnvVars: []string{"SHOAL_DRAIN_ON_STOP"}, Usage: "when asked to stop, drain this node first, for at most this `TIME`; the next start activates it again"},
 			&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"SHOAL_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
 		}, imageFlags()...),
 		Action: runAgent,
@@ -82,6 +83,10 @@ func agentConfig(c *cli.Context) (node.Config, error) {
 	cfg := node.Config{
 		DataDir: dataDir, Name: c.String("name"), Voter: job.VoterPolicy(c.String("voter")), Join: c.StringSlice("join"), Token: c.String("token"),
 		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images),
+		DrainOnStop: c.Duration("drain-on-stop"),
+	}
+	if cfg.DrainOnStop < 0 {
+		return cfg, job.Errorf(job.Invalid, "--drain-on-stop %v: it takes a time such as 2m", cfg.DrainOnStop)
 	}
 	if cfg.Name == "" {
 		if cfg.Name, err = os.Hostname(); err != nil {

@@ -31,8 +31,7 @@ func nodeCommand() *cli.Command {
 			},
 			{
 				Name: "drain", Usage: "move all tasks away from a node, and place none there", ArgsUsage: "NODE",
-				Description: "It waits until no task is left there.\n\nExample: shoal node drain b",
-				Flags:       clientFlags(waitFlags()...), Action: asking(drainNode),
+				Description: drainHelp, Flags: drainFlags(), Action: asking(drainNode),
 			},
 			{
 				Name: "activate", Usage: "let a drained node take tasks again", ArgsUsage: "NODE", Description: "Example: shoal node activate b",
@@ -173,39 +172,6 @@ func inspectNode(c *cli.Context, s *screen, cl *api.Client) error {
 	t.add("joined", stamp(n.Joined))
 	s.table(t)
 	return nil
-}
-
-func drainNode(c *cli.Context, s *screen, cl *api.Client) error {
-	if err := wantArgs(c, 1, 1); err != nil {
-		return err
-	}
-	n, err := findNode(c.Context, cl, c.Args().First())
-	if err != nil {
-		return err
-	}
-	if err := cl.SetDrain(c.Context, string(n.ID), true); err != nil {
-		return err
-	}
-	if c.Bool("detach") {
-		return nil
-	}
-	w := ending{s: s, cl: cl, query: api.TaskQuery{Node: n.ID}, timeout: c.Duration("timeout"), what: "node " + n.Name + " is drained, but"}
-	if err := w.wait(c.Context); err != nil {
-		return err
-	}
-	s.note("node %s is drained and empty; `shoal node activate %s` lets it take tasks again", n.Name, n.Name)
-	return nil
-}
-
-func activateNode(c *cli.Context, _ *screen, cl *api.Client) error {
-	if err := wantArgs(c, 1, 1); err != nil {
-		return err
-	}
-	n, err := findNode(c.Context, cl, c.Args().First())
-	if err != nil {
-		return err
-	}
-	return cl.SetDrain(c.Context, string(n.ID), false)
 }
 
 func labelNode(c *cli.Context, _ *screen, cl *api.Client) error {

@@ -16,7 +16,9 @@ type Node struct {
 	Capacity Resources    `json:"capacity"`
 	Subnet   netip.Prefix `json:"subnet"` // of its containers; assigned by Apply from the cluster's pool
 	Drained  bool         `json:"drained,omitempty"`
-	State    NodeState    `json:"state"`
+	// DrainBy is when what is left on a drained node is stopped, moved or not (the wall clock of who asked); zero: never.
+	DrainBy time.Time `json:"drainBy,omitzero"`
+	State   NodeState `json:"state"`
 	// Since is when State began (the deciding leader's wall clock), and Reason why.
 	Since   time.Time `json:"since"`
 	Reason  string    `json:"reason,omitempty"`

@@ -44,6 +44,8 @@ type Task struct {
 	// Volumes are the named volumes that it mounts: their data is on its node from then on.
 	Volumes []string `json:"volumes,omitempty"`
 
+	// Move: it is to take over from the task that it replaces, with the same content, on another node.
+	Move bool `json:"move,omitempty"`
 	// Failover and Lease are the service's policy as it was when the task was placed; "" is fast.
 	Failover FailoverMode  `json:"failover,omitempty"`
 	Lease    time.Duration `json:"lease,omitempty"`

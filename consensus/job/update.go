@@ -90,6 +90,12 @@ func (s *Service) CanStartFirst() bool {
 	return true
 }
 
+// CanMoveFirst tells whether a task of the service may be there twice, on two nodes, while it moves.
+func (s *Service) CanMoveFirst() bool {
+	stopFirst := s.Update != nil && s.Update.Order == StopFirst
+	return s.Mode != Global && !stopFirst && s.FailoverPolicy().Mode != FailoverFenced && !s.writesVolume()
+}
+
 // SameUpdate tells whether two services are updated, and chosen nodes for, in the same way: all that is no part of the
 // Digest but the number of replicas.
 func SameUpdate(a, b *Service) bool {

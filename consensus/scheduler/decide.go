@@ -34,6 +34,7 @@ func (w *work) service(s *service) {
 	if w.judge(s) {
 		return // what the service shall be is about to change
 	}
+	w.handMoves(s)
 	why, placed, short := w.fill(s)
 	if s.spec != nil && w.left > 0 {
 		if held := w.roll(s, short); why.slots == 0 {
@@ -368,37 +369,6 @@ func (w *work) gate(s *service) string {
 		}
 	}
 	return ""
-}
-
-// drain moves tasks away from nodes where they may not stay: at once where they serve nobody, else one at a time, the
-// next one when the last one is ready, or has taken too long for that, or fits nowhere: a drain empties the node.
-func (w *work) drain(s *service, placed int) {
-	var serving []*slot
-	stopped := 0
-	for _, sl := range s.in(misplaced) {
-		t := sl.current()
-		if t.st.Ready() {
-			serving = append(serving, sl)
-			continue
-		}
-		if !w.stop(t, job.DesiredStop, w.misplacedCause(s, t)) {
-			return
-		}
-		stopped++
-	}
-	if len(serving) == 0 || placed > 0 || stopped > 0 {
-		return
-	}
-	for _, ph := range []phase{ending, unready} {
-		for sl := range s.sets[ph] {
-			if late := sl.since.Add(drainPatience); late.After(w.now) {
-				w.wakeAt(s, late)
-				return
-			}
-		}
-	}
-	t := serving[0].current()
-	w.stop(t, job.DesiredStop, w.misplacedCause(s, t))
 }
 
 // slowEnding tells of slots that wait for a task to end for longer than it should take.

@@ -83,3 +83,22 @@ func TestAFencedTaskThatStopsOnALostNodeHoldsItsSlot(t *testing.T) {
 		t.Error(w.dump())
 	}
 }
+
+// fence does what the leader does about leases on lost nodes; it tells whether it did anything.
+func (w *world) fence() (did bool) {
+	v := w.store.View()
+	for _, n := range v.Nodes() {
+		var due []job.TaskID
+		for _, k := range v.TasksOfNode(n.ID) {
+			st := v.Status(k.ID)
+			if n.State != job.NodeReady && k.Held() && k.Failover == job.FailoverFenced && (st == nil || !st.State.Terminal()) && w.leasesEnd {
+				due = append(due, k.ID)
+			}
+		}
+		if len(due) > 0 {
+			w.apply(state.Release{Node: n.ID, Since: n.Since, Tasks: due, At: w.now})
+			did = true
+		}
+	}
+	return did
+}

@@ -34,6 +34,7 @@ func TestRandomClusters(t *testing.T) {
 func runRandom(t *testing.T, seed uint64) {
 	r := newRand(seed)
 	w := newWorld(t, seed)
+	w.leasesEnd = true
 	bad := map[string]bool{} // images that fail
 	w.behave = func(k *job.Task) job.State {
 		if s := w.store.View().Service(k.Digest); s != nil && bad[s.Image] {

@@ -207,7 +207,7 @@ func (w *work) roll(s *service, short []*slot) reason {
 // busy counts the slots that are on their way, and tells whether all that were placed have been ready for long enough.
 func (w *work) busy(s *service, u job.Update, starved map[*slot]bool) (busy int, proven bool) {
 	proven = true
-	for _, ph := range []phase{missing, ending, failing, deserted, held, unready, misplaced, double, handing, handed} {
+	for _, ph := range []phase{missing, ending, failing, deserted, held, unready, misplaced, double, handing, handed, moving, moved} {
 		for sl := range s.sets[ph] {
 			if starved[sl] || u.Failure == job.FailContinue && sl.sum.failed {
 				continue

@@ -424,7 +424,7 @@ func (w *world) atMostTwo(jobName, service string) {
 		slots[k.Slot] = append(slots[k.Slot], k)
 	}
 	for _, ks := range slots {
-		if len(ks) > 2 || len(ks) == 2 && (ks[1].Replaces != ks[0].ID || ks[1].Digest == ks[0].Digest) {
+		if len(ks) > 2 || len(ks) == 2 && (ks[1].Replaces != ks[0].ID || ks[1].Digest == ks[0].Digest && !ks[1].Move) {
 			w.t.Fatalf("%s has %d live tasks %s", ks[0].Name(), len(ks), w.dump())
 		}
 	}

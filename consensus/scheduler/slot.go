@@ -21,6 +21,8 @@ const (
 	outdated               // runs a former content of the service
 	handing                // beside a former content there is a task of the present one, which is not ready yet
 	handed                 // the same, and it is ready
+	moving                 // beside a task there is one of the same content on another node, which is not ready yet
+	moved                  // the same, and it is ready
 	fresh                  // ready, and placed in the rollout that runs
 	misplaced              // its node is draining or breaks a constraint
 	excess                 // not wanted, but something in it is meant to run
@@ -156,6 +158,12 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 			return handed, sm
 		}
 		return handing, sm
+	case live == 2 && s.moves(before, cur):
+		sm.ready, sm.started = sm.ready || before.st.Ready(), true
+		if cur.st.Ready() {
+			return moved, sm
+		}
+		return moving, sm
 	case live > 1:
 		return double, sm
 	case live == 1:

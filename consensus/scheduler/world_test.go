@@ -22,8 +22,9 @@ type world struct {
 	now   time.Time
 	seq   uint64
 	// behave says what becomes of a task that is meant to run; nil: it runs and is healthy.
-	behave func(*job.Task) job.State
-	cut    map[job.NodeID]bool // nodes that do nothing and report nothing
+	behave    func(*job.Task) job.State
+	leasesEnd bool                // those on lost nodes, by the next act
+	cut       map[job.NodeID]bool // nodes that do nothing and report nothing
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -123,7 +124,7 @@ func (w *world) plan() (state.Plan, Next) {
 // act lets all reachable nodes do one step for each of their tasks, and tells whether anything happened.
 func (w *world) act() bool {
 	w.t.Helper()
-	did := false
+	did := w.fence()
 	for _, n := range w.store.View().Nodes() {
 		if w.cut[n.ID] {
 			continue

@@ -272,10 +272,13 @@ func (t *tx) setNodeLabels(c SetNodeLabels) Result {
 
 func (t *tx) setDrain(c SetDrain) Result {
 	return t.changeNode("drain", c.Node, func(n *job.Node) bool {
-		if n.Drained == c.Drained {
+		if !c.Drained {
+			c.By = time.Time{}
+		}
+		if n.Drained == c.Drained && n.DrainBy.Equal(c.By) {
 			return false
 		}
-		n.Drained = c.Drained
+		n.Drained, n.DrainBy = c.Drained, c.By
 		kind := job.EventNodeActive
 		if c.Drained {
 			kind = job.EventNodeDrained

@@ -131,7 +131,7 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 		return fmt.Sprintf("node %s is %s", n.Name, ineligible(n))
 	}
 	for _, o := range t.slot(slotOf(k)) {
-		passes := o.ID == k.Replaces && (giveUp || o.Digest != k.Digest)
+		passes := o.ID == k.Replaces && (giveUp || o.Digest != k.Digest || k.Move && o.Node != k.Node)
 		if o.Desired == job.DesiredRun && !t.ended(o.ID) && !passes {
 			return fmt.Sprintf("slot has task %s already", o.ID)
 		}

@@ -72,10 +72,12 @@ type SetNodeLabels struct {
 	At     time.Time         `json:"at"`
 }
 
-// SetDrain closes a node for tasks, or opens it again.
+// SetDrain closes a node for tasks, or opens it again. By is when tasks that could not be moved are stopped nevertheless;
+// zero: never.
 type SetDrain struct {
 	Node    job.NodeID `json:"node"`
 	Drained bool       `json:"drained"`
+	By      time.Time  `json:"by,omitzero"`
 	At      time.Time  `json:"at"`
 }
 
@@ -218,7 +220,7 @@ type RolloutStep struct {
 //
 // A stop with Desired lost whose task is replaced by a task in Place (Replaces) is done only with that placement: so a
 // task is not given up without its replacement. A task that is placed beside one in its slot that is still meant to run
-// must name that one in Replaces and have another digest: a hand-over.
+// must name that one in Replaces and have another digest, or Move and another node: a hand-over.
 type Plan struct {
 	Base    uint64        `json:"base"`
 	Place   []job.Task    `json:"place,omitempty"` // Index is filled by Apply, Desired must be run

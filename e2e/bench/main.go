@@ -24,6 +24,7 @@ var groups = []group{
 	startGroup,
 	submitGroup,
 	failoverGroup,
+	soakGroup,
 	peersGroup,
 }
 
@@ -42,6 +43,7 @@ type bench struct {
 	binary  string
 	samples int
 	peers   bool
+	soak    time.Duration
 	report  report
 }
 
@@ -59,6 +61,7 @@ func main() {
 		asJSON   = flag.Bool("json", false, "print JSON")
 		markdown = flag.String("md", "", "also write the figures to this `FILE` as Markdown")
 		peers    = flag.Bool("peers", false, "also measure runc and crun of the distribution, side by side; installs them")
+		soak     = flag.Duration("soak", 0, "also run five machines for this `TIME` with packet loss and a busy CPU, and count who is declared dead")
 		strict   = flag.Bool("strict", false, "exit with 2 when a goal is missed; later goals do not count")
 	)
 	flag.Parse()
@@ -67,7 +70,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	b := &bench{ctx: ctx, samples: *samples, peers: *peers}
+	b := &bench{ctx: ctx, samples: *samples, peers: *peers, soak: *soak}
 	err := b.all(*binary, *only)
 	if len(b.report.Figures) > 0 {
 		b.report.End, b.report.Took = readLoad(), time.Since(b.report.Begun)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"shoal/consensus/job"
 )
@@ -59,7 +60,9 @@ type Backend interface {
 	RestartJob(ctx context.Context, key, name string, r RestartRequest) (SubmitResult, error)
 	RemoveJob(ctx context.Context, name string) error
 	Failover(ctx context.Context, name string, r FailoverRequest) (FailoverResult, error)
-	SetDrain(ctx context.Context, node string, drained bool) error
+	// Drain closes a node for tasks; those that could not be moved within a time are stopped nevertheless (nil: never).
+	Drain(ctx context.Context, node string, within *time.Duration) error
+	Activate(ctx context.Context, node string) error
 	SetLabels(ctx context.Context, node string, r LabelsRequest) error
 	RemoveNode(ctx context.Context, node string, force bool) error
 	CreateToken(ctx context.Context, r TokenRequest) (TokenCreated, error)

@@ -299,15 +299,6 @@ func (c *Client) Nodes(ctx context.Context) (NodeList, error) {
 	return get[NodeList](ctx, c, "/v1/nodes", nil)
 }
 
-// SetDrain drains a node or makes it take tasks again.
-func (c *Client) SetDrain(ctx context.Context, node string, drained bool) error {
-	verb := "/activate"
-	if drained {
-		verb = "/drain"
-	}
-	return c.do(ctx, "POST", "/v1/nodes/"+url.PathEscape(node)+verb, nil, nil, nil, "")
-}
-
 // SetLabels changes a node's labels; an empty value removes one.
 func (c *Client) SetLabels(ctx context.Context, node string, labels map[string]string) error {
 	return c.do(ctx, "POST", "/v1/nodes/"+url.PathEscape(node)+"/labels", nil, LabelsRequest{Labels: labels}, nil, "")

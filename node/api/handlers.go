@@ -190,14 +190,6 @@ func (s *Server) nodes(w http.ResponseWriter, r *http.Request) {
 	answer(w, v, err)
 }
 
-func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
-	done(w, s.backend.SetDrain(r.Context(), r.PathValue("node"), true))
-}
-
-func (s *Server) activate(w http.ResponseWriter, r *http.Request) {
-	done(w, s.backend.SetDrain(r.Context(), r.PathValue("node"), false))
-}
-
 func (s *Server) labels(w http.ResponseWriter, r *http.Request) {
 	var req LabelsRequest
 	if err := decode(r, maxSmallBytes, &req); err != nil {

@@ -125,9 +125,12 @@ func (b *script) StartJob(_ context.Context, key, name string) (SubmitResult, er
 func (b *script) RestartJob(_ context.Context, key, name string, r RestartRequest) (SubmitResult, error) {
 	return SubmitResult{}, b.note("restart %s %v", name, r.Services)
 }
-func (b *script) StopJob(_ context.Context, name string) error       { return b.note("stop %s", name) }
-func (b *script) RemoveJob(_ context.Context, name string) error     { return b.note("remove %s", name) }
-func (b *script) SetDrain(_ context.Context, n string, _ bool) error { return b.note("drain %s", n) }
+func (b *script) StopJob(_ context.Context, name string) error   { return b.note("stop %s", name) }
+func (b *script) RemoveJob(_ context.Context, name string) error { return b.note("remove %s", name) }
+func (b *script) Drain(_ context.Context, n string, _ *time.Duration) error {
+	return b.note("drain %s", n)
+}
+func (b *script) Activate(_ context.Context, n string) error { return b.note("activate %s", n) }
 func (b *script) SetLabels(_ context.Context, n string, _ LabelsRequest) error {
 	return b.note("labels %s", n)
 }

@@ -41,6 +41,8 @@ type Machine struct {
 	Addr    netip.AddrPort
 	Runtime *fake.Runtime
 	Labels  map[string]string
+	// DrainOnStop is for the next start of the agent.
+	DrainOnStop time.Duration
 
 	// OnStart is called with each agent that was started, before it runs; nil: nothing.
 	OnStart func(*node.Node)
@@ -121,7 +123,8 @@ func (m *Machine) start(join []string, token string) {
 	handle := m.Runtime.Reopen()
 	n, err := node.New(node.Config{
 		DataDir: m.dir(), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,
-		Version: "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
+		DrainOnStop: m.DrainOnStop,
+		Version:     "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
 		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },
 		Machine: func(node.MachineConfig) (*node.Machine, error) {
 			return &node.Machine{Runtime: handle, Network: deafNetwork{}, Images: noImages{}, Info: job.Node{

@@ -307,7 +307,10 @@ func (s *sim) failing(m *Machine) {
 func (s *sim) drain(m *Machine) {
 	drained := s.r.IntN(2) == 0
 	s.admin(fmt.Sprintf("drain %s: %v", m.Name, drained), func(ctx context.Context, c *api.Client) error {
-		return c.SetDrain(ctx, m.Name, drained)
+		if !drained {
+			return c.Activate(ctx, m.Name)
+		}
+		return c.Drain(ctx, m.Name, nil)
 	})
 }
 

@@ -1,0 +1,87 @@
+package nodetest
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"shoal/consensus/job"
+)
+
+func (c *Cluster) nodeOf(m *Machine) *job.Node {
+	c.t.Helper()
+	list, err := c.Leader().node.Nodes(context.Background())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i := range list.Nodes {
+		if list.Nodes[i].Name == m.Name {
+			return &list.Nodes[i].Node
+		}
+	}
+	c.t.Fatalf("no node %s", m.Name)
+	return nil
+}
+
+// Each slot has a container that runs at every moment of a drain, and afterwards the node has none.
+func TestDrainLeavesNoGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		m := c.Machines[1]
+		if err := c.Leader().node.Drain(context.Background(), m.Name, nil); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if got := c.Running(); len(got) != 6 {
+				t.Fatalf("only %v run", got)
+			}
+		}
+		if left := c.containersOn(m); len(left) != 0 {
+			t.Errorf("left on the drained node: %v", left)
+		}
+		c.awaitRunning(10*time.Second, 6)
+	})
+}
+
+// An agent that drains on stop ends when its node is empty, and the node takes tasks again after its next start.
+func TestAgentDrainsItselfBeforeItStops(t *testing.T) {
+	for _, leader := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := cluster(t, 3)
+			c.submit(web(6, "web:1"))
+			c.awaitRunning(10*time.Second, 6)
+			var m *Machine
+			for _, m = range c.Machines {
+				if (m == c.Leader()) == leader {
+					break
+				}
+			}
+			_ = m.StopAgent()
+			m.DrainOnStop = time.Minute
+			m.StartAgent()
+			c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+			c.awaitRunning(20*time.Second, 6)
+			started := time.Now()
+			if err := m.StopAgent(); err != nil {
+				t.Fatal(err)
+			}
+			if left := c.containersOn(m); slices.Contains(left, "running") || time.Since(started) > time.Minute {
+				t.Errorf("after %v are left: %v", time.Since(started), left)
+			}
+			c.Await(20*time.Second, "a leader", func() bool { return c.Leader() != nil })
+			if got := c.Running(); len(got) != 6 {
+				t.Errorf("while it is away run %v", got)
+			}
+			if !c.nodeOf(m).Drained {
+				t.Error("it is not drained while it is away")
+			}
+			m.StartAgent()
+			c.Await(20*time.Second, "it to be active", func() bool { return c.Leader() != nil && !c.nodeOf(m).Drained })
+			c.awaitRunning(20*time.Second, 6)
+		})
+	}
+}
