@@ -24,9 +24,10 @@ func (w *work) placeMove(s *service, sl *slot, n *node, cause string) {
 		t.Attempt = attempts(f)
 	}
 	fence(&t, s.spec)
+	t.Generic = n.give(s.info)
 	w.plan.Place = append(w.plan.Place, t)
-	w.p.claim(n, s, s.info, n.n.ID)
-	w.p.claims = append(w.p.claims, claim{n, s, s.info})
+	w.p.claim(n, s, s.info, &t)
+	w.p.claims = append(w.p.claims, claim{n, s, s.info, &t})
 	w.again(s)
 }
 
