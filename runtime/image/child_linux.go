@@ -55,7 +55,8 @@ func unpackConfined(dir string) (extracted, error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return extracted{}, fmt.Errorf("%w: %w", errChild, err)
 	}
-	return extractLayer(context.Background(), os.Stdin, "/")
+	unix.Umask(0)
+	return extractLayer(context.Background(), os.Stdin, "/", true)
 }
 
 // extractInChild is extractLayer in the helper process, with namespaces of its own: no network, no mounts, and it dies

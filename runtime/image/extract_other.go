@@ -16,7 +16,7 @@ var errLinuxOnly = errors.New("layers are unpacked on linux only")
 // UnpackMain fails on this system.
 func UnpackMain() int { return 1 }
 
-func extractLayer(context.Context, io.Reader, string) (extracted, error) {
+func extractLayer(context.Context, io.Reader, string, bool) (extracted, error) {
 	return extracted{}, errLinuxOnly
 }
 

@@ -370,18 +370,18 @@ func TestFullDiskCorruptsNothing(t *testing.T) {
 }
 
 func TestLimitsOfALayer(t *testing.T) {
-	a := &applier{root: t.TempDir(), explicit: map[string]bool{}, implicit: map[string]bool{}}
+	a := &applier{}
 	for name, h := range map[string]*tar.Header{
 		"long name":   {Name: strings.Repeat("x", MaxEntryNameLength+1), Typeflag: tar.TypeReg},
 		"sparse size": {Name: "f", Typeflag: tar.TypeReg, Size: MaxUnpackedLayerSize + 1},
 		"attributes":  {Name: "f", Typeflag: tar.TypeReg, PAXRecords: map[string]string{paxXattr + "user.x": strings.Repeat("x", MaxEntryHeaderSize)}},
 	} {
-		if _, err := a.filter(h); !errors.Is(err, ErrInvalid) {
+		if _, err := a.check(h); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v, want ErrInvalid", name, err)
 		}
 	}
 	a.entries = MaxLayerEntries
-	if _, err := a.filter(&tar.Header{Name: "f", Typeflag: tar.TypeReg}); !errors.Is(err, ErrInvalid) {
+	if _, err := a.check(&tar.Header{Name: "f", Typeflag: tar.TypeReg}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("one entry too many: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ const (
 	MaxUnpackedLayerSize = 64 << 30  // one layer, inflated
 	MaxLayerEntries      = 4_000_000 // files, directories, links in one layer
 	MaxEntryNameLength   = 4096      // PATH_MAX
+	MaxLayerNameBytes    = 512 << 20 // of all directories of one layer, which are kept in memory
 	MaxEntryHeaderSize   = 1 << 20   // extended attributes of one entry
 
 	// A layer may inflate to inflateFloor whatever its ratio, then to MaxInflateRatio times what was read. Gzip cannot exceed

@@ -142,8 +142,21 @@ func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []di
 	if err := os.Rename(root, path); err != nil {
 		return s.explainSpace(err)
 	}
+<<<<<<< HEAD
 	s.log.Info("layer unpacked", "layer", layer.Digest, "diffid", layer.DiffID)
 	return s.explainSpace(syncDir(s.layerDir()))
+=======
+	s.settleLater(path)
+	return nil
+}
+
+// extractFrom applies a layer to root, in a child if the store has one for that.
+func (s *Store) extractFrom(ctx context.Context, blob *os.File, root string) (extracted, error) {
+	if len(s.unpackBy) > 0 {
+		return s.extractInChild(ctx, blob, root)
+	}
+	return extractLayer(ctx, blob, root, false)
+>>>>>>> bac4423 (runtime/image: layers are applied by openat2, without containerd's archive)
 }
 
 // extract applies the layer's blob to root and verifies both digests on the way.
