@@ -136,7 +136,7 @@ func viewImage(i image.Image) api.Image {
 
 // LoadImage takes an archive into this node's store.
 func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) {
-	list, err := n.machine.Images.Load(ctx, r, image.LoadOptions{})
+	list, err := n.machine.Images.Load(ctx, r, image.LoadOptions{Unpack: true})
 	if err != nil {
 		return nil, kindly(err)
 	}

@@ -23,13 +23,18 @@ type cluster struct {
 }
 
 // withCluster makes a cluster for the time of f.
-func (b *bench) withCluster(count int, f func(*cluster) error) (err error) {
+func (b *bench) withCluster(count int, f func(*cluster) error) error {
+	return b.withMachines(count, machines.MachineOptions{}, f)
+}
+
+// withMachines is withCluster of machines with wishes.
+func (b *bench) withMachines(count int, o machines.MachineOptions, f func(*cluster) error) (err error) {
 	n, err := machines.New(machines.Options{Binary: b.binary, LogLevel: "warn"})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close(), n.Gone()) }()
-	if err := n.Form(count, machines.MachineOptions{}); err != nil {
+	if err := n.Form(count, o); err != nil {
 		return err
 	}
 	return f(&cluster{b, n})

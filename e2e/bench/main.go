@@ -26,6 +26,7 @@ var groups = []group{
 	failoverGroup,
 	soakGroup,
 	peersGroup,
+	imagesGroup,
 }
 
 // group is figures that are measured together.

@@ -21,6 +21,8 @@ import (
 type MachineOptions struct {
 	// DiskBytes, if set, makes the disk so small (a tmpfs); else it is a directory.
 	DiskBytes int64
+	// DiskImage, if set, is a file with a file system that is mounted as the disk.
+	DiskImage string
 	// Binary is the shoal of this machine; "": the Net's. It may be changed between two starts: an upgrade.
 	Binary string
 	// AgentArgs are further flags of every start of the agent.
@@ -66,6 +68,12 @@ func (m *Machine) makeDisk() error {
 	if err := os.MkdirAll(disk, 0o755); err != nil {
 		return err
 	}
+	if m.Options.DiskImage != "" {
+		if out, err := exec.Command("mount", "-o", "loop", m.Options.DiskImage, disk).CombinedOutput(); err != nil {
+			return fmt.Errorf("mount %s: %w: %s", m.Options.DiskImage, err, out)
+		}
+		return nil
+	}
 	if m.Options.DiskBytes == 0 {
 		return nil
 	}
@@ -81,7 +89,7 @@ func (m *Machine) Wipe() error {
 }
 
 func (m *Machine) removeDisk() error {
-	if m.Options.DiskBytes == 0 {
+	if m.Options.DiskBytes == 0 && m.Options.DiskImage == "" {
 		return nil
 	}
 	return unix.Unmount(filepath.Join(m.dir, "disk"), 0)

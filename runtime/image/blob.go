@@ -28,6 +28,7 @@ type tempBlob struct {
 	size    int64
 	adopted bool
 	diffID  digest.Digest // once known, see archiveReader.verifyDiffID
+	synced  chan error    // nil: nobody syncs it; gets one value
 }
 
 func (s *Store) newTemp() (*tempBlob, error) {
@@ -57,6 +58,30 @@ func (t *tempBlob) finish() error {
 	return f.Close()
 }
 
+// syncAhead is the size from which a file is worth a sync in the background.
+const syncAhead = 256 << 10
+
+// finishSyncing ends the writing and lets the bytes go to the disk while the caller does something else.
+func (t *tempBlob) finishSyncing() error {
+	if t.size < syncAhead {
+		return t.finish()
+	}
+	f := t.f
+	t.f, t.synced = nil, make(chan error, 1)
+	go func() { t.synced <- errors.Join(f.Sync(), f.Close()) }() // onDisk or discard waits for it
+	return nil
+}
+
+// onDisk finishes what finishSyncing began. Safe to call twice.
+func (t *tempBlob) onDisk() error {
+	if t.synced == nil {
+		return t.sync()
+	}
+	err := <-t.synced
+	t.synced <- err
+	return err
+}
+
 // open reads a finished blob, also after its adoption by s.
 func (t *tempBlob) open(s *Store) (*os.File, error) {
 	if t.adopted {
@@ -68,6 +93,9 @@ func (t *tempBlob) open(s *Store) (*os.File, error) {
 // discard removes the file unless it was adopted. Safe to call twice.
 func (t *tempBlob) discard() {
 	_ = t.finish()
+	if t.synced != nil {
+		_ = t.onDisk() // its error matters to nobody any more
+	}
 	if !t.adopted {
 		os.Remove(t.path)
 	}
@@ -82,11 +110,22 @@ func (s *Store) adopt(t *tempBlob) error {
 	if err := t.sync(); err != nil {
 		return s.explainSpace(err)
 	}
+	if err := s.name(t); err != nil {
+		return err
+	}
+	return s.explainSpace(syncDir(s.blobDir()))
+}
+
+// name gives a temporary file that is on disk its name; the directory is the caller's to sync.
+func (s *Store) name(t *tempBlob) error {
+	if t.adopted {
+		return nil
+	}
 	if err := os.Rename(t.path, s.blobPath(t.digest())); err != nil {
 		return s.explainSpace(err)
 	}
 	t.adopted = true
-	return s.explainSpace(syncDir(s.blobDir()))
+	return nil
 }
 
 // sync finishes the writing with everything on disk.

@@ -45,9 +45,12 @@ type kindError struct {
 func (e *kindError) Error() string   { return e.err.Error() }
 func (e *kindError) Unwrap() []error { return []error{e.kind, e.err} }
 
+// spaceErrors are those of a full disk.
+var spaceErrors = [...]error{syscall.ENOSPC, syscall.EDQUOT}
+
 // explainSpace adds the next step to the error of a full disk, and leaves others alone.
 func (s *Store) explainSpace(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if onlySpace(err) != nil {
 		return fmt.Errorf("%w (disk of the image store %s is full: remove images or enlarge it)", err, s.dir)
 	}
 	return err

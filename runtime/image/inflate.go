@@ -25,14 +25,13 @@ func inflate(r io.Reader, limit int64) (*limitedInflater, error) {
 	}
 	out := &limitedInflater{in: in, limit: limit, floor: inflateFloor, close: func() {}}
 	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+	case isGzip(magic):
 		zr, err := pgzip.NewReaderN(br, 256<<10, 4)
 		if err != nil {
 			return nil, invalidf("gzip: %w", err)
 		}
 		out.r, out.format, out.close = zr, "gzip", func() { zr.Close() }
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
-		len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18}): // skippable frame (zstd:chunked)
+	case isZstd(magic):
 		zr, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			return nil, invalidf("zstd: %w", err)
@@ -44,6 +43,13 @@ func inflate(r io.Reader, limit int64) (*limitedInflater, error) {
 		out.r = br
 	}
 	return out, nil
+}
+
+func isGzip(b []byte) bool { return bytes.HasPrefix(b, []byte{0x1f, 0x8b}) }
+
+// isZstd is true for a skippable frame, too, with which zstd:chunked may begin.
+func isZstd(b []byte) bool {
+	return bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(b) >= 4 && b[0]&0xf0 == 0x50 && bytes.Equal(b[1:4], []byte{0x2a, 0x4d, 0x18})
 }
 
 // countingReader is read by a decoder's goroutine and looked at by another.

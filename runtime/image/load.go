@@ -18,6 +18,8 @@ import (
 type LoadOptions struct {
 	// Name is given to the image beside the archive's own names; the archive must hold one image then.
 	Name string
+	// Unpack unpacks the layers while the archive comes, at little more than the cost of verifying them. Needs root.
+	Unpack bool
 }
 
 // Load reads an archive as docker save (old and new), podman save, skopeo or buildx make it: docker's format or an OCI
@@ -46,6 +48,9 @@ func (s *Store) load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Imag
 	}
 	a := &archiveReader{s: s, ctx: ctx, files: map[string]*tempBlob{}, links: map[string]string{}, lease: s.newLease()}
 	defer a.close()
+	if opts.Unpack {
+		a.ahead = newAhead(ctx, s)
+	}
 	if err := a.read(r); err != nil {
 		return nil, err
 	}
@@ -63,9 +68,12 @@ func (s *Store) load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Imag
 		found[0].names = append(found[0].names, extra)
 	}
 	for _, f := range found {
-		if err := a.store(f); err != nil {
+		if err := a.verify(f); err != nil {
 			return nil, fmt.Errorf("image %s: %w", f.label(), err)
 		}
+	}
+	if err := a.keep(found); err != nil {
+		return nil, err
 	}
 	return s.commitLoaded(found)
 }
@@ -102,9 +110,11 @@ type archiveReader struct {
 	files map[string]*tempBlob
 	links map[string]string
 	lease *lease
+	ahead *ahead // nil: layers are unpacked when they are needed
 }
 
 func (a *archiveReader) close() {
+	a.ahead.close()
 	for _, t := range a.files {
 		t.discard()
 	}
@@ -172,13 +182,18 @@ func (a *archiveReader) entry(h *tar.Header, r io.Reader) error {
 		return err
 	}
 	if old := a.files[name]; old != nil { // the last one counts, as in any tar
+		a.ahead.forget(old)
 		old.discard()
 	}
 	a.files[name] = t
 	if _, err := io.Copy(t, r); err != nil {
 		return a.s.explainSpace(a.readError(err))
 	}
-	return a.s.explainSpace(t.finish())
+	if err := t.finishSyncing(); err != nil {
+		return a.s.explainSpace(err)
+	}
+	a.ahead.start(t)
+	return nil
 }
 
 func cleanKey(name string) string { return strings.TrimPrefix(path.Join("/", name), "/") }
@@ -252,8 +267,8 @@ func (l *loaded) label() string {
 	return digest.FromBytes(l.manifest).String()
 }
 
-// store verifies the image and puts its blobs into the store, where nothing refers to them yet.
-func (a *archiveReader) store(l *loaded) error {
+// verify checks all that the image promises; nothing of it is in the store yet.
+func (a *archiveReader) verify(l *loaded) error {
 	var indexDigest digest.Digest
 	if l.index != nil {
 		indexDigest = digest.FromBytes(l.index)
@@ -270,29 +285,66 @@ func (a *archiveReader) store(l *loaded) error {
 		if t.size != layer.Size {
 			return invalidf("layer %d has %d bytes, its manifest says %d", i, t.size, layer.Size)
 		}
-		a.lease.pin(layer.Digest)
 		if err := a.verifyDiffID(t, layer); err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
-		}
-		if err := a.s.adopt(t); err != nil {
-			return err
-		}
-	}
-	for _, b := range [][]byte{l.config, l.index, l.manifest} {
-		if b == nil {
-			continue
-		}
-		a.lease.pin(digest.FromBytes(b))
-		if _, err := a.s.putBlob(a.ctx, b); err != nil {
-			return err
 		}
 	}
 	l.entry = e
 	return nil
 }
 
+// keep moves blobs and trees into the store, where nothing refers to them yet. Blobs are on disk before they have a name.
+func (a *archiveReader) keep(found []*loaded) error {
+	var blobs []*tempBlob
+	for _, l := range found {
+		for _, layer := range l.entry.image.Layers {
+			a.lease.pin(layer.Digest)
+			a.lease.pin(layer.DiffID)
+			blobs = append(blobs, l.blobs[layer.Digest])
+		}
+		for _, b := range [][]byte{l.config, l.index, l.manifest} {
+			if b == nil {
+				continue
+			}
+			t, err := a.s.newTemp()
+			if err != nil {
+				return err
+			}
+			defer t.discard()
+			if _, err := t.Write(b); err != nil {
+				return a.s.explainSpace(err)
+			}
+			if err := t.finishSyncing(); err != nil {
+				return a.s.explainSpace(err)
+			}
+			a.lease.pin(t.digest())
+			blobs = append(blobs, t)
+		}
+	}
+	if err := a.ahead.describe(found); err != nil {
+		return a.s.explainSpace(err)
+	}
+	for _, t := range blobs {
+		if err := t.onDisk(); err != nil {
+			return a.s.explainSpace(fmt.Errorf("sync: %w", err))
+		}
+	}
+	for _, t := range blobs {
+		if err := a.s.name(t); err != nil {
+			return err
+		}
+	}
+	if err := a.ahead.install(found); err != nil {
+		return a.s.explainSpace(err)
+	}
+	return a.s.explainSpace(syncDir(a.s.blobDir()))
+}
+
 // verifyDiffID inflates a layer to check its second digest. A plain tar has one digest only.
 func (a *archiveReader) verifyDiffID(t *tempBlob, layer Layer) error {
+	if err := a.ahead.await(t); err != nil {
+		return err
+	}
 	if t.diffID == "" {
 		f, err := t.open(a.s)
 		if err != nil {

@@ -59,6 +59,8 @@ type Store struct {
 	blobs   flights[struct{}] // by digest
 	unpacks flights[struct{}] // by path
 	uploads uploads
+
+	settling settler
 }
 
 // Open opens the store in cfg.Dir and makes what is missing. Leftovers of a crash are removed; an image whose manifest or
@@ -78,6 +80,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.registries == nil {
 		s.registries = &Registries{}
 	}
+	s.settling.stopCh = make(chan struct{})
 	s.fetches.ownErrors, s.blobs.ownErrors = true, true
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -95,7 +98,12 @@ func Open(cfg Config) (*Store, error) {
 		s.lock.Close()
 		return nil, fmt.Errorf("open image store %s: %w", dir, s.explainSpace(err))
 	}
+	if err := s.sweepUnsettled(); err != nil {
+		s.lock.Close()
+		return nil, fmt.Errorf("open image store %s: %w", dir, err)
+	}
 	if s.catalog, err = s.readCatalog(); err != nil {
+		s.settling.stop()
 		s.lock.Close()
 		return nil, fmt.Errorf("open image store %s: %w", dir, err)
 	}
@@ -107,6 +115,7 @@ func Open(cfg Config) (*Store, error) {
 func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.uploads.closeAll()
+	s.settling.stop()
 	if err := s.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close image store %s: %w", s.dir, err)
 	}

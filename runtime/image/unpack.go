@@ -18,6 +18,8 @@ type layerMeta struct {
 	// Implicit lists directories that the layer's tar uses but does not describe. They take their attributes from the layers
 	// below, so a tree that has some may need another variant on another base.
 	Implicit []string `json:"implicit,omitempty"`
+	// Boot is the boot in which the tree was written, as long as it may not be on disk; see settle.go.
+	Boot string `json:"boot,omitempty"`
 }
 
 // Layers unpacks what is not unpacked yet and returns the directories of img's layers, absolute, lowest first, ready to
@@ -109,11 +111,8 @@ func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []di
 	}
 	defer os.RemoveAll(tmp) // nothing left after the rename
 	root := filepath.Join(tmp, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
+	if err := makeRoot(root); err != nil {
 		return s.explainSpace(err)
-	}
-	if err := os.Chmod(root, 0o755); err != nil { // whatever the umask
-		return err
 	}
 	meta, err := s.extract(ctx, layer, root)
 	if err != nil {
@@ -122,30 +121,42 @@ func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []di
 	if err := applyAttrs(root, attrs); err != nil {
 		return s.explainSpace(err)
 	}
-	// Thousands of files: one sync of the file system instead of a sync each. Before the rename, so that no power cut can
-	// leave a tree under its final name with empty files in it.
-	if err := syncTree(root); err != nil {
-		return s.explainSpace(fmt.Errorf("sync: %w", err))
-	}
 	raw, err := json.Marshal(meta)
 	if err != nil {
 		return err
 	}
-	if err := s.writeFile(path+".json", raw); err != nil {
+	if err := os.WriteFile(root+".json", raw, 0o600); err != nil {
 		return s.explainSpace(err)
 	}
+	if err := s.nameTree(tmp, path); err != nil {
+		return s.explainSpace(err)
+	}
+	s.log.Info("layer unpacked", "layer", layer.Digest, "diffid", layer.DiffID)
+	return nil
+}
+
+// makeRoot makes the directory that a layer is unpacked into.
+func makeRoot(root string) error {
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(root, 0o755) // whatever the umask
+}
+
+// nameTree moves root and root.json of tmp to path and path.json. The metadata comes first: a tree without it is not there.
+func (s *Store) nameTree(tmp, path string) error {
+	root := filepath.Join(tmp, "root")
 	if isDir(path) { // a tree whose metadata is gone: nobody can tell what it is worth
 		if err := os.Rename(path, filepath.Join(tmp, "old")); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(root, path); err != nil {
-		return s.explainSpace(err)
+	if err := os.Rename(root+".json", path+".json"); err != nil {
+		return err
 	}
-<<<<<<< HEAD
-	s.log.Info("layer unpacked", "layer", layer.Digest, "diffid", layer.DiffID)
-	return s.explainSpace(syncDir(s.layerDir()))
-=======
+	if err := os.Rename(root, path); err != nil {
+		return err
+	}
 	s.settleLater(path)
 	return nil
 }
@@ -156,7 +167,6 @@ func (s *Store) extractFrom(ctx context.Context, blob *os.File, root string) (ex
 		return s.extractInChild(ctx, blob, root)
 	}
 	return extractLayer(ctx, blob, root, false)
->>>>>>> bac4423 (runtime/image: layers are applied by openat2, without containerd's archive)
 }
 
 // extract applies the layer's blob to root and verifies both digests on the way.
@@ -169,12 +179,7 @@ func (s *Store) extract(ctx context.Context, layer Layer, root string) (layerMet
 		return layerMeta{}, err
 	}
 	defer blob.Close()
-	var got extracted
-	if len(s.unpackBy) > 0 {
-		got, err = s.extractInChild(ctx, blob, root)
-	} else {
-		got, err = extractLayer(ctx, blob, root)
-	}
+	got, err := s.extractFrom(ctx, blob, root)
 	if err != nil && ctx.Err() != nil { // the error may be of a killed child, or of a pipe
 		return layerMeta{}, ctx.Err()
 	}
@@ -196,7 +201,7 @@ func (s *Store) extract(ctx context.Context, layer Layer, root string) (layerMet
 	if got.DiffID != layer.DiffID {
 		return layerMeta{}, invalidf("inflates to %s, the image's config says %s", got.DiffID, layer.DiffID)
 	}
-	return layerMeta{Implicit: got.Implicit}, nil
+	return layerMeta{Implicit: got.Implicit, Boot: bootID()}, nil
 }
 
 // extracted is what extracting a layer found out.
