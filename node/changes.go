@@ -30,6 +30,7 @@ func dryRun(view *state.View, spec job.Spec) api.SubmitResult {
 	was := view.Job(spec.Name)
 	if was != nil {
 		spec.KeepRenewals(&was.Spec)
+		job.RenewDependents(&was.Spec, &spec)
 		changes := job.Diff(&was.Spec, &spec)
 		res.Unchanged = changes.Empty() && !was.Stopped
 		res.Job.Version = was.Version
@@ -72,12 +73,6 @@ func (n *Node) StopJob(ctx context.Context, name string) error {
 // StartJob wants the tasks of a stopped job again.
 func (n *Node) StartJob(ctx context.Context, key, name string) (api.SubmitResult, error) {
 	res, err := n.propose(ctx, state.StartJob{Job: name, Key: key, At: time.Now()})
-	return submitResult(res, err)
-}
-
-// RestartJob has all tasks of a job, or of some of its services, replaced as by an update.
-func (n *Node) RestartJob(ctx context.Context, key, name string, r api.RestartRequest) (api.SubmitResult, error) {
-	res, err := n.propose(ctx, state.RestartJob{Job: name, Services: r.Services, Key: key, At: time.Now()})
 	return submitResult(res, err)
 }
 

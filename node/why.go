@@ -128,6 +128,14 @@ func life(v *state.View, t *job.Task, node string) []api.Step {
 		add(s, string(s), "")
 	}
 	add(job.State(job.Healthy), string(job.Healthy), "")
+	for _, e := range v.Events(state.EventFilter{Task: t.ID}) {
+		switch e.Kind {
+		case job.EventTaskTuned:
+			steps = append(steps, api.Step{At: e.Time, What: "changed", Index: e.Index, Text: e.Message})
+		case job.EventTaskRenew:
+			steps = append(steps, api.Step{At: e.Time, What: "restart", Index: e.Index, Text: e.Message})
+		}
+	}
 	if t.Desired != job.DesiredRun {
 		for _, e := range v.Events(state.EventFilter{Task: t.ID}) {
 			if e.Kind == job.EventTaskStop {

@@ -147,6 +147,8 @@ type Info struct {
 	OOMKilled bool   `json:"oomKilled,omitempty"` // the last exit came from its memory limit
 	Error     string `json:"error,omitempty"`     // why the last start failed or its exit is not known
 
+	Resources Resources `json:"resources"` // limits that it has, or will have when it runs
+
 	Image   string     `json:"image"`            // digest that it runs
 	Address netip.Addr `json:"address,omitzero"` // on the node's network
 	Ports   []Port     `json:"ports,omitempty"`  // as bound: HostPort is never 0
@@ -268,6 +270,10 @@ type Runtime interface {
 	// Stop sends the stop signal, waits for the grace period (grace < 0: the spec's), then kills. It returns when the
 	// container is Stopped; stopping what does not run is no error.
 	Stop(ctx context.Context, id ID, grace time.Duration) error
+
+	// Update changes what can be changed of a container, whether it runs or not, at once and for its further starts. After an
+	// error nothing is changed. ErrNotFound, ErrInvalid, ErrConflict when what it uses now is more than the new limits.
+	Update(ctx context.Context, id ID, to Change) (Info, error)
 
 	// Signal sends a signal ("SIGHUP", "HUP" or "1") to the first process. ErrConflict unless running.
 	Signal(ctx context.Context, id ID, signal string) error

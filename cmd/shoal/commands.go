@@ -13,6 +13,9 @@ func commands() []*cli.Command {
 		restartCommand(),
 		rmCommand(),
 		rollbackCommand(),
+		promoteCommand(),
+		failCommand(),
+		diffCommand(),
 		failoverCommand(),
 		imageCommand(),
 

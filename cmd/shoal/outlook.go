@@ -21,12 +21,15 @@ const (
 type outlook struct {
 	want, ready int
 	services    []prospect
-	troubles    []trouble    // that will not go away by themselves
-	changing    bool         // an update or rollback is under way
-	turned      *job.Rollout // an update of what was asked for was given up: paused, or taken back; nil: not so
+	troubles    []trouble     // that will not go away by themselves
+	changing    bool          // an update or rollback is under way
+	canaries    []job.Rollout // updates that wait to be promoted, and nothing else does
+	turned      *job.Rollout  // an update of what was asked for was given up: paused, or taken back; nil: not so
 }
 
-func (o *outlook) healthy() bool { return o.ready >= o.want && !o.changing && o.turned == nil }
+func (o *outlook) healthy() bool {
+	return (o.ready >= o.want || len(o.canaries) > 0) && !o.changing && o.turned == nil
+}
 
 // prospect is how one service comes along.
 type prospect struct {

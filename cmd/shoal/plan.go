@@ -11,7 +11,7 @@ import (
 
 func planCommand() *cli.Command {
 	return &cli.Command{
-		Name: "plan", Aliases: []string{"diff"}, Category: categoryRun,
+		Name: "plan", Category: categoryRun,
 		Usage:       "show what `shoal run -f` would change, and change nothing",
 		ArgsUsage:   "-f FILE",
 		Description: "Example: shoal plan -f compose.yaml",

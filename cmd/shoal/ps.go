@@ -143,10 +143,10 @@ func taskTable(list *api.TaskList, images *imageNames, now time.Time) *table {
 		if task.Status != nil {
 			ports, restarts = portList(task.Status.Ports), strconv.Itoa(task.Status.Restarts)
 		}
-		t.add(string(task.ID), fullName(task), task.NodeName, describe(task, now), images.of(task), ports, restarts, remark(task))
+		t.add(string(task.ID), fullName(task), task.NodeName, describe(task, now), images.of(task), ports, restarts, remarkIn(list, task))
 	}
 	for _, b := range list.Blocked {
-		state := "pending " + ageOf(b.Since, now)
+		state := heldUpBy(list, &b) + " " + ageOf(b.Since, now)
 		t.add("", b.Job+"/"+b.Service+" ×"+strconv.Itoa(b.Slots), "", cell{state, yellow}, images.byService[b.Job+"/"+b.Service], "", "", b.Reason)
 	}
 	return t

@@ -22,10 +22,11 @@ func startCommand() *cli.Command {
 func restartCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restart", Category: categoryRun,
-		Usage: "replace all tasks of jobs or services, and wait until they are healthy", ArgsUsage: "JOB[/SERVICE]...",
-		Description: "They are replaced as by an update: in the order and at the pace that the job's update_config says.\n\nExample: shoal restart web/front",
-		Flags:       clientFlags(append(waitFlags(), jsonFlag())...),
-		Action:      asking(restart),
+		Usage: "replace all tasks of jobs or services, or single tasks, and wait until they are healthy", ArgsUsage: "JOB[/SERVICE|/TASK]...",
+		Description: "They are replaced as by an update: in the order and at the pace that the job's update_config says.\n\n" +
+			"Examples:\n  shoal restart shop\n  shoal restart shop/web\n  shoal restart shop/web.2",
+		Flags:  clientFlags(append(waitFlags(), jsonFlag())...),
+		Action: asking(restart),
 	}
 }
 
@@ -38,29 +39,46 @@ func start(c *cli.Context, s *screen, cl *api.Client) error {
 	})
 }
 
+// parseRestarts tells what of each job is to be restarted; all of it when nothing is named.
+func parseRestarts(words []string) (names []string, asked map[string]api.RestartRequest, err error) {
+	asked = map[string]api.RestartRequest{}
+	for _, w := range words {
+		name, thing, one := strings.Cut(w, "/")
+		if name == "" || one && thing == "" {
+			return nil, nil, exitf(exitUsage, "restart %s: it takes JOB, JOB/SERVICE or JOB/TASK", w)
+		}
+		r, twice := asked[name]
+		switch {
+		case !twice:
+			names = append(names, name)
+		case !one, len(r.Services)+len(r.Tasks) == 0:
+			return nil, nil, exitf(exitUsage, "restart %s: job %s is named twice", w, name)
+		}
+		switch {
+		case !one:
+		case strings.Contains(thing, "."):
+			r.Tasks = append(slices.Clone(r.Tasks), thing)
+		default:
+			r.Services = append(slices.Clone(r.Services), thing)
+		}
+		if len(r.Tasks) > 0 && len(r.Services) > 0 {
+			return nil, nil, exitf(exitUsage, "restart %s: name services or tasks of job %s, not both at once", w, name)
+		}
+		asked[name] = r
+	}
+	return names, asked, nil
+}
+
 func restart(c *cli.Context, s *screen, cl *api.Client) error {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
-	services := map[string][]string{} // empty: all of the job
-	var names []string
-	for _, w := range c.Args().Slice() {
-		name, service, one := strings.Cut(w, "/")
-		if name == "" || one && service == "" {
-			return exitf(exitUsage, "restart %s: it takes JOB or JOB/SERVICE", w)
-		}
-		if had, twice := services[name]; !twice {
-			names = append(names, name)
-		} else if len(had) == 0 || !one {
-			return exitf(exitUsage, "restart %s: job %s is named twice", w, name)
-		}
-		services[name] = slices.Clone(services[name])
-		if one {
-			services[name] = append(services[name], service)
-		}
+	names, asked, err := parseRestarts(c.Args().Slice())
+	if err != nil {
+		return err
 	}
 	return changeEach(c, s, cl, names, "restarting", func(key, name string) (api.SubmitResult, error) {
-		return cl.RestartJob(c.Context, key, name, services[name])
+		return cl.RestartJob(c.Context, key, name, asked[name])
 	})
 }
 

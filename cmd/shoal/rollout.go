@@ -20,6 +20,8 @@ func (o *outlook) follow(asked *job.Job, list *api.TaskList) {
 			continue
 		}
 		switch {
+		case r.Status == job.RolloutCanary:
+			o.canaries = append(o.canaries, *r)
 		case r.Status == job.RolloutRunning:
 			o.changing = true
 			if s := asked.Spec.Service(r.Service); s != nil && s.UpdatePolicy(r.RollbackOf != 0).Failure != job.FailContinue {
@@ -30,7 +32,8 @@ func (o *outlook) follow(asked *job.Job, list *api.TaskList) {
 		}
 	}
 	if o.changing {
-		o.turned = nil // wait for what will run in the end
+		o.canaries = nil // the others first
+		o.turned = nil   // wait for what will run in the end
 	}
 	o.troubles = slices.DeleteFunc(o.troubles, func(t trouble) bool { return t.task != nil && watched[t.task.Service] })
 }

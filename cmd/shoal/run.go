@@ -138,8 +138,13 @@ func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {
 			return nil, exitf(exitUsage, "--%s goes with an image; with -f the Compose file says it", f.Names()[0])
 		}
 	}
+	return loadFiles(c, s, c.String("name"))
+}
+
+// loadFiles reads the Compose files of a command as a job of this name; "": the file's own.
+func loadFiles(c *cli.Context, s *screen, name string) (*job.Spec, error) {
 	spec, warnings, err := compose.Load(c.Context, compose.Options{
-		Files: c.StringSlice("file"), Stdin: c.App.Reader, ProjectName: c.String("name"), WorkingDir: c.String("project-directory"),
+		Files: c.StringSlice("file"), Stdin: c.App.Reader, ProjectName: name, WorkingDir: c.String("project-directory"),
 		Env: os.Environ(), Lenient: c.Bool("lenient"), Profiles: c.StringSlice("profile"),
 	})
 	for _, w := range warnings {

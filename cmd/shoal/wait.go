@@ -51,6 +51,10 @@ func (w *waiter) wait(ctx context.Context) error {
 	case len(o.troubles) > 0 && !o.healthy():
 		return w.failed(ctx, &o, "does not become healthy")
 	}
+	if len(o.canaries) > 0 {
+		w.sayCanaries(&o)
+		return nil
+	}
 	if !w.quiet {
 		w.s.printf("job %s: healthy, %d of %s ready after %s\n", name, o.ready, plural(o.want, "task"), millis(time.Since(begun)))
 	}

@@ -22,6 +22,8 @@ const (
 	ServiceChanged ChangeKind = "changed" // its Digest differs: all its tasks are replaced; it may be scaled as well
 	// ServiceTuned: only how it is to be updated differs, and perhaps the number of replicas; running tasks stay.
 	ServiceTuned ChangeKind = "tuned"
+	// ServiceInPlace: its Digest differs but not its Shape: running tasks stay and take the change over.
+	ServiceInPlace ChangeKind = "in-place"
 )
 
 // Changes is what differs between two specs of a job. The zero value means nothing.
@@ -43,7 +45,7 @@ type ServiceChange struct {
 	Image   string `json:"image"` // of the new service, or the removed one
 	// Renewed: a restart of all tasks was asked for.
 	Renewed bool `json:"renewed,omitempty"`
-	// Fields are what differs, sorted by path; only for ServiceChanged and ServiceTuned.
+	// Fields are what differs, sorted by path; not for services that are added, removed or only scaled.
 	Fields []FieldChange `json:"fields,omitempty"`
 }
 
@@ -104,6 +106,9 @@ func diffService(o, u *Service) (ServiceChange, bool) {
 	}
 	s.From = o.Replicas
 	switch {
+	case o.Digest() != u.Digest() && o.Shape() == u.Shape():
+		s.Kind = ServiceInPlace
+		s.Fields = diffFields(flatten(o), flatten(u))
 	case o.Digest() != u.Digest():
 		s.Kind, s.Replace, s.Renewed = ServiceChanged, true, o.Renewal != u.Renewal
 		s.Fields = diffFields(flatten(o), flatten(u))
@@ -266,7 +271,7 @@ func text(key string, v any) string {
 		return n.String()
 	}
 	switch key {
-	case "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "lease":
+	case "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "drain", "monitor", "lease":
 		return time.Duration(i).String()
 	case "memoryBytes", "sizeBytes", "maxBytes", "shmBytes", "swapBytes":
 		return FormatBytes(i)
@@ -318,9 +323,11 @@ func (s ServiceChange) write(b *strings.Builder) {
 		fmt.Fprintf(b, "- %s: %s of %s\n", s.Name, size(s.From, s.Global), shortDigests(s.Image))
 	case ServiceScaled:
 		fmt.Fprintf(b, "~ %s: %d -> %s\n", s.Name, s.From, size(s.To, false))
-	case ServiceChanged, ServiceTuned:
+	case ServiceChanged, ServiceTuned, ServiceInPlace:
 		what := "every task is replaced"
 		switch {
+		case s.Kind == ServiceInPlace:
+			what = "changed in place, running tasks stay"
 		case s.Kind == ServiceTuned:
 			what = "updates go another way, running tasks stay"
 		case s.Renewed && len(s.Fields) == 0:

@@ -89,7 +89,8 @@ func (s *Service) validateFailover(p *problems, at string) {
 	}
 }
 
-// Held tells whether a task whose node is not there may not be given up yet: its container may still run.
+// Held tells whether a task whose node is not there may not be given up yet: its container may still run. One that waits
+// for another's end does not.
 func (t *Task) Held() bool {
-	return t.Released == 0 && (t.Failover == FailoverFenced || t.Failover == FailoverManual)
+	return t.Wait == WaitNone && t.Released == 0 && (t.Failover == FailoverFenced || t.Failover == FailoverManual)
 }

@@ -48,8 +48,9 @@ const (
 )
 
 // Service is one entry of a job. Everything in it belongs to its Digest except Replicas, Update and Rollback: a change of
-// anything else means new tasks; a change of Replicas only adds or removes tasks, and one of the others only tells how
-// the next change is to be made.
+// Replicas only adds or removes tasks, and one of the others only tells how the next change is to be made. A change of
+// anything else gives the tasks another content: new tasks, unless only such fields differ as a running one can take over
+// (tune.go).
 type Service struct {
 	Name     string `json:"name"` // [a-z0-9][a-z0-9_-]{0,62}
 	Mode     Mode   `json:"mode,omitempty"`
@@ -69,6 +70,9 @@ type Service struct {
 	ReadOnly   bool              `json:"readOnly,omitempty"`
 	StopSignal string            `json:"stopSignal,omitempty"`
 	StopGrace  time.Duration     `json:"stopGrace,omitempty"` // nanoseconds; 0: 10 s
+	// Drain is how long open connections of a task that is to end may go on after nobody is sent to it any more, before it
+	// is asked to stop; 0: DefaultDrain, NoDrain: none.
+	Drain time.Duration `json:"drain,omitempty"`
 
 	Ports   []Port   `json:"ports,omitempty"`
 	Mounts  []Mount  `json:"mounts,omitempty"`
@@ -109,6 +113,13 @@ type Service struct {
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
+
+// Of Service.Drain.
+const (
+	DefaultDrain = 250 * time.Millisecond
+	NoDrain      = time.Duration(-1)
+	MaxDrain     = time.Hour
+)
 
 // MaxReplicas bounds one service.
 const MaxReplicas = 100_000
@@ -209,6 +220,8 @@ const (
 type Dependency struct {
 	Service   string `json:"service"`
 	Condition string `json:"condition"`
+	// Restart: when the other's tasks are replaced by a change or a restart of the job, this service's are too.
+	Restart bool `json:"restart,omitempty"`
 }
 
 // Content is the service without what is no part of its Digest.
@@ -218,7 +231,7 @@ func (s Service) Content() Service {
 	return s
 }
 
-// Digest tells services apart by all that needs new tasks when it changes.
+// Digest tells contents apart: what a task runs with. See Shape for what needs a new task.
 func (s Service) Digest() Digest {
 	b, err := json.Marshal(s.Content())
 	if err != nil {

@@ -52,7 +52,26 @@ type Task struct {
 	// Released is the raft index at which a task of a lost node was set free to be placed anew: its lease has ended, or an
 	// admin said so. Apply's pen; 0 again when the node returns.
 	Released uint64 `json:"released,omitempty"`
+	// Tuned is the raft index at which a later content was put in place of the one that it was placed with; 0: never. Its
+	// Digest is of the later one. Watched is the same for the last change that must prove itself (Wary).
+	Tuned   uint64 `json:"tuned,omitempty"`
+	Watched uint64 `json:"watched,omitempty"`
+	// Wait, unless empty: its node brings the image and makes the container, but starts nothing until the task that it
+	// replaces has ended and the leader takes Wait away.
+	Wait Wait `json:"wait,omitempty"`
+	// Renew: somebody asked for this one task to be replaced.
+	Renew bool `json:"renew,omitempty"`
 }
+
+// Wait is what a task waits for that is to start after the one that it replaces.
+type Wait string
+
+// Waits.
+const (
+	WaitNone Wait = ""
+	WaitTurn Wait = "turn" // only for the other's end; what it asks for is kept free for it
+	WaitRoom Wait = "room" // for the room that the other leaves on the same node: it counts for no capacity meanwhile
+)
 
 // Desired is what the leader wants of a task.
 type Desired string
@@ -121,6 +140,10 @@ type Status struct {
 	ExitCode *int       `json:"exitCode,omitempty"` // of the last exit
 	OOM      bool       `json:"oom,omitempty"`
 	Message  string     `json:"message,omitempty"` // why it is not well: the last error or health output, at most 512 bytes
+	// Tuned is the newest Task.Tuned that its container has taken over; Untuned is one that it could not, for the reason in
+	// Message: the leader replaces the task.
+	Tuned   uint64 `json:"tuned,omitempty"`
+	Untuned uint64 `json:"untuned,omitempty"`
 
 	// At says when each state was first reached, by the node's wall clock; keys are states, and "healthy".
 	At map[State]time.Time `json:"at,omitempty"`
@@ -130,6 +153,14 @@ type Status struct {
 func (s *Status) Ready() bool {
 	return s != nil && s.State == Running && (s.Health == HealthNone || s.Health == Healthy)
 }
+
+// Tuning tells whether a change in place is on its way to the task's container.
+func (t *Task) Tuning(st *Status) bool {
+	return t.Tuned > 0 && (st == nil || t.Tuned > max(st.Tuned, st.Untuned))
+}
+
+// Untunable tells whether the last change in place was tried in vain.
+func (t *Task) Untunable(st *Status) bool { return t.Tuned > 0 && st != nil && st.Untuned == t.Tuned }
 
 // Event is one line of the cluster's history, kept in the log's state as a ring of bounded size.
 type Event struct {
@@ -156,6 +187,9 @@ const (
 	EventTaskPlaced   = "task-placed"
 	EventTaskState    = "task-state" // Message is the state
 	EventTaskStop     = "task-stop"  // the leader wants it stopped
+	EventTaskTuned    = "task-tuned" // it gets another content in place; Message is what differs
+	EventTaskRenew    = "task-renew" // somebody wants it replaced
+	EventJobPromoted  = "job-promoted"
 	EventTaskBlocked  = "task-blocked"
 	EventNodeJoined   = "node-joined"
 	EventNodeSuspect  = "node-suspect"

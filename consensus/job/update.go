@@ -36,6 +36,10 @@ type Update struct {
 	// MaxFailureRatio is the share of slots, 0 to 1, that may fail before Failure is done.
 	MaxFailureRatio float64       `json:"maxFailureRatio,omitempty"`
 	Failure         FailureAction `json:"failure,omitempty"`
+	// Canaries is how many slots get the new content first; the others wait until somebody promotes the update. 0: none.
+	Canaries int `json:"canaries,omitempty"`
+	// AutoPromote lets the update go on by itself once all canaries have been ready for the monitor time.
+	AutoPromote bool `json:"autoPromote,omitempty"`
 }
 
 // AllAtOnce as a Parallelism is Compose's 0.
@@ -123,20 +127,30 @@ type RolloutStatus string
 // Statuses of a rollout.
 const (
 	RolloutRunning  RolloutStatus = "running"
+	RolloutCanary   RolloutStatus = "canary" // the canaries are well, and the others wait for somebody to promote them
 	RolloutComplete RolloutStatus = "complete"
 	RolloutPaused   RolloutStatus = "paused"
 )
+
+// Live tells whether a rollout is under way: it brings slots to its content, or its canaries are watched.
+func (r *Rollout) Live() bool {
+	return r != nil && (r.Status == RolloutRunning || r.Status == RolloutCanary)
+}
 
 // Rollout is how a service comes from one content to another. Apply begins it with the version that brings the content;
 // the leader ends it. How far it is, the tasks tell: those with its Digest were placed by it. A service that was never
 // changed has none; a new change replaces the row.
 type Rollout struct {
-	Job     string        `json:"job"`
-	Service string        `json:"service"`
-	Version uint64        `json:"version"`        // that brings the content
-	Digest  Digest        `json:"digest"`         // of the content
-	From    uint64        `json:"from,omitempty"` // the version with the last content that is held to be good; 0: there is none to go back to
-	Status  RolloutStatus `json:"status"`
+	Job     string `json:"job"`
+	Service string `json:"service"`
+	Version uint64 `json:"version"`        // that brings the content
+	Digest  Digest `json:"digest"`         // of the content
+	From    uint64 `json:"from,omitempty"` // the version with the last content that is held to be good; 0: there is none to go back to
+	// FromDigest is of the content in From: what slots keep that no canary has taken, also when their task is lost.
+	FromDigest Digest `json:"fromDigest,omitempty"`
+	// Canaries is how many slots get the content before it is promoted; 0: it needs no promotion, or was promoted.
+	Canaries int           `json:"canaries,omitempty"`
+	Status   RolloutStatus `json:"status"`
 	// RollbackOf is the version from which this is the way back; 0: it is none.
 	RollbackOf uint64 `json:"rollbackOf,omitempty"`
 	// RollbackTo is the version whose content it brings again, when it is a way back.

@@ -113,6 +113,12 @@ func (u *Update) validate(p *problems, at string, usual FailureAction) {
 	}
 	p.duration(at+".delay", u.Delay, 0, MaxUpdateTime)
 	p.duration(at+".monitor", u.Monitor, 0, MaxUpdateTime)
+	if u.Canaries < 0 || u.Canaries > MaxReplicas {
+		p.add(at+".x-canary", "%d is not within 0 and %d", u.Canaries, MaxReplicas)
+	}
+	if u.Canaries > 0 && usual == FailPause {
+		p.add(at+".x-canary", "a way back has no canaries; remove it")
+	}
 	switch u.Order {
 	case OrderAuto, StartFirst, StopFirst:
 	default:
@@ -153,6 +159,9 @@ func (s *Service) validateProcess(p *problems, at string) {
 		p.add(at+".stop_signal", "%q is not a signal; use a name such as SIGTERM or a number from 1 to 64", s.StopSignal)
 	}
 	p.duration(at+".stop_grace_period", s.StopGrace, 0, MaxGrace)
+	if s.Drain != NoDrain {
+		p.duration(at+".x-drain", s.Drain, 0, MaxDrain)
+	}
 }
 
 func validateArgs(p *problems, at string, args []string) {

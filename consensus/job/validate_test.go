@@ -18,7 +18,7 @@ func goodSpec() *Spec {
 			{Name: "db", Replicas: 1, Image: "postgres:17", Mounts: []Mount{{Type: MountVolume, Source: "shop_db", Target: "/var/lib/postgresql"}},
 				Health: &Health{Test: []string{"CMD", "pg_isready"}, Interval: 5 * time.Second, Retries: 3}},
 			{Name: "migrate", Replicas: 1, Image: "shop/migrate", Restart: Restart{Policy: RestartNever},
-				DependsOn: []Dependency{{"db", DependHealthy}}},
+				DependsOn: []Dependency{{Service: "db", Condition: DependHealthy}}},
 			{Name: "web", Mode: Replicated, Replicas: 3, Image: "shop/web@sha256:abc", Entrypoint: []string{"/web"}, Command: []string{"-v"},
 				Env: []string{"A1=2", "A=1"}, Labels: map[string]string{"team": "shop"}, WorkingDir: "/srv", User: "1000:1000",
 				Hostname: "web.example", StopSignal: "quit", StopGrace: time.Minute,
@@ -27,7 +27,7 @@ func goodSpec() *Spec {
 				CapAdd: []string{"cap_net_admin"}, CapDrop: []string{"ALL"},
 				Limits: Resources{NanoCPUs: 500_000_000, MemoryBytes: 64 << 20, PIDs: 100}, Reservations: Resources{NanoCPUs: 100_000_000, MemoryBytes: 1 << 20},
 				Constraints: []Constraint{{"node.labels.zone", "==", "a"}, {"node.hostname", "!=", "n1"}},
-				DependsOn:   []Dependency{{"db", DependStarted}, {"migrate", DependCompleted}},
+				DependsOn:   []Dependency{{Service: "db", Condition: DependStarted}, {Service: "migrate", Condition: DependCompleted}},
 				Log:         LogLimits{MaxBytes: 1 << 20, MaxFiles: 3}},
 		},
 		Volumes: []Volume{{Name: "shop_db"}},
@@ -104,12 +104,14 @@ func TestValidateNamesTheServiceTheKeyAndTheNextStep(t *testing.T) {
 		{"reservation above limit", func(_ *Spec, w *Service) { w.Reservations.MemoryBytes = 1 << 30 }, "services.web.reservations.memory: 1 GiB is more than the limit of 64 MiB"},
 		{"constraint", func(_ *Spec, w *Service) { w.Constraints[0].Key = "node.role" }, `"node.role" cannot be asked of a node`},
 		{"log", func(_ *Spec, w *Service) { w.Log.MaxBytes = 1 }, "services.web.logging.max-size: 1 B is not within 4 KiB"},
-		{"unknown dependency", func(_ *Spec, w *Service) { w.DependsOn = []Dependency{{"cache", DependStarted}} }, `services.web.depends_on: service "cache" is not in the job`},
-		{"depends on itself", func(_ *Spec, w *Service) { w.DependsOn = []Dependency{{"web", DependStarted}} }, "waits for itself"},
+		{"unknown dependency", func(_ *Spec, w *Service) { w.DependsOn = []Dependency{{Service: "cache", Condition: DependStarted}} }, `services.web.depends_on: service "cache" is not in the job`},
+		{"depends on itself", func(_ *Spec, w *Service) { w.DependsOn = []Dependency{{Service: "web", Condition: DependStarted}} }, "waits for itself"},
 		{"condition", func(_ *Spec, w *Service) { w.DependsOn[0].Condition = "ready" }, `condition "ready" is not known`},
 		{"completion of what never ends", func(_ *Spec, w *Service) { w.DependsOn[0].Condition = DependCompleted }, "db is restarted for ever and never completes"},
 		{"health of what has none", func(s *Spec, _ *Service) { s.Service("db").Health = &Health{Test: []string{"NONE"}} }, "never becomes healthy"},
-		{"cycle", func(s *Spec, w *Service) { s.Service("db").DependsOn = []Dependency{{"web", DependStarted}} }, "services wait for each other: db -> web -> db"},
+		{"cycle", func(s *Spec, w *Service) {
+			s.Service("db").DependsOn = []Dependency{{Service: "web", Condition: DependStarted}}
+		}, "services wait for each other: db -> web -> db"},
 		{"source", func(s *Spec, _ *Service) { s.Source = strings.Repeat("x", MaxSourceBytes+1) }, "source: 262145 bytes"},
 	}
 	for _, tt := range tests {

@@ -31,6 +31,7 @@ func (w *work) service(s *service) {
 	w.stopDoubles(s)
 	w.giveUpEnding(s)
 	w.putToRest(s)
+	w.beginWaiting(s)
 	if w.judge(s) {
 		return // what the service shall be is about to change
 	}
@@ -134,8 +135,8 @@ func (w *work) stopDoubles(s *service) {
 		}
 		for _, t := range sl.tasks {
 			cause := fmt.Sprintf("its slot is kept by task %s", keep.ID)
-			if t.Digest != s.digest && s.digest != "" {
-				cause = s.updateCause()
+			if s.digest != "" && s.old(t) {
+				cause = s.oldCause(t)
 			}
 			if t != keep && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, cause) {
 				return
@@ -152,7 +153,7 @@ func (w *work) worth(s *service, t *task) (worth int) {
 			worth += 4
 		}
 	}
-	if t.Digest == s.digest {
+	if !s.old(t) {
 		worth++
 	}
 	return worth
@@ -208,6 +209,9 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 		gate = w.gate(s)
 	}
 	if gate == "" {
+		gate = w.updateGate(s)
+	}
+	if gate == "" {
 		todo = append(todo, s.in(missing)...)
 	}
 	sortSlots(todo)
@@ -231,7 +235,7 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 			why.no = w.p.whyNone(s)
 			break
 		}
-		w.place(s, sl, n)
+		w.place(s, sl, n, job.WaitNone)
 		placed++
 	}
 	if why.slots > 0 {
@@ -245,11 +249,12 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 }
 
 // place writes the placement into the plan and claims its room for the rest of the plan.
-func (w *work) place(s *service, sl *slot, n *node) {
+func (w *work) place(s *service, sl *slot, n *node, wait job.Wait) {
 	w.left--
+	digest, i := s.content(sl)
 	t := job.Task{
-		ID: w.p.NewID(), Job: s.job.name, Service: s.name, Digest: s.digest, Slot: sl.id.n, Node: n.n.ID,
-		Desired: job.DesiredRun, Placed: w.now,
+		ID: w.p.NewID(), Job: s.job.name, Service: s.name, Digest: digest, Slot: sl.id.n, Node: n.n.ID,
+		Desired: job.DesiredRun, Placed: w.now, Wait: wait,
 	}
 	fence(&t, s.spec)
 	old := sl.newest()
@@ -267,8 +272,8 @@ func (w *work) place(s *service, sl *slot, n *node) {
 		t.Cause, t.Attempt = failCause(old, w.p.nodes[old.Node]), attempts(old)
 	case old == nil:
 		t.Cause = s.cause
-	case old.Digest != s.digest:
-		t.Cause = s.updateCause()
+	case s.old(old) && !s.restores(old):
+		t.Cause = s.oldCause(old)
 		if again := s.lastFailure(sl); again != nil {
 			t.Attempt = attempts(again)
 		}
@@ -280,8 +285,10 @@ func (w *work) place(s *service, sl *slot, n *node) {
 	}
 	t.Generic = n.give(s.info)
 	w.plan.Place = append(w.plan.Place, t)
-	w.p.claim(n, s, s.info, &t)
-	w.p.claims = append(w.p.claims, claim{n, s, s.info, &t})
+	if wait != job.WaitRoom {
+		w.p.claim(n, s, i, &t)
+		w.p.claims = append(w.p.claims, claim{n, s, i, &t})
+	}
 	w.again(s)
 }
 

@@ -17,6 +17,9 @@ func fence(t *job.Task, s *job.Service) {
 func (w *work) holding(s *service) (why reason) {
 	for _, sl := range s.in(held) {
 		t := sl.current()
+		if before, _ := sl.pair(); before != nil { // t waits for its end, or shall take over
+			t = before
+		}
 		why.slots++
 		if why.text != "" {
 			continue

@@ -74,7 +74,7 @@ func TestAFencedTaskThatStopsOnALostNodeHoldsItsSlot(t *testing.T) {
 	w.apply(state.NodeDown{Node: a, At: down})
 	w.settle()
 	now := w.store.View().TasksOfService("j", "db")
-	if len(now) != 1 || !strings.Contains(w.blocked("j", "db"), "to stop on node a") {
+	if len(w.started("j", "db")) != 1 || !strings.Contains(w.blocked("j", "db"), "waits for the lease of task "+string(now[0].ID)) {
 		t.Fatal(w.dump())
 	}
 	w.apply(state.Release{Node: a, Since: down, Tasks: []job.TaskID{now[0].ID}, At: w.now})

@@ -18,6 +18,8 @@ type info struct {
 	ports  []job.Port
 	// local: it keeps data in a named volume, so its slots had better stay where they are.
 	local bool
+	// shapeOf is what shape gives; "": not asked for yet.
+	shapeOf job.Digest
 }
 
 func newInfo(s *job.Service) *info {
@@ -48,6 +50,7 @@ type service struct {
 	cause  string // of first placements: submitted, scaled
 
 	rollout *job.Rollout // of the present content; nil: it was never changed
+	former  *info        // what slots keep that no canary has taken; nil: no canaries wait
 
 	slots map[slotID]*slot
 	count map[job.NodeID]int // tasks that have not ended, by node
@@ -178,7 +181,9 @@ func (p *Planner) change(c state.Change) {
 // putRollout takes in how a service's update comes along: what its slots need depends on it.
 func (p *Planner) putRollout(s *service, r *job.Rollout) {
 	s.rollout, s.all, s.tries = r, true, 0
+	s.former = p.formerOf(r)
 	p.mark(s)
+	p.markDependents(s)
 }
 
 // service finds a service's index, making it when it is new.
@@ -284,7 +289,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 // markDependents has the services that wait for s looked at.
 func (p *Planner) markDependents(s *service) {
 	for _, o := range s.job.services {
-		if o.spec == nil || len(o.sets[missing]) == 0 {
+		if o.spec == nil || len(o.sets[missing])+len(o.sets[outdated]) == 0 {
 			continue
 		}
 		for _, d := range o.spec.DependsOn {
@@ -309,17 +314,13 @@ func (p *Planner) putTask(k *job.Task, st *job.Status) {
 		if n := p.nodes[k.Node]; n != nil {
 			n.tasks[t] = struct{}{}
 		}
-		if !t.ended() {
+		if t.weighs() {
 			p.claim(p.nodes[k.Node], s, t.info, k)
 		}
 		p.touch(s, t.slot)
 		return
 	}
-	was := t.ended()
-	t.Task, t.st = k, st
-	if !was && t.ended() {
-		p.unclaim(t)
-	}
+	p.rewrite(t, k, st)
 	p.touch(t.svc, t.slot)
 }
 
@@ -335,8 +336,8 @@ func (p *Planner) dropTask(id job.TaskID) {
 	if t == nil {
 		return
 	}
-	if !t.ended() {
-		p.unclaim(t)
+	if t.weighs() {
+		p.unclaim(t, t.info)
 	}
 	delete(p.tasks, id)
 	if n := p.nodes[t.Node]; n != nil {
@@ -362,12 +363,12 @@ func (s *service) slot(id slotID) *slot {
 	return sl
 }
 
-func (p *Planner) unclaim(t *task) {
+func (p *Planner) unclaim(t *task, i *info) {
 	n := p.nodes[t.Node]
 	if n == nil {
 		n = &node{n: &job.Node{ID: t.Node}} // removed: only the service's count is left to correct
 	}
-	p.release(n, t.svc, t.info, t.Task)
+	p.release(n, t.svc, i, t.Task)
 	p.freed = true
 }
 

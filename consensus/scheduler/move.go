@@ -120,6 +120,10 @@ func (w *work) drain(s *service, placed int) {
 	sl := serving[0]
 	t := sl.current()
 	cause := w.misplacedCause(s, t)
+	if t.Digest != s.digest && w.canTune(s, t, job.Wary) { // then it moves as what it is to be
+		w.tune(s, t, false)
+		return
+	}
 	if !s.spec.CanMoveFirst() || t.Digest != s.digest {
 		w.stop(t, job.DesiredStop, cause)
 		return

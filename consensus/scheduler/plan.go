@@ -70,7 +70,7 @@ type Planner struct {
 
 type claim struct {
 	n *node
-	s *service
+	s *service // nil: one of its tasks was counted already
 	i *info
 	k *job.Task
 }
@@ -102,7 +102,11 @@ func New(v *state.View) *Planner {
 		p.service(b.Job, b.Service).blocked = b
 	}
 	for _, r := range v.Rollouts("") {
-		p.service(r.Job, r.Service).rollout = r
+		s := p.service(r.Job, r.Service)
+		if f := v.Service(r.FromDigest); f != nil && p.infos[r.FromDigest] == nil {
+			p.infos[r.FromDigest] = newInfo(f)
+		}
+		s.rollout, s.former = r, p.formerOf(r)
 	}
 	return p
 }
@@ -186,6 +190,10 @@ func (p *Planner) wakeUp(now time.Time) {
 func (p *Planner) undoClaims() {
 	for i := len(p.claims) - 1; i >= 0; i-- {
 		c := p.claims[i]
+		if c.s == nil {
+			c.n.add(c.i, nil, -1)
+			continue
+		}
 		p.release(c.n, c.s, c.i, c.k)
 	}
 	p.claims = p.claims[:0]

@@ -400,11 +400,12 @@ func TestASlotWaitsForItsFormerTaskToEnd(t *testing.T) {
 	}))
 	w.settle()
 	w.cut[b] = true // it neither stops nor reports
-	w.submit("j", svc("s", 1, func(s *job.Service) { s.Update = &job.Update{Order: job.StopFirst} }))
+	w.submit("j", svc("s", 1, image("new"), func(s *job.Service) { s.Update = &job.Update{Order: job.StopFirst} }))
 	w.plan()
+	w.act()
 	for range 3 {
-		if pl, _ := w.plan(); len(pl.Place) > 0 {
-			t.Fatalf("placed while the old task runs: %+v", pl)
+		if pl, _ := w.plan(); len(pl.Begin) > 0 {
+			t.Fatalf("begun while the old task runs: %+v", pl)
 		}
 	}
 	w.settle()

@@ -142,7 +142,7 @@ type dumb struct {
 func newDumb(v *state.View) *dumb {
 	d := &dumb{v, map[job.NodeID]int64{}, map[job.NodeID]map[uint16]int{}, map[string]map[job.NodeID]int{}}
 	for _, k := range v.Tasks() {
-		if st := v.Status(k.ID); st == nil || !st.State.Terminal() {
+		if st := v.Status(k.ID); (st == nil || !st.State.Terminal()) && k.Wait != job.WaitRoom {
 			d.add(k, v.Service(k.Digest))
 		}
 	}
@@ -157,11 +157,23 @@ func (d *dumb) add(k *job.Task, s *job.Service) {
 	for _, p := range s.Ports {
 		d.ports[k.Node][p.Published]++
 	}
+	d.counts(k)
+}
+
+func (d *dumb) counts(k *job.Task) {
 	key := k.Job + "/" + k.Service
 	if d.count[key] == nil {
 		d.count[key] = map[job.NodeID]int{}
 	}
 	d.count[key][k.Node]++
+}
+
+func (d *dumb) remove(k *job.Task, s *job.Service) {
+	d.mem[k.Node] -= s.Demand().MemoryBytes
+	for _, p := range s.Ports {
+		d.ports[k.Node][p.Published]--
+	}
+	d.count[k.Job+"/"+k.Service][k.Node]--
 }
 
 func (d *dumb) takes(n *job.Node, s *job.Service) bool {
@@ -202,25 +214,45 @@ func checkedPlan(w *world) (state.Plan, Next) {
 		w.t.Fatalf("planning changed the index")
 	}
 	d := newDumb(v)
+	full := newDumb(v) // with all that the plan lets weigh besides placements, some of it before, some after them
+	for _, id := range pl.Begin {
+		if k := v.Task(id); k.Wait == job.WaitRoom {
+			d.counts(k)
+			full.add(k, v.Service(k.Digest))
+		}
+	}
+	for _, u := range pl.Tune {
+		full.add(v.Task(u.ID), v.Service(u.Digest))
+	}
 	for i := range pl.Place {
 		k := &pl.Place[i]
 		s := v.Job(k.Job).Spec.Service(k.Service)
 		n := v.Node(k.Node)
+		old := v.Task(k.Replaces)
+		if k.Wait == job.WaitRoom { // it takes the other's room, and that counts as taken all the while
+			d.remove(old, v.Service(old.Digest))
+			if old.Node != k.Node || !d.takes(n, s) {
+				w.t.Fatalf("%s waits for room on %s, which will not be there %s", k.Name(), n.Name, w.dump())
+			}
+			d.add(old, v.Service(old.Digest))
+			continue
+		}
 		if !d.takes(n, s) {
 			w.t.Fatalf("%s placed on %s, which cannot take it %s", k.Name(), n.Name, w.dump())
 		}
-		if old := v.Task(k.Replaces); s.Mode != job.Global && len(s.Mounts) == 0 && (old == nil || old.Node == "" || k.Attempt == 0) {
+		if k.Wait == job.WaitNone && s.Mode != job.Global && len(s.Mounts) == 0 && (old == nil || old.Node == "" || k.Attempt == 0) {
 			for _, o := range v.Nodes() {
-				if c := d.count[k.Job+"/"+k.Service]; d.takes(o, s) && c[o.ID] < c[k.Node] {
-					w.t.Fatalf("%s placed on %s, but %s has fewer of it %s", k.Name(), n.Name, o.Name, w.dump())
+				if c := d.count[k.Job+"/"+k.Service]; d.takes(o, s) && full.takes(o, s) && c[o.ID] < c[k.Node] {
+					w.t.Fatalf("%s placed on %s, but %s has fewer of it (%v): %+v %s", k.Name(), n.Name, o.Name, c, pl, w.dump())
 				}
 			}
 		}
 		d.add(k, s)
+		full.add(k, s)
 	}
 	if !pl.Empty() {
 		if res := w.apply(pl).Value.(*state.PlanResult); len(res.Refused) > 0 {
-			w.t.Fatalf("refused: %+v %s", res.Refused, w.dump())
+			w.t.Fatalf("refused: %+v of %+v %s", res.Refused, pl, w.dump())
 		}
 	}
 	for _, n := range w.store.View().Nodes() {
@@ -291,7 +323,7 @@ func checkQuiet(w *world) {
 				if len(live) > 1 {
 					w.t.Fatalf("%s/%s.%d has %d live tasks %s", j.Name, s.Name, slot, len(live), w.dump())
 				}
-				if len(live) == 0 && !isDone(v, tasks, s) {
+				if len(live) == 0 && !isDone(v, tasks, s) && !isHeld(v, tasks) {
 					empty++
 				}
 			}
@@ -322,6 +354,17 @@ func liveIn(v *state.View, tasks []*job.Task, w *world) (out []*job.Task) {
 		}
 	}
 	return out
+}
+
+// isHeld tells whether a slot waits for a fenced task on a node that is not there.
+func isHeld(v *state.View, tasks []*job.Task) bool {
+	for _, k := range tasks {
+		n := v.Node(k.Node)
+		if st := v.Status(k.ID); k.Held() && (st == nil || !st.State.Terminal()) && n != nil && n.State != job.NodeReady {
+			return true
+		}
+	}
+	return false
 }
 
 func isDone(v *state.View, tasks []*job.Task, s *job.Service) bool {

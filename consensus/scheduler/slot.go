@@ -18,11 +18,15 @@ const (
 	failing                // what was there failed: a new try after a while
 	deserted               // its node is down, left or removed
 	held                   // the same, but what was there may still run, or an admin decides (see job.Task.Held)
-	outdated               // runs a former content of the service
+	outdated               // runs a former content of the service, or is to be renewed
+	tuning                 // runs, and takes the present content over in place
 	handing                // beside a former content there is a task of the present one, which is not ready yet
 	handed                 // the same, and it is ready
 	moving                 // beside a task there is one of the same content on another node, which is not ready yet
 	moved                  // the same, and it is ready
+	preparing              // as handing, but the new one is to start after the other's end, and is not made yet
+	prepared               // the same, and it is made
+	waiting                // the other has ended: the one that waited for that may start
 	fresh                  // ready, and placed in the rollout that runs
 	misplaced              // its node is draining or breaks a constraint
 	excess                 // not wanted, but something in it is meant to run
@@ -33,7 +37,7 @@ const (
 
 // classifySlots brings the phases of a service's dirty slots up to date, and tells its dependents when that may matter.
 func (p *Planner) classifySlots(s *service) {
-	was := [4]int{s.wanted, s.started, s.ready, s.completed}
+	was := [5]int{s.wanted, s.started, s.ready, s.completed, s.behind()}
 	if s.all {
 		p.makeSlots(s)
 		for _, sl := range s.slots {
@@ -46,7 +50,7 @@ func (p *Planner) classifySlots(s *service) {
 		}
 	}
 	clear(s.dirty)
-	if was != [4]int{s.wanted, s.started, s.ready, s.completed} {
+	if was != [5]int{s.wanted, s.started, s.ready, s.completed, s.behind()} {
 		p.markDependents(s)
 	}
 }
@@ -152,12 +156,12 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		sm.started = st == job.Running || st == job.Complete || st == job.Failed
 	}
 	switch {
-	case live == 2 && cur.Replaces == before.ID && cur.Digest == s.digest && before.Digest != s.digest:
+	case live == 2 && cur.Replaces == before.ID && !s.old(cur) && s.old(before):
 		sm.ready, sm.started = sm.ready || before.st.Ready(), true
-		if cur.st.Ready() {
-			return handed, sm
+		if before.Failover == job.FailoverFenced && before.Held() && !p.there(before) {
+			return held, sm
 		}
-		return handing, sm
+		return handPhase(cur), sm
 	case live == 2 && s.moves(before, cur):
 		sm.ready, sm.started = sm.ready || before.st.Ready(), true
 		if cur.st.Ready() {
@@ -168,6 +172,13 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		return double, sm
 	case live == 1:
 		ph := p.livePhase(s, cur)
+		switch {
+		case cur.Wait == job.WaitNone:
+		case stopping > 0 && ph != outdated && ph != misplaced:
+			ph = ending // of both, if the node of the one that waits is gone
+		case ph == unready || ph == tuning:
+			ph = waiting
+		}
 		if ph == away {
 			sm = sum{}
 		}
@@ -176,12 +187,18 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		return quiet, sum{}
 	case stopping > 0:
 		return ending, sm
-	case cur == nil || cur.Digest != s.digest:
+	case cur == nil || s.old(cur) && !s.restores(cur):
 		return missing, sm
 	case final(s.spec, cur.state()):
 		return settled, sm
 	}
 	return failing, sm
+}
+
+// there tells whether a task's node is.
+func (p *Planner) there(t *task) bool {
+	n := p.nodes[t.Node]
+	return n == nil || n.n.State == job.NodeReady
 }
 
 // livePhase is the phase of a wanted slot with one task that runs or will.
@@ -198,9 +215,11 @@ func (p *Planner) livePhase(s *service, t *task) phase {
 		return deserted
 	case n.n.Drained || !s.class.admits(n.n):
 		return misplaced
-	case t.Digest != s.digest:
+	case s.old(t):
 		return outdated
-	case t.st.Ready() && s.rolling() && t.Index > s.rollout.Index:
+	case t.Tuning(t.st):
+		return tuning
+	case t.st.Ready() && s.rolling() && max(t.Index, t.Watched) > s.rollout.Index:
 		return fresh
 	case t.st.Ready():
 		return settled

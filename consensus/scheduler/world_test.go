@@ -25,6 +25,7 @@ type world struct {
 	behave    func(*job.Task) job.State
 	leasesEnd bool                // those on lost nodes, by the next act
 	cut       map[job.NodeID]bool // nodes that do nothing and report nothing
+	stiff     bool                // no task can be changed in place
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -155,11 +156,17 @@ func (w *world) step(k *job.Task) *job.Status {
 	if k.Desired != job.DesiredRun {
 		want = job.Complete
 	}
-	if want == job.Placed || (old != nil && old.State == want) {
+	if k.Desired == job.DesiredRun && k.Wait != job.WaitNone && want == job.Running {
+		want = job.Created
+	}
+	if want == job.Placed || (old != nil && old.State == want && old.Tuned == k.Tuned) || old != nil && old.Untuned == k.Tuned && k.Tuned > 0 && old.State == want {
 		return nil
 	}
 	w.seq++
-	st := &job.Status{Task: k.ID, Seq: w.seq, State: want, At: map[job.State]time.Time{want: w.now}}
+	st := &job.Status{Task: k.ID, Seq: w.seq, State: want, At: map[job.State]time.Time{want: w.now}, Tuned: k.Tuned}
+	if w.stiff && k.Tuned > 0 {
+		st.Tuned, st.Untuned, st.Message = 0, k.Tuned, "it uses more than that"
+	}
 	if want == job.Failed {
 		one := 1
 		st.ExitCode = &one

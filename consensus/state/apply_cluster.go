@@ -77,6 +77,15 @@ func (t *tx) apply(c Command) Result {
 	case SetOvercommit:
 		t.at = c.At
 		return t.setOvercommit(c)
+	case PromoteJob:
+		t.at = c.At
+		return t.promoteJob(c)
+	case FailJob:
+		t.at = c.At
+		return t.failJob(c)
+	case RestartTasks:
+		t.at = c.At
+		return t.restartTasks(c)
 	case Plan:
 		t.at = c.At
 		return t.plan(c)

@@ -123,6 +123,9 @@ func (t *tx) putJob(c PutJob) Result {
 func (t *tx) newVersion(j *job.Job, back wayBack) {
 	j.Updated, j.Index = t.at, t.index
 	old := t.base.Job(j.Name)
+	if old != nil {
+		job.RenewDependents(&old.Spec, &j.Spec)
+	}
 	t.useServices(j, 1)
 	t.insert(TableJobs, j)
 	t.insert(TableVersions, j)

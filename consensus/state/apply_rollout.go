@@ -52,8 +52,10 @@ func (t *tx) beginRollouts(old, j *job.Job, back wayBack) {
 			Job: j.Name, Service: s.Name, Version: j.Version, Digest: d, Status: job.RolloutRunning,
 			From: t.goodVersion(old, last, d), Started: t.at, Index: t.index,
 		}
+		t.beginCanaries(r, old.Spec.Service(s.Name), s)
 		if b := back.forService(s.Name); b.of != 0 {
 			r.RollbackOf, r.RollbackTo, r.Automatic, r.Reason, r.From = b.of, b.to, b.automatic, clip(b.reason), 0
+			r.Canaries, r.FromDigest = 0, ""
 		}
 		t.insert(TableRollouts, r)
 	}
@@ -99,8 +101,12 @@ func (t *tx) stepRollouts(steps []RolloutStep, res *PlanResult) {
 		switch {
 		case r == nil || j == nil:
 			res.Refused = append(res.Refused, Refused{Reason: "rollout is gone"})
-		case r.Version != st.Version || r.Status != job.RolloutRunning || j.Stopped:
+		case r.Version != st.Version || !r.Live() || j.Stopped:
 			res.Refused = append(res.Refused, Refused{Reason: "rollout has changed"})
+		case st.Promote || st.Status == job.RolloutCanary:
+			if !t.stepCanaries(r, st) {
+				res.Refused = append(res.Refused, Refused{Reason: "rollout has no canaries that wait"})
+			}
 		case st.Rollback && t.goBack(j, r) != nil:
 			if backs[st.Job] == nil {
 				names = append(names, st.Job)
@@ -115,7 +121,7 @@ func (t *tx) stepRollouts(steps []RolloutStep, res *PlanResult) {
 		}
 	}
 	for _, name := range names {
-		t.rollBack(t.base.Job(name), backs[name])
+		t.rollBack(t.base.Job(name), backs[name], false)
 	}
 }
 
@@ -142,7 +148,7 @@ func (t *tx) goBack(j *job.Job, r *job.Rollout) *job.Job {
 }
 
 // rollBack submits, as a new version, the job with some of its services as they were. Replicas stay as they are now.
-func (t *tx) rollBack(old *job.Job, steps []RolloutStep) {
+func (t *tx) rollBack(old *job.Job, steps []RolloutStep, byHand bool) *job.Job {
 	j := *old
 	j.Version++
 	j.Spec.Services = slices.Clone(old.Spec.Services)
@@ -159,7 +165,7 @@ func (t *tx) rollBack(old *job.Job, steps []RolloutStep) {
 		s.Replicas = replicas
 		j.Spec.Volumes = withVolumes(j.Spec.Volumes, s, from.Spec.Volumes)
 		of = max(of, r.Version)
-		back.services[st.Service] = wayBack{of: r.Version, to: from.Version, automatic: true, reason: st.Reason}
+		back.services[st.Service] = wayBack{of: r.Version, to: from.Version, automatic: !byHand, reason: st.Reason}
 		if !slices.Contains(causes, st.Reason) {
 			causes = append(causes, st.Reason)
 		}
@@ -171,6 +177,7 @@ func (t *tx) rollBack(old *job.Job, steps []RolloutStep) {
 	}
 	t.newVersion(&j, back)
 	t.event(job.Event{Kind: job.EventJobRollback, Job: j.Name, Service: steps[0].Service, Message: fmt.Sprintf("version %d: %s", j.Version, j.Cause)})
+	return &j
 }
 
 // withVolumes adds the volumes that a service mounts and the job does not mention any more.

@@ -16,9 +16,10 @@ type Refused struct {
 
 // PlanResult says what became of a Plan; it is in Result.Value.
 type PlanResult struct {
-	Placed  int
-	Stopped int
-	Refused []Refused // in the plan's order, places before stops before rollouts (which name no task)
+	Placed       int
+	Stopped      int
+	Tuned, Begun int
+	Refused      []Refused // in the plan's order, places before stops before rollouts (which name no task)
 }
 
 // ReportResult says what became of a Report; it is in Result.Value. Statuses of tasks that are not there any more are
@@ -35,7 +36,7 @@ func (t *tx) plan(c Plan) Result {
 	if c.Base >= t.index {
 		return fail(job.Invalid, "apply plan: made from index %d, which is not before %d", c.Base, t.index)
 	}
-	if max(len(c.Place), len(c.Stop), len(c.Block), len(c.Unblock), len(c.Rollouts)) > MaxPlan {
+	if max(len(c.Place), len(c.Stop), len(c.Tune), len(c.Begin), len(c.Block), len(c.Unblock), len(c.Rollouts)) > MaxPlan {
 		return fail(job.Invalid, "apply plan: a list is longer than %d", MaxPlan)
 	}
 	res := &PlanResult{}
@@ -85,6 +86,7 @@ func (t *tx) plan(c Plan) Result {
 		}
 	}
 	res.Refused = append(res.Refused, refused...)
+	t.changeTasks(c, res)
 	for _, u := range c.Unblock {
 		t.unblock(u.Job, u.Service)
 	}
@@ -116,8 +118,9 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 	if sv == nil {
 		return "job has no such service any more"
 	}
-	// Also for a task that takes a failed one's place: a slot is never filled with yesterday's content.
-	if t.d.digest(j, k.Service) != k.Digest {
+	// Also for a task that takes a failed one's place: a slot is never filled with yesterday's content, unless today's is
+	// not promoted yet.
+	if t.d.digest(j, k.Service) != k.Digest && !t.stillGood(k) {
 		return "service has changed"
 	}
 	if (sv.Mode == job.Global) != (k.Slot == 0) || (sv.Mode != job.Global && k.Slot > sv.Replicas) {
@@ -130,8 +133,11 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 	if !n.Eligible() {
 		return fmt.Sprintf("node %s is %s", n.Name, ineligible(n))
 	}
+	if k.Wait != job.WaitNone && k.Wait != job.WaitTurn && k.Wait != job.WaitRoom {
+		return "malformed task"
+	}
 	for _, o := range t.slot(slotOf(k)) {
-		passes := o.ID == k.Replaces && (giveUp || o.Digest != k.Digest || k.Move && o.Node != k.Node)
+		passes := o.ID == k.Replaces && (giveUp || o.Digest != k.Digest || k.Move && o.Node != k.Node || o.Renew || o.Untunable(t.status(o.ID)))
 		if o.Desired == job.DesiredRun && !t.ended(o.ID) && !passes {
 			return fmt.Sprintf("slot has task %s already", o.ID)
 		}
@@ -144,6 +150,8 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 	}
 	if si := t.d.services[k.Digest]; si == nil {
 		return "service is unknown"
+	} else if k.Wait == job.WaitRoom {
+		return t.refuseRoom(k)
 	} else if why := t.d.use[k.Node].refuses(n, si, k, sv.MaxPerNode()); why != "" {
 		return why
 	}
@@ -161,6 +169,7 @@ func ineligible(n *job.Node) string {
 func (t *tx) place(k job.Task) {
 	k.Index, k.Released = t.index, 0
 	k.Cause, k.StopCause = clip(k.Cause), ""
+	k.Tuned, k.Watched, k.Renew = 0, 0, false
 	if k.Placed.IsZero() {
 		k.Placed = t.at
 	}
@@ -213,7 +222,11 @@ func (t *tx) refuseLost(id job.TaskID) string {
 // takesOver tells whether a task serves in the slot of k.
 func (t *tx) takesOver(id job.TaskID, k *job.Task) bool {
 	n := t.task(id)
-	return n != nil && n.ID != k.ID && slotOf(n) == slotOf(k) && n.Desired == job.DesiredRun && t.status(id).Ready()
+	if n == nil || n.ID == k.ID || slotOf(n) != slotOf(k) || n.Desired != job.DesiredRun {
+		return false
+	}
+	st := t.status(id)
+	return st.Ready() || n.Wait != job.WaitNone && st != nil && st.State == job.Created
 }
 
 // stopTask writes the wish that a task end.

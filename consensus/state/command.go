@@ -45,6 +45,9 @@ const (
 	kindSetCluster    byte = 70
 	kindSetOvercommit byte = 71
 	kindRestartJob    byte = 31
+	kindPromoteJob    byte = 50
+	kindFailJob       byte = 51
+	kindRestartTasks  byte = 52
 	kindRelease       byte = 60
 )
 
@@ -199,11 +202,12 @@ type TaskStop struct {
 	ID      job.TaskID  `json:"id"`
 	Desired job.Desired `json:"desired"`
 	Cause   string      `json:"cause,omitempty"`
-	// For is the task that takes over: the stop is done only while that one is ready.
+	// For is the task that takes over: the stop is done only while that one is ready, or made and waiting.
 	For job.TaskID `json:"for,omitempty"`
 }
 
-// RolloutStep ends the running rollout that Version began, with Status paused or complete; or it takes the service back to
+// RolloutStep ends the rollout under way that Version began, with Status paused or complete; or notes that its canaries are
+// well (canary); or it takes the service back to
 // the content that the rollout came from (Rollback; then Status is not read), as a new version of the job. Refused when
 // another rollout took its place. A rollback to a version that is no longer kept pauses instead.
 type RolloutStep struct {
@@ -212,7 +216,9 @@ type RolloutStep struct {
 	Version  uint64            `json:"version"`
 	Status   job.RolloutStatus `json:"status,omitempty"`
 	Rollback bool              `json:"rollback,omitempty"`
-	Reason   string            `json:"reason,omitempty"`
+	// Promote lets a rollout with canaries go on with the others; then Status is not read.
+	Promote bool   `json:"promote,omitempty"`
+	Reason  string `json:"reason,omitempty"`
 }
 
 // Plan is what the leader decided from the state at index Base. Each part is checked against the state as it is now and
@@ -220,13 +226,18 @@ type RolloutStep struct {
 //
 // A stop with Desired lost whose task is replaced by a task in Place (Replaces) is done only with that placement: so a
 // task is not given up without its replacement. A task that is placed beside one in its slot that is still meant to run
-// must name that one in Replaces and have another digest, or Move and another node: a hand-over.
+// must name that one in Replaces and have another digest, or Move and another node, unless that one is to be renewed: a
+// hand-over.
 type Plan struct {
 	Base    uint64        `json:"base"`
 	Place   []job.Task    `json:"place,omitempty"` // Index is filled by Apply, Desired must be run
 	Stop    []TaskStop    `json:"stop,omitempty"`
 	Block   []job.Blocked `json:"block,omitempty"`
 	Unblock []ServiceRef  `json:"unblock,omitempty"`
+	// Tune gives running tasks the present content of their service in place.
+	Tune []TaskTune `json:"tune,omitempty"`
+	// Begin lets tasks start that waited until the ones that they replace had ended.
+	Begin []job.TaskID `json:"begin,omitempty"`
 	// Rollouts are done after all else.
 	Rollouts []RolloutStep `json:"rollouts,omitempty"`
 	At       time.Time     `json:"at"`
@@ -237,7 +248,7 @@ const MaxPlan = 100_000
 
 // Empty tells whether the plan would change nothing.
 func (p *Plan) Empty() bool {
-	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Block) == 0 && len(p.Unblock) == 0 && len(p.Rollouts) == 0
+	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Tune) == 0 && len(p.Begin) == 0 && len(p.Block) == 0 && len(p.Unblock) == 0 && len(p.Rollouts) == 0
 }
 
 // Report is what a node says of its tasks. Result.Value is *ReportResult.
@@ -286,6 +297,9 @@ func (StopJob) kind() byte       { return kindStopJob }
 func (RemoveJob) kind() byte     { return kindRemoveJob }
 func (StartJob) kind() byte      { return kindStartJob }
 func (RestartJob) kind() byte    { return kindRestartJob }
+func (PromoteJob) kind() byte    { return kindPromoteJob }
+func (FailJob) kind() byte       { return kindFailJob }
+func (RestartTasks) kind() byte  { return kindRestartTasks }
 func (Plan) kind() byte          { return kindPlan }
 func (Report) kind() byte        { return kindReport }
 func (Event) kind() byte         { return kindEvent }
@@ -362,6 +376,12 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[SetCluster](body)
 	case kindSetOvercommit:
 		return decodeAs[SetOvercommit](body)
+	case kindPromoteJob:
+		return decodeAs[PromoteJob](body)
+	case kindFailJob:
+		return decodeAs[FailJob](body)
+	case kindRestartTasks:
+		return decodeAs[RestartTasks](body)
 	case kindPlan:
 		return decodeAs[Plan](body)
 	case kindReport:

@@ -23,6 +23,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 		{"v2", scripted2, []byte{kindStartJob, kindRestartJob}},
 		{"heal", scriptedHeal, []byte{kindRelease}},
 		{"place", scriptedPlace, []byte{kindSetCluster, kindSetOvercommit}},
+		{"change", scriptedChange, []byte{kindPromoteJob, kindFailJob, kindRestartTasks}},
 	} {
 		t.Run(g.version, func(t *testing.T) { stillApplies(t, g.version, g.script, g.kinds) })
 	}

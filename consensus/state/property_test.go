@@ -108,7 +108,7 @@ func broken(s *Store) string {
 		case k.Desired == job.DesiredRun && !ended:
 			// Tasks come by age: a second one must be a hand-over from the first.
 			o := live[slotOf(k)]
-			if o != nil && (k.Replaces != o.ID || k.Digest == o.Digest || paired[slotOf(k)]) {
+			if o != nil && (k.Replaces != o.ID || k.Digest == o.Digest && !o.Renew && o.Tuned == 0 || paired[slotOf(k)]) {
 				return "two live tasks in slot " + k.Name()
 			}
 			live[slotOf(k)], paired[slotOf(k)] = k, o != nil

@@ -233,7 +233,9 @@ func randomCommand(r *rand.Rand, v *View, n int) Command {
 	if r.IntN(3) == 0 {
 		key = fmt.Sprintf("k%d", r.IntN(50))
 	}
-	switch r.IntN(23) {
+	switch r.IntN(26) {
+	case 23, 24, 25:
+		return randomChange(r, v, name, key, at)
 	case 20:
 		return RestartJob{Job: name, Key: key, At: at}
 	case 21:
@@ -329,6 +331,7 @@ func randomPlan(r *rand.Rand, v *View, at time.Time, n int) Command {
 		}
 		p.Stop = append(p.Stop, st)
 	}
+	changePlan(r, v, &p)
 	return p
 }
 
@@ -341,7 +344,7 @@ func randomReport(r *rand.Rand, v *View, at time.Time) Command {
 	rep := Report{Node: ts[r.IntN(len(ts))].Node, At: at}
 	for _, k := range ts {
 		if k.Node == rep.Node && r.IntN(2) == 0 {
-			rep.Statuses = append(rep.Statuses, job.Status{Task: k.ID, Seq: r.Uint64N(20), State: states[r.IntN(len(states))], At: map[job.State]time.Time{job.Placed: at}})
+			rep.Statuses = append(rep.Statuses, job.Status{Task: k.ID, Seq: r.Uint64N(20), State: states[r.IntN(len(states))], At: map[job.State]time.Time{job.Placed: at}, Untuned: k.Tuned * r.Uint64N(2)})
 		}
 	}
 	return rep

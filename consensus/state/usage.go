@@ -91,8 +91,11 @@ type nodeUse struct {
 	generic map[string]int
 }
 
-// claim counts a task in (sign 1) or out (-1).
+// claim counts a task in (sign 1) or out (-1). One that waits for another's room counts for nothing.
 func (d *derived) claim(k *job.Task, sign int) {
+	if k.Wait == job.WaitRoom {
+		return
+	}
 	u := d.use[k.Node]
 	if u == nil {
 		u = &nodeUse{tasks: map[string]int{}, generic: map[string]int{}}

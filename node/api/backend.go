@@ -58,6 +58,8 @@ type Backend interface {
 	StopJob(ctx context.Context, name string) error
 	StartJob(ctx context.Context, key, name string) (SubmitResult, error)
 	RestartJob(ctx context.Context, key, name string, r RestartRequest) (SubmitResult, error)
+	Promote(ctx context.Context, key, name string, r PromoteRequest) (SubmitResult, error)
+	Fail(ctx context.Context, key, name string, r FailRequest) (SubmitResult, error)
 	RemoveJob(ctx context.Context, name string) error
 	Failover(ctx context.Context, name string, r FailoverRequest) (FailoverResult, error)
 	// Drain closes a node for tasks; those that could not be moved within a time are stopped nevertheless (nil: never).

@@ -192,13 +192,6 @@ func (c *Client) StartJob(ctx context.Context, key, name string) (SubmitResult, 
 	return v, err
 }
 
-// RestartJob has all tasks of a job, or of some of its services, replaced as by an update.
-func (c *Client) RestartJob(ctx context.Context, key, name string, services []string) (SubmitResult, error) {
-	var v SubmitResult
-	err := c.do(ctx, "POST", "/v1/jobs/"+url.PathEscape(name)+"/restart", nil, RestartRequest{Services: services}, &v, key)
-	return v, err
-}
-
 // RemoveJob stops all tasks of a job and forgets it.
 func (c *Client) RemoveJob(ctx context.Context, name string) error {
 	return c.do(ctx, "DELETE", "/v1/jobs/"+url.PathEscape(name), nil, nil, nil, "")

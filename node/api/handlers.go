@@ -82,21 +82,6 @@ func (s *Server) startJob(w http.ResponseWriter, r *http.Request) {
 	answer(w, v, err)
 }
 
-func (s *Server) restartJob(w http.ResponseWriter, r *http.Request) {
-	var req RestartRequest
-	if err := decode(r, maxSmallBytes, &req); err != nil {
-		writeError(w, err)
-		return
-	}
-	key, err := keyOf(r)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	v, err := s.backend.RestartJob(r.Context(), key, r.PathValue("job"), req)
-	answer(w, v, err)
-}
-
 func (s *Server) removeJob(w http.ResponseWriter, r *http.Request) {
 	done(w, s.backend.RemoveJob(r.Context(), r.PathValue("job")))
 }

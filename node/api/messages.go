@@ -57,9 +57,11 @@ type ScaleRequest struct {
 	Replicas map[string]int `json:"replicas"`
 }
 
-// RestartRequest names the services of a job whose tasks are replaced; none: all.
+// RestartRequest names what of a job is replaced: services, or single tasks ("web.2", or an id or its prefix), or, when it
+// names nothing, all.
 type RestartRequest struct {
 	Services []string `json:"services,omitempty"`
+	Tasks    []string `json:"tasks,omitempty"`
 }
 
 // JobList is all jobs, sorted by name.

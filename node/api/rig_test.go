@@ -131,6 +131,12 @@ func (b *script) Drain(_ context.Context, n string, _ *time.Duration) error {
 	return b.note("drain %s", n)
 }
 func (b *script) Activate(_ context.Context, n string) error { return b.note("activate %s", n) }
+func (b *script) Promote(_ context.Context, key, name string, r PromoteRequest) (SubmitResult, error) {
+	return SubmitResult{}, b.note("promote %s %v", name, r.Services)
+}
+func (b *script) Fail(_ context.Context, key, name string, r FailRequest) (SubmitResult, error) {
+	return SubmitResult{}, b.note("fail %s %v", name, r.Services)
+}
 func (b *script) SetLabels(_ context.Context, n string, _ LabelsRequest) error {
 	return b.note("labels %s", n)
 }

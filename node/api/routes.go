@@ -44,6 +44,8 @@ var Routes = []Route{
 	{"POST", "/v1/jobs/{job}/stop", Operator, AtLeader, (*Server).stopJob},
 	{"POST", "/v1/jobs/{job}/start", Operator, AtLeader, (*Server).startJob},
 	{"POST", "/v1/jobs/{job}/restart", Operator, AtLeader, (*Server).restartJob},
+	{"POST", "/v1/jobs/{job}/promote", Operator, AtLeader, (*Server).promote},
+	{"POST", "/v1/jobs/{job}/fail", Operator, AtLeader, (*Server).fail},
 	{"POST", "/v1/jobs/{job}/scale", Operator, AtLeader, (*Server).scale},
 	{"POST", "/v1/jobs/{job}/failover", Operator, AtLeader, (*Server).failover},
 	{"GET", "/v1/tasks", Reader, Fresh, (*Server).tasks},

@@ -220,7 +220,7 @@ func (s *shadow) misplaced(t *job.Task) string {
 	}
 	for _, o := range s.tasks {
 		sameSlot := o.Job == t.Job && o.Service == t.Service && o.Slot == t.Slot && (o.Slot != 0 || o.Node == t.Node)
-		handOver := t.Replaces == o.ID && o.Digest != t.Digest // the former task stays until the new one has proven itself
+		handOver := t.Replaces == o.ID && (o.Digest != t.Digest || o.Renew || o.Tuned > 0) // the former task stays until the new one has proven itself
 		if o.ID != t.ID && sameSlot && o.Desired == job.DesiredRun && !s.ended(o.ID) && !handOver {
 			return fmt.Sprintf("its slot has task %s", o.ID)
 		}
@@ -228,13 +228,14 @@ func (s *shadow) misplaced(t *job.Task) string {
 	return s.overfull(n)
 }
 
-// overfull says what of a node is claimed twice, counting every task that has not ended.
+// overfull says what of a node is claimed twice, counting every task that has not ended but for those that wait for the
+// room of another one.
 func (s *shadow) overfull(n *job.Node) string {
 	var used job.Resources
 	ports := map[string]job.TaskID{}
 	for _, t := range s.tasks {
 		sv := s.demands[t.Digest]
-		if t.Node != n.ID || s.ended(t.ID) || sv == nil {
+		if t.Node != n.ID || s.ended(t.ID) || sv == nil || t.Wait == job.WaitRoom {
 			continue
 		}
 		d := sv.Demand()

@@ -18,6 +18,7 @@ type result struct {
 	op    op
 	image runtime.Image
 	info  runtime.Info // after a failed start too, if it could be asked
+	tuned uint64       // Task.Tuned of the content that it was made with, or given
 	err   error
 }
 
@@ -137,6 +138,7 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			env = r.cfg.Env(t.Assignment)
 		}
 		spec := Spec(t.Assignment, r.cfg.Node, env, t.image.Health, r.joinedContainer(t))
+		res.tuned = t.Task.Tuned
 		return func(ctx context.Context) result {
 			res.info, res.err = rt.Create(ctx, spec)
 			return res
@@ -156,6 +158,13 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			if err := afterStart(ctx, rt, id, hooks); err != nil {
 				return inspect(ctx, err)
 			}
+			return res
+		}
+	case opUpdate:
+		change := t.change(r.cfg.Node)
+		res.tuned = t.Task.Tuned
+		return func(ctx context.Context) result {
+			res.info, res.err = rt.Update(ctx, id, change)
 			return res
 		}
 	case opStop:

@@ -21,6 +21,7 @@ const (
 	opStart   op = "start"
 	opStop    op = "stop"
 	opRemove  op = "remove"
+	opUpdate  op = "update"
 )
 
 // next decides the one thing to do for a task now. complete says that the whole set is known.
@@ -41,7 +42,13 @@ func (t *task) next(now time.Time, complete bool) op {
 			return opRemove
 		}
 		return opNone
-	case t.running() || t.status.State.Terminal(): // an ended container is kept for its log
+	case t.status.State.Terminal(): // an ended container is kept for its log
+		return opNone
+	case t.have && t.Task.Tuning(&t.status):
+		return opUpdate
+	case t.running():
+		return opNone
+	case t.have && t.Task.Wait != job.WaitNone: // until the leader says that its predecessor has ended
 		return opNone
 	case t.have && t.awaitsLease():
 		return opNone // see sayAwaits
@@ -129,7 +136,11 @@ func (t *task) done(now time.Time, res result, complete bool) {
 			t.image = &res.image
 		case opCreate:
 			t.observe(now, res.info, seenLive)
+			t.status.Tuned = res.tuned
 			t.to(now, job.Created)
+		case opUpdate:
+			t.observe(now, res.info, seenLive)
+			t.status.Tuned = res.tuned
 		case opRemove:
 			t.have, t.stale, t.info, t.startsSeen, t.exitsSeen = false, false, runtime.Info{}, 0, 0
 		default:
@@ -139,6 +150,8 @@ func (t *task) done(now time.Time, res result, complete bool) {
 	}
 	switch {
 	case res.op == opPull && t.leaving(complete) && errors.Is(res.err, context.Canceled):
+	case res.op == opUpdate && !errors.Is(res.err, runtime.ErrNotFound):
+		t.untuned(now, res)
 	case res.op == opRemove, res.op == opStop && !errors.Is(res.err, runtime.ErrNotFound):
 		t.say("%v", res.err)
 		t.retry(now, firstRetry)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 
@@ -79,6 +80,7 @@ func command(test []string) []string {
 // prober is the worker that probes one run of one container.
 type prober struct {
 	starts int // which run
+	h      job.Health
 	cancel context.CancelFunc
 }
 
@@ -96,17 +98,21 @@ type probed struct {
 func (r *Reconciler) watchHealth(ctx context.Context, t *task) {
 	h := t.check()
 	wanted := h != nil && t.running() && t.assigned && !t.leaving(r.complete) && !t.status.State.Terminal() && !t.unwell
-	if t.probe != nil && (!wanted || t.probe.starts != t.info.Starts) {
+	if t.probe != nil && (!wanted || t.probe.starts != t.info.Starts || !reflect.DeepEqual(t.probe.h, *h)) {
 		t.probe.cancel()
 		t.probe = nil
 	}
 	if !wanted || t.probe != nil {
 		return
 	}
-	p := &prober{starts: t.info.Starts}
+	p := &prober{starts: t.info.Starts, h: *h}
 	ctx, p.cancel = context.WithCancel(ctx)
 	t.probe = p
-	c := newChecker(*h, t.info.StartedAt, t.status.Health)
+	state := t.status.Health
+	if t.status.Ready() { // it has got a check while it served: it serves until that says otherwise
+		state = job.Healthy
+	}
+	c := newChecker(*h, t.info.StartedAt, state)
 	id, at := t.info.ID, probeAddress(t)
 	r.workers.Go(func() {
 		defer p.cancel()

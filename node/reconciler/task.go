@@ -73,6 +73,9 @@ func (t *task) assign(a Assignment) {
 	}
 	t.Assignment = a
 	t.assigned = true
+	if t.running() && t.check() == nil && t.notBefore.IsZero() {
+		t.status.Health = job.HealthNone // a check that was taken away in place
+	}
 }
 
 // leaving tells whether it is to be stopped and removed. complete says that the whole set is known.

@@ -172,6 +172,7 @@ func (c *container) info() runtime.Info {
 		ID: c.id, Name: c.rec.Spec.Name, Labels: c.rec.Spec.Labels, State: c.state,
 		CreatedAt: c.rec.CreatedAt, Image: c.rec.Image, Address: c.rec.Address, Ports: slices.Clone(c.ports),
 		StartedAt: c.start.At, Starts: c.start.Start, Joined: c.start.Joined, Warnings: c.rec.Warnings,
+		Resources: c.rec.Spec.Resources,
 	}
 	if !in.Address.IsValid() {
 		in.Address = c.start.Address

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -30,7 +31,13 @@ type container struct {
 	lastSeq int64
 	logCh   chan struct{} // closed and replaced at each change of lines, and for good at removal
 	removed bool
+	uses    int64 // bytes of memory, as Memory set it; 0: defaultUse
 }
+
+// defaultUse is what Stats tells of a container's memory.
+const defaultUse = 1 << 20
+
+func (c *container) usesLocked() int64 { return cmp.Or(c.uses, defaultUse) }
 
 type probe struct {
 	code   int

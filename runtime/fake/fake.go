@@ -44,6 +44,7 @@ const (
 	CallStart  Call = "start"
 	CallStop   Call = "stop"
 	CallRemove Call = "remove"
+	CallUpdate Call = "update"
 	CallExec   Call = "exec"
 	CallList   Call = "list"
 )
@@ -150,7 +151,7 @@ func (m *machine) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	c := &container{m: m, spec: s, image: img, turn: make(chan struct{}, 1), logCh: make(chan struct{})}
 	c.info = runtime.Info{
 		ID: s.ID, Name: s.Name, Labels: maps.Clone(s.Labels), State: runtime.Created, CreatedAt: time.Now(),
-		Image: img.Digest, Address: m.nextAddr,
+		Image: img.Digest, Address: m.nextAddr, Resources: s.Resources,
 	}
 	m.nextAddr = m.nextAddr.Next()
 	if !m.subnet.Contains(m.nextAddr) {
@@ -295,7 +296,7 @@ func (m *machine) Stats(_ context.Context, id runtime.ID) (runtime.Stats, error)
 	}
 	return runtime.Stats{
 		CPU:         time.Since(p.started) / 100,
-		MemoryBytes: 1 << 20,
+		MemoryBytes: c.usesLocked(),
 		MemoryLimit: c.spec.Resources.MemoryBytes,
 		PIDs:        int64(1 + len(c.execs)),
 	}, nil

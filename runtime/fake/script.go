@@ -67,6 +67,15 @@ func (m *machine) Health(id runtime.ID, code int, output string) {
 	}
 }
 
+// Memory sets how many bytes of memory a container is said to use.
+func (m *machine) Memory(id runtime.ID, bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.containers[id]; c != nil {
+		c.uses = bytes
+	}
+}
+
 // OnExec sets a function that answers execs in the programs' stead where it says handled; nil removes it.
 func (m *machine) OnExec(f func(id runtime.ID, args []string) (code int, output string, handled bool)) {
 	m.mu.Lock()

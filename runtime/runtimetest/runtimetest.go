@@ -85,6 +85,8 @@ var cases = []struct {
 	{"InitForwardsSignals", testInit},
 	{"SignalByAnyName", testSignal},
 	{"RemoveKillsAndIsIdempotent", testRemove},
+	{"UpdateInPlace", testUpdate},
+	{"UpdateRefuses", testUpdateRefuses},
 	{"RestartInPlace", testRestart},
 	{"ListIsSortedWithLabels", testList},
 	{"InspectErrors", testInspectErrors},

@@ -119,6 +119,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 		out.Update = updateOf(s.Deploy.UpdateConfig)
 		out.Rollback = updateOf(s.Deploy.RollbackConfig)
 	}
+	c.changing(at, s, &out)
 	return out
 }
 
@@ -249,7 +250,7 @@ func (c *conversion) dependsOn(at string, deps types.DependsOnConfig) []job.Depe
 		if _, there := c.project.Services[name]; !there && !d.Required {
 			continue
 		}
-		out = append(out, job.Dependency{Service: name, Condition: d.Condition})
+		out = append(out, job.Dependency{Service: name, Condition: d.Condition, Restart: d.Restart})
 	}
 	return out
 }

@@ -27,6 +27,7 @@ var golden = []struct {
 	{name: "proxy", env: []string{"HTTP_PORT=8081"}},
 	{name: "wordpress", env: []string{"DB_ROOT_PASSWORD=r00t", "COMPOSE_PROJECT_NAME=blog"}},
 	{name: "fragments", env: []string{"TAG=7"}, profiles: []string{"extra"}},
+	{name: "changing"},
 	{name: "merged", more: []string{"more/override.yaml"}},
 }
 

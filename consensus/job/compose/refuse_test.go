@@ -46,7 +46,6 @@ func TestWhatIsNotHonouredIsRefusedWithItsPlaceAndTheNextStep(t *testing.T) {
 		{"tmpfs option", service("tmpfs: ['/t:huge=5']"), `option "huge=5" of a tmpfs is not known`},
 		{"log driver", service("logging: {driver: syslog}"), `services.web.logging.driver: not honoured by this version ("syslog" is not, only json-file, local, none)`},
 		{"log option", service("logging: {options: {tag: x}}"), "services.web.logging.options.tag: not honoured"},
-		{"depends_on restart", service("depends_on: {b: {condition: service_started, restart: true}}") + "  b: {image: b}", "services.web.depends_on.b.restart: not honoured"},
 		{"links", service("links: [b]") + "  b: {image: b}", "services.web.links: not honoured"},
 		{"devices", service("deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: all}]}}}"), "services.web.deploy.resources.reservations.devices[0]: a count of `all` cannot be placed"},
 		{"failover mode", service("x-failover: sometimes"), `services.web.x-failover: "sometimes" is not known; use fast, fenced or manual`},

@@ -1,0 +1,83 @@
+package scheduler
+
+import (
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// handOvers are the phases of slots in which two tasks are meant to run, one in favour of the other.
+var handOvers = []phase{handing, handed, preparing, prepared}
+
+// handPhase is the phase of a slot in which cur is to take over from another task.
+func handPhase(cur *task) phase {
+	switch {
+	case cur.Wait != job.WaitNone && cur.state() == job.Created:
+		return prepared
+	case cur.Wait != job.WaitNone:
+		return preparing
+	case cur.st.Ready():
+		return handed
+	}
+	return handing
+}
+
+// handOver ends the hand-overs that can be: the former task goes when the new one has been ready for long enough, or could
+// start if it were gone, or when it serves nobody itself; a new one that cannot stay goes, and is tried again.
+func (w *work) handOver(s *service, u job.Update) {
+	for _, ph := range handOvers {
+		for _, sl := range s.in(ph) {
+			before, after := sl.pair()
+			st := state.TaskStop{ID: before.ID, Desired: job.DesiredStop, Cause: s.oldCause(before)}
+			n := w.p.nodes[after.Node]
+			switch {
+			case !w.reachable(after):
+				w.stop(after, job.DesiredLost, w.nodeCause(after))
+				continue
+			case !w.reachable(before):
+				st.Desired, st.Cause = job.DesiredLost, w.nodeCause(before)
+			case n.n.Drained || !s.class.admits(n.n):
+				w.stop(after, job.DesiredStop, w.misplacedCause(s, after))
+				continue
+			case ph == prepared:
+				st.For = after.ID
+			case ph == handing && !before.st.Ready() && !after.state().Before(job.Running):
+				// It serves nobody. Before the new one's image is there it is kept all the same: it may recover.
+			case ph == handed && (!before.st.Ready() || !sl.since.Add(u.Monitor).After(w.now)):
+				if before.st.Ready() {
+					st.For = after.ID
+				}
+			case ph == handed:
+				w.wakeAt(s, sl.since.Add(u.Monitor))
+				continue
+			default:
+				continue
+			}
+			w.stopAs(before, st)
+		}
+	}
+}
+
+// beginWaiting lets tasks start that waited for another's end. One whose room was taken meanwhile goes, and its slot is
+// filled anew.
+func (w *work) beginWaiting(s *service) {
+	for _, sl := range s.in(waiting) {
+		t := sl.current()
+		n := w.p.nodes[t.Node]
+		if t.Wait == job.WaitRoom && n.refuses(t.info) != fits {
+			if !w.stop(t, job.DesiredStop, "the room that it waited for was taken by another task") {
+				return
+			}
+			continue
+		}
+		if w.left <= 0 {
+			return
+		}
+		w.left--
+		w.plan.Begin = append(w.plan.Begin, t.ID)
+		if t.Wait == job.WaitRoom {
+			w.p.claim(n, s, t.info, t.Task)
+			w.p.claims = append(w.p.claims, claim{n, s, t.info, t.Task})
+		}
+		w.again(s)
+	}
+}

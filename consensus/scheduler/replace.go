@@ -1,0 +1,258 @@
+package scheduler
+
+import (
+	"fmt"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// old tells whether a task is not what its service wants: of another content, or asked to be replaced, or unable to take a
+// change over in place.
+func (s *service) old(t *task) bool {
+	return t.Digest != s.digest || t.Renew || t.Untunable(t.st)
+}
+
+// oldCause says why such a task is replaced.
+func (s *service) oldCause(t *task) string {
+	switch {
+	case t.Digest != s.digest:
+		return s.updateCause()
+	case t.Renew:
+		return "this task was restarted"
+	case t.st != nil && t.st.Message != "":
+		return s.updateCause() + ", which could not be done in place: " + t.st.Message
+	}
+	return s.updateCause() + ", which could not be done in place"
+}
+
+// underWay are the phases of slots that an update has begun with and not ended, or that wait for something else to end.
+var underWay = []phase{missing, ending, failing, deserted, held, unready, tuning, misplaced, double, handing, handed, moving, moved, preparing, prepared, waiting}
+
+// roll brings the slots of a service to its present content: at once where the former serves nobody or takes it over in
+// place without a risk, else as many slots at a time as may be, the next one when all is well. It says what holds it up when
+// that lasts. Slots that fit nowhere (short) do not: they wait for room, and an update of a service that is larger than the
+// cluster would never begin.
+func (w *work) roll(s *service, short []*slot) reason {
+	if r := s.rollout; r != nil && r.Status == job.RolloutPaused {
+		return w.halt(s)
+	}
+	u := s.policy()
+	w.handOver(s, u)
+	starved := make(map[*slot]bool, len(short))
+	for _, sl := range short {
+		starved[sl] = true
+	}
+	old := s.in(outdated)
+	busy, proven := w.busy(s, u, starved)
+	if len(old) == 0 {
+		if s.rolling() && proven {
+			w.step(s, state.RolloutStep{Status: job.RolloutComplete})
+		}
+		return w.slowRoll(s, 0, starved)
+	}
+	if gate := w.updateGate(s); gate != "" {
+		return reason{slots: len(old), text: s.changing() + " " + gate}
+	}
+	b := &budget{busy: busy, parallel: u.Parallelism, canaries: s.canariesLeft(len(old))}
+	var serving []*slot
+	for _, sl := range old {
+		t := sl.current()
+		switch {
+		case w.canTune(s, t, job.Wary):
+			if !w.tune(s, t, false) {
+				return reason{}
+			}
+		case t.st.Ready():
+			serving = append(serving, sl)
+		case b.canaries > 0:
+			if !w.stop(t, job.DesiredStop, s.oldCause(t)) {
+				return reason{}
+			}
+			b.spend()
+		}
+	}
+	noRoom := 0
+	for _, sl := range serving {
+		if !b.left() || w.left <= 0 || noRoom >= replaceTries {
+			break
+		}
+		if t := sl.current(); w.canTune(s, t, nil) {
+			w.tune(s, t, true)
+			b.spend()
+			continue
+		}
+		if w.replace(s, u, sl) {
+			b.spend()
+		} else {
+			noRoom++ // another one's place may be larger
+		}
+	}
+	switch {
+	case noRoom > 0 && b.busy == 0:
+		return w.noRoom(s, serving)
+	case b.canaries <= 0 && s.canarying():
+		return w.awaitPromotion(s, u, len(serving), busy == 0 && proven, starved)
+	}
+	return w.slowRoll(s, len(serving), starved)
+}
+
+// budget is how many more slots an update may begin with now.
+type budget struct{ busy, parallel, canaries int }
+
+func (b *budget) left() bool { return b.busy < b.parallel && b.canaries > 0 }
+func (b *budget) spend()     { b.busy, b.canaries = b.busy+1, b.canaries-1 }
+
+// busy counts the slots that are on their way, and tells whether all that were placed have been ready for long enough.
+func (w *work) busy(s *service, u job.Update, starved map[*slot]bool) (busy int, proven bool) {
+	proven = true
+	for _, ph := range underWay {
+		for sl := range s.sets[ph] {
+			if starved[sl] || u.Failure == job.FailContinue && sl.sum.failed {
+				continue
+			}
+			busy++
+			if ph != misplaced {
+				proven = false
+			}
+		}
+	}
+	for sl := range s.sets[fresh] {
+		if at := sl.since.Add(u.Monitor); at.After(w.now) {
+			proven = false
+			w.wakeAt(s, at)
+			busy++
+		} else if at = at.Add(u.Delay); at.After(w.now) {
+			w.wakeAt(s, at)
+			busy++
+		}
+	}
+	return busy, proven
+}
+
+// replaceTries bounds the slots for which room is sought in vain within one plan.
+const replaceTries = 64
+
+// replace begins to bring one slot to the present content; false when there is no room for it. What runs is never stopped
+// for something that fits nowhere even in its place, and not before the new one's image is on its node: where the old one
+// must end first, the new one waits beside it until it could start.
+func (w *work) replace(s *service, u job.Update, sl *slot) bool {
+	t := sl.current()
+	if f := s.lastFailure(sl); f != nil {
+		if at := sl.since.Add(backoff(attempts(f))); at.After(w.now) {
+			w.wakeAt(s, at)
+			return true
+		}
+	}
+	first := u.Order == job.StartFirst
+	if u.Order == job.OrderAuto || t.Failover == job.FailoverFenced {
+		first = s.spec.CanStartFirst() && t.info != nil && t.info.spec.CanStartFirst()
+	}
+	if first {
+		if n, _ := w.pickOne(s, sl); n != nil {
+			w.place(s, sl, n, job.WaitNone)
+			return true
+		}
+		if u.Order == job.StartFirst || w.leaving(s) {
+			return false
+		}
+	}
+	// Would it fit if the former were gone?
+	n := w.p.nodes[t.Node]
+	w.p.release(n, s, t.info, t.Task)
+	defer w.p.claim(n, s, t.info, t.Task)
+	to, _ := w.pickOne(s, sl)
+	switch to {
+	case nil:
+		return false
+	case n:
+		w.place(s, sl, to, job.WaitRoom)
+	default:
+		w.place(s, sl, to, job.WaitTurn)
+	}
+	return true
+}
+
+// pickOne chooses a node for one slot.
+func (w *work) pickOne(s *service, sl *slot) (*node, refusals) {
+	pk := newPicker(w.p, s, 1)
+	defer pk.done()
+	return pk.pick(sl)
+}
+
+// noRoom says why no node takes a task of the present content.
+func (w *work) noRoom(s *service, waiting []*slot) reason {
+	w.p.starved[s] = struct{}{}
+	var no refusals
+	if s.spec.Mode == job.Global {
+		for _, sl := range waiting {
+			_, one := w.pickOne(s, sl)
+			no.add(one)
+		}
+	} else {
+		no = w.p.whyNone(s)
+	}
+	return reason{slots: len(waiting), text: s.changing() + " waits: " + no.String(s.info)}
+}
+
+// leaving tells whether a task of the service is on its way out, which will make room.
+func (w *work) leaving(s *service) bool {
+	for _, sl := range s.slots {
+		for _, t := range sl.tasks {
+			if t.Desired != job.DesiredRun && !t.ended() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// slowRoll says which slot holds a change up that goes on for longer than it should; slots are those that wait for it.
+func (w *work) slowRoll(s *service, slots int, starved map[*slot]bool) reason {
+	for _, ph := range underWay {
+		if ph == handed || ph == prepared {
+			continue
+		}
+		for _, sl := range s.in(ph) {
+			t := sl.current()
+			if t == nil || starved[sl] || slots == 0 && ph != handing && ph != preparing && ph != tuning {
+				continue
+			}
+			if late := sl.since.Add(patience); late.After(w.now) {
+				w.wakeAt(s, late)
+				continue
+			}
+			what := "be ready"
+			if ph == tuning {
+				what = "take the change over"
+			}
+			text := fmt.Sprintf("%s waits for %s (task %s, %s) to %s", s.changing(), t.Name(), t.ID, t.state(), what)
+			if t.st != nil && t.st.Message != "" {
+				text += ": " + t.st.Message
+			}
+			return reason{slots: max(slots, 1), text: text}
+		}
+	}
+	return reason{}
+}
+
+// halt is what a paused rollout does: nothing but to undo hand-overs, so that no slot keeps two tasks.
+func (w *work) halt(s *service) reason {
+	for _, ph := range handOvers {
+		for _, sl := range s.in(ph) {
+			before, after := sl.pair()
+			switch {
+			case !w.reachable(after):
+				w.stop(after, job.DesiredLost, w.nodeCause(after))
+			case !w.reachable(before):
+				w.stop(before, job.DesiredLost, w.nodeCause(before))
+			case ph == handed && !before.st.Ready():
+				w.stop(before, job.DesiredStop, s.oldCause(before))
+			default:
+				w.stop(after, job.DesiredStop, s.changing()+" is paused")
+			}
+		}
+	}
+	return reason{slots: max(1, len(s.sets[outdated])), text: fmt.Sprintf("%s is paused: %s; go back with `shoal rollback %s`, or submit it again to go on",
+		s.changing(), s.rollout.Reason, s.job.name)}
+}
