@@ -110,6 +110,12 @@ func randomServices(r *rand.Rand) (out []job.Service) {
 	for i := range 1 + r.IntN(3) {
 		s := job.Service{Name: fmt.Sprintf("s%d", i), Replicas: r.IntN(6), Image: fmt.Sprintf("i%d", r.IntN(3))}
 		s.Reservations.MemoryBytes = r.Int64N(3) * 200 << 20
+		if r.IntN(3) == 0 { // mostly the same otherwise: a change in place
+			s.Image, s.Labels = "i0", map[string]string{"v": fmt.Sprint(r.IntN(3))}
+		}
+		if r.IntN(4) == 0 {
+			s.Update = &job.Update{Canaries: 1 + r.IntN(2), AutoPromote: r.IntN(2) == 0}
+		}
 		switch r.IntN(8) {
 		case 0:
 			s.Mode = job.Global

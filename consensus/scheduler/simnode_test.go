@@ -32,6 +32,8 @@ type simContainer struct {
 	live     bool
 	stopping bool
 	ended    bool // for good
+	made     bool   // prepared, while it waits for another's end
+	tuned    uint64 // the change in place that it has taken over
 	failures int
 	lease    time.Time // it dies then; zero: never
 }
@@ -85,11 +87,18 @@ func (n *simNode) reconcile(tasks []*job.Task, sent time.Time, grant bool) {
 				c.ended = true
 			}
 		}
+		c.task = *k
+		if c.live && k.Tuned > c.tuned {
+			c.tuned = k.Tuned
+			n.report(c, job.Running)
+		}
 		if grant && k.Lease > 0 {
 			c.lease = sent.Add(k.Lease)
 			n.watchLease(c)
 		}
 		switch {
+		case k.Desired == job.DesiredRun && k.Wait != job.WaitNone:
+			n.prepare(c)
 		case k.Desired == job.DesiredRun && !c.live && !c.starting && !c.ended && (k.Lease == 0 || grant):
 			n.start(c)
 		case k.Desired != job.DesiredRun:
@@ -114,6 +123,24 @@ func (n *simNode) watchLease(c *simContainer) {
 	})
 }
 
+// prepare makes what is to start after another's end.
+func (n *simNode) prepare(c *simContainer) {
+	if c.made || c.ended || c.stopping {
+		return
+	}
+	c.made = true
+	boot := n.boot
+	n.s.after(n.s.between(10*time.Millisecond, 3*time.Second), func() {
+		if n.boot != boot {
+			c.made = false
+			return
+		}
+		if !c.starting && !c.live && !c.ended && !c.stopping {
+			n.report(c, job.Created)
+		}
+	})
+}
+
 func (n *simNode) start(c *simContainer) {
 	s, boot := n.s, n.boot
 	c.starting = true
@@ -129,7 +156,7 @@ func (n *simNode) start(c *simContainer) {
 		if !c.lease.IsZero() && !s.now.Before(c.lease) {
 			return
 		}
-		c.live = true
+		c.live, c.tuned = true, c.task.Tuned
 		n.checkFence(c)
 		n.report(c, job.Running)
 		if s.bad[n.image(c)] {
@@ -181,7 +208,7 @@ func (n *simNode) stop(c *simContainer) {
 
 func (n *simNode) report(c *simContainer, is job.State) {
 	n.seq++
-	st := job.Status{Task: c.task.ID, Node: n.id, Seq: n.seq, State: is, At: map[job.State]time.Time{is: n.s.now}}
+	st := job.Status{Task: c.task.ID, Node: n.id, Seq: n.seq, State: is, Tuned: c.tuned, At: map[job.State]time.Time{is: n.s.now}}
 	if is == job.Failed {
 		one := 1
 		st.ExitCode = &one
