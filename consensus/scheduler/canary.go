@@ -3,6 +3,8 @@ package scheduler
 import (
 	"fmt"
 	"math"
+	"reflect"
+	"slices"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -27,9 +29,14 @@ func (p *Planner) formerOf(r *job.Rollout) *info {
 	return p.infos[r.FromDigest]
 }
 
-// restores tells whether the slot of t, when t is gone, gets the former content again: it is no canary's.
+// restores tells whether the slot of t, when t is gone, gets the former content again: it is no canary's. Where the two
+// contents may be on different nodes it gets the present one: what may run where is then the present one's.
 func (s *service) restores(t *task) bool {
-	return s.canarying() && s.former != nil && t.Digest == s.rollout.FromDigest && !t.Renew
+	if !s.canarying() || s.former == nil || t.Digest != s.rollout.FromDigest || t.Renew {
+		return false
+	}
+	was, is := s.former.spec, s.spec
+	return was.Mode == is.Mode && slices.Equal(was.Constraints, is.Constraints) && reflect.DeepEqual(was.Placement, is.Placement)
 }
 
 // content is what a task placed into a slot now runs.
@@ -38,6 +45,22 @@ func (s *service) content(sl *slot) (job.Digest, *info) {
 		return s.rollout.FromDigest, s.former
 	}
 	return s.digest, s.info
+}
+
+// pickContent chooses a node for what a slot gets now; pk is for the present content.
+func (w *work) pickContent(s *service, sl *slot, pk *picker) (*node, refusals) {
+	_, i := s.content(sl)
+	if i == s.info {
+		return pk.pick(sl)
+	}
+	present := s.info
+	s.info = i
+	defer func() { s.info = present }()
+	n, no := w.pickOne(s, sl)
+	if n == nil && s.spec.Mode != job.Global {
+		no = w.p.whyNone(s)
+	}
+	return n, no
 }
 
 // awaitPromotion says that the update waits for somebody to promote it, or does so itself once its canaries are well.

@@ -221,16 +221,20 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 		if w.left <= 0 {
 			return why, placed, short
 		}
-		n, no := pk.pick(sl)
+		n, no := w.pickContent(s, sl, pk)
 		if n == nil {
 			w.p.starved[s] = struct{}{}
 			why.no.add(no)
 			why.slots++
-			if s.spec.Mode == job.Global {
+			_, content := s.content(sl)
+			if content != s.info {
+				why.text = no.String(content)
+			}
+			if s.spec.Mode == job.Global || content != s.info {
 				short = append(short, sl)
 				continue
 			}
-			short = todo[i:]
+			short = append(short, todo[i:]...)
 			why.slots += len(todo) - i - 1 // they ask for the same
 			why.no = w.p.whyNone(s)
 			break
@@ -239,7 +243,9 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 		placed++
 	}
 	if why.slots > 0 {
-		why.text = why.no.String(s.info)
+		if why.text == "" {
+			why.text = why.no.String(s.info)
+		}
 	} else if gate != "" && len(s.sets[missing]) > 0 {
 		why = reason{slots: len(s.sets[missing]), text: gate}
 	} else if wait.slots > 0 {

@@ -232,7 +232,7 @@ func checkedPlan(w *world) (state.Plan, Next) {
 	}
 	for i := range pl.Place {
 		k := &pl.Place[i]
-		s := v.Job(k.Job).Spec.Service(k.Service)
+		s := v.Service(k.Digest)
 		n := v.Node(k.Node)
 		old := v.Task(k.Replaces)
 		if k.Wait == job.WaitRoom { // it takes the other's room, and that counts as taken all the while
@@ -339,7 +339,7 @@ func checkQuiet(w *world) {
 			if w.blocked(j.Name, s.Name) == "" {
 				w.t.Fatalf("%s/%s has %d empty slots and no reason %s", j.Name, s.Name, empty, w.dump())
 			}
-			if len(s.DependsOn) > 0 {
+			if r := v.Rollout(j.Name, s.Name); len(s.DependsOn) > 0 || r.Live() && r.Canaries > 0 { // some slots may want the former content
 				continue
 			}
 			for _, n := range v.Nodes() {

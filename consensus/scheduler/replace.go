@@ -65,7 +65,7 @@ func (w *work) roll(s *service, short []*slot) reason {
 			}
 		case t.st.Ready():
 			serving = append(serving, sl)
-		case b.canaries > 0:
+		case b.canaries > 0 || t.Wait != job.WaitNone:
 			if !w.stop(t, job.DesiredStop, s.oldCause(t)) {
 				return reason{}
 			}

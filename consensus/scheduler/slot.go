@@ -176,7 +176,7 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		case cur.Wait == job.WaitNone:
 		case stopping > 0 && ph != outdated && ph != misplaced:
 			ph = ending // of both, if the node of the one that waits is gone
-		case ph == unready || ph == tuning:
+		case ph == unready || ph == tuning || ph == outdated && s.restores(cur):
 			ph = waiting
 		}
 		if ph == away {

@@ -204,7 +204,7 @@ func (w *world) dump() string {
 		out += fmt.Sprintf("\n node %s %s drained=%v", n.Name, n.State, n.Drained)
 	}
 	for _, k := range v.Tasks() {
-		out += fmt.Sprintf("\n %s/%s %s on %s want %s is %v (%s; %s)", k.Job, k.Name(), k.ID, k.Node, k.Desired, v.Status(k.ID), k.Cause, k.StopCause)
+		out += fmt.Sprintf("\n %s/%s %s on %s want %s%s is %v (%s; %s)", k.Job, k.Name(), k.ID, k.Node, k.Desired, k.Wait, v.Status(k.ID), k.Cause, k.StopCause)
 	}
 	for _, b := range v.Blocked("") {
 		out += fmt.Sprintf("\n blocked %s/%s %d: %s", b.Job, b.Service, b.Slots, b.Reason)
