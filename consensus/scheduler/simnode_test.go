@@ -31,7 +31,7 @@ type simContainer struct {
 	starting bool
 	live     bool
 	stopping bool
-	ended    bool // for good
+	ended    bool   // for good
 	made     bool   // prepared, while it waits for another's end
 	tuned    uint64 // the change in place that it has taken over
 	failures int
