@@ -2,6 +2,7 @@ package fake
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -65,6 +66,12 @@ func check(s runtime.Spec) error {
 	case s.Resources.MemoryBytes != 0 && s.Resources.MemoryBytes < runtime.MinMemoryBytes:
 		return fmt.Errorf("memory limit %d is under %d: %w", s.Resources.MemoryBytes, runtime.MinMemoryBytes, runtime.ErrInvalid)
 	}
+	switch {
+	case s.Network != "" && s.Network != runtime.NetworkNone && s.Network != runtime.NetworkHost && runtime.Joined(s.Network) == "":
+		return fmt.Errorf("network %q is not known: %w", s.Network, runtime.ErrInvalid)
+	case s.Network != "" && len(s.Ports) > 0:
+		return fmt.Errorf("network %s publishes no ports: %w", s.Network, runtime.ErrInvalid)
+	}
 	for _, mt := range s.Mounts {
 		if !path.IsAbs(mt.Target) {
 			return fmt.Errorf("mount target %q is not absolute: %w", mt.Target, runtime.ErrInvalid)
@@ -109,7 +116,7 @@ func (c *container) startLocked() error {
 	if err := c.leaseLocked(nil); err != nil {
 		return err
 	}
-	if err := c.bindLocked(); err != nil {
+	if err := errors.Join(c.joinLocked(), c.bindLocked()); err != nil {
 		return err
 	}
 	args := c.args()

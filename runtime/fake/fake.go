@@ -151,11 +151,7 @@ func (m *machine) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	c := &container{m: m, spec: s, image: img, turn: make(chan struct{}, 1), logCh: make(chan struct{})}
 	c.info = runtime.Info{
 		ID: s.ID, Name: s.Name, Labels: maps.Clone(s.Labels), State: runtime.Created, CreatedAt: time.Now(),
-		Image: img.Digest, Address: m.nextAddr, Resources: s.Resources,
-	}
-	m.nextAddr = m.nextAddr.Next()
-	if !m.subnet.Contains(m.nextAddr) {
-		m.nextAddr = m.subnet.Masked().Addr().Next().Next() // addresses are only labels here: begin anew
+		Image: img.Digest, Address: m.addressLocked(s), Resources: s.Resources,
 	}
 	m.containers[s.ID] = c
 	return c.infoLocked(), nil

@@ -85,8 +85,11 @@ func (m *machine) Logs(ctx context.Context, id runtime.ID, q runtime.LogQuery, l
 		m.mu.Unlock()
 		return fmt.Errorf("logs of %s: %w", id, runtime.ErrNotFound)
 	}
-	lines, changed := c.lines, c.logCh
+	lines, changed, none := c.lines, c.logCh, c.spec.Log.None
 	m.mu.Unlock()
+	if none {
+		return fmt.Errorf("logs of %s: it keeps none: %w", id, runtime.ErrInvalid)
+	}
 
 	selected := lines
 	if !q.Since.IsZero() {

@@ -1,0 +1,140 @@
+package reconciler
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/runtime"
+	"shoal/runtime/fake"
+)
+
+// side is an assignment of a service whose tasks join the network of web's.
+func side(id job.TaskID, slot int, change ...func(*Assignment)) Assignment {
+	a := web(id, change...)
+	a.Task.Service, a.Task.Slot, a.Service.Name, a.Service.NetworkMode = "side", slot, "side", "service:web"
+	return a
+}
+
+func TestATaskJoinsThePartnerOfItsSlot(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		other := web("t9")
+		other.Task.Slot = 2
+		g.set(side("s1", 1))
+		g.pass(time.Minute)
+		g.wantNoContainer("s1") // there is nobody to join
+		g.setAt(2, true, side("s1", 1), other)
+		g.pass(time.Minute)
+		g.wantNoContainer("s1") // the partner is that of the same slot
+		g.setAt(3, true, side("s1", 1), other, web("t1"))
+		g.pass(10 * time.Second)
+		g.wantState("s1", job.Running)
+		sp, _ := g.rt.Spec("s1")
+		if sp.Network != runtime.Joining("t1") {
+			g.Errorf("it joins %q", sp.Network)
+		}
+		if main, in := g.status("t1"), g.status("s1"); in.Address != main.Address || in.Message != "" {
+			g.Errorf("address %v, want the partner's %v; says %q", in.Address, main.Address, in.Message)
+		}
+	})
+}
+
+func TestATaskIsStartedAnewWithWhatItJoins(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		never := policy(job.Restart{Policy: job.RestartNever})
+		ends := command1("sh", "-c", "sleep 20; exit 1")
+		g.set(web("t1", ends), side("s1", 1, never))
+		g.pass(15 * time.Second)
+		g.wantContainer("s1", runtime.Running, 1)
+		g.pass(10 * time.Second)
+		g.wantContainer("t1", runtime.Running, 2)
+		g.wantContainer("s1", runtime.Running, 2) // though it is never restarted by itself
+		g.wantState("s1", job.Running)
+		if s := g.status("s1"); s.Restarts != 0 {
+			g.Errorf("that counts as a failure: %s", describe(s))
+		}
+		in, _ := g.info("s1")
+		if in.Joined["t1"] != 2 {
+			g.Errorf("it has joined %v", in.Joined)
+		}
+		// The agent comes back and finds all as it should be.
+		g.stop()
+		g.start()
+		g.setAt(4, true, web("t1", ends), side("s1", 1, never))
+		g.pass(5 * time.Second)
+		g.wantContainer("s1", runtime.Running, 2)
+	})
+}
+
+func TestATaskJoinsTheSuccessorOfItsPartner(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1"), side("s1", 1))
+		g.pass(10 * time.Second)
+		g.wantContainer("s1", runtime.Running, 1)
+		g.setAt(2, true, web("t1", desired(job.DesiredStop)), web("t2"), side("s1", 1))
+		g.pass(30 * time.Second)
+		g.wantContainer("t2", runtime.Running, 1)
+		g.wantContainer("s1", runtime.Running, 1)
+		g.wantState("s1", job.Running)
+		if sp, _ := g.rt.Spec("s1"); sp.Network != runtime.Joining("t2") {
+			g.Errorf("it joins %q, want the successor", sp.Network)
+		}
+		if n := g.calls(fake.CallCreate, "s1"); n != 2 {
+			g.Errorf("made %d times", n)
+		}
+	})
+}
+
+func hooks(after, before string) func(*Assignment) {
+	return func(a *Assignment) {
+		if after != "" {
+			a.Service.PostStart = []job.Hook{{Command: []string{"sh", "-c", after}}}
+		}
+		if before != "" {
+			a.Service.PreStop = []job.Hook{{Command: []string{"sh", "-c", before}}}
+		}
+	}
+}
+
+func TestHooks(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1", hooks("sleep 5", "sleep 3")), web("t2", hooks("exit 4", "")), web("t3", hooks("", "sleep 3600")))
+		g.pass(4 * time.Second)
+		g.wantState("t1", job.Created) // its hook is not done
+		g.pass(5 * time.Second)
+		g.wantState("t1", job.Running)
+		g.pass(5 * time.Minute)
+		if s := g.status("t2"); s.State != job.Failed || !strings.Contains(s.Message, "post_start[0] sh: exit code 4") {
+			g.Errorf("with a hook that fails: %s", describe(s))
+		}
+		gone := desired(job.DesiredStop)
+		g.setAt(2, true, web("t1", hooks("sleep 5", "sleep 3"), gone), web("t3", hooks("", "sleep 3600"), gone))
+		g.pass(2 * time.Second)
+		g.wantState("t1", job.Stopping)
+		g.pass(drainTime + 3*time.Second)
+		g.wantState("t1", job.Complete)
+		g.pass(10 * time.Second) // a hook has no more than the grace period
+		g.wantState("t3", job.Complete)
+		g.wantNoContainer("t3")
+	})
+}
+
+func TestWarningsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tk := &task{info: runtime.Info{Warnings: []string{"a: left out", "b: left out"}}}
+		if got := tk.allIsWell(); got != "a: left out; b: left out" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestHostNetworkHasTheNodesName(t *testing.T) {
+	a := web("t1")
+	a.Service.NetworkMode = job.NetworkHost
+	if sp := Spec(a, "n", nil, nil, nil); sp.Network != runtime.NetworkHost || sp.Hostname == "web-1" || !slices.Contains([]string{""}, sp.Labels[labelJoins]) {
+		t.Errorf("%q on %q", sp.Hostname, sp.Network)
+	}
+}
