@@ -37,6 +37,8 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "pool", Usage: "`PREFIX` of container addresses when founding a cluster (default " + node.DefaultPool.String() + ")"},
 			&cli.StringFlag{Name: "cgroup-parent", Value: "shoal", Usage: "`CGROUP` below which containers' cgroups are"},
 			&cli.DurationFlag{Name: "drain-on-stop", EnvVars: []string{"SHOAL_DRAIN_ON_STOP"}, Usage: "when asked to stop, drain this node first, for at most this `TIME`; the next start activates it again"},
+			&cli.BoolFlag{Name: "check", Usage: "list what this machine's kernel can do, and what is lost without, and end; fails only if something is missing without which no container runs"},
+			&cli.BoolFlag{Name: "json", Usage: "with --check: print JSON"},
 			&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"SHOAL_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
 		}, imageFlags()...),
 		Action: runAgent,
@@ -46,6 +48,9 @@ func agentCommand() *cli.Command {
 func runAgent(c *cli.Context) error {
 	if c.Args().Present() {
 		return &exitError{code: exitUsage, message: fmt.Sprintf("agent takes no arguments, got %q", c.Args().First())}
+	}
+	if c.Bool("check") {
+		return checkMachine(c)
 	}
 	if os.Geteuid() != 0 {
 		return job.Errorf(job.Denied, "the agent makes containers and needs root: run it with sudo or as a service")
@@ -59,6 +64,7 @@ func runAgent(c *cli.Context) error {
 		return err
 	}
 	cfg.Logger.Info("starting", "version", version, "node", cfg.Name, "bind", cfg.Bind, "advertise", cfg.Advertise, "data", cfg.DataDir)
+	sayWhatIsLost(cfg.Logger, cfg.DataDir)
 	if err := n.Run(c.Context); err != nil {
 		return err
 	}

@@ -18,23 +18,26 @@ type Feature struct {
 	Name string
 	OK   bool
 	Lost string // what is missing without it
+	// Needed: without it no container runs.
+	Needed bool
+	Why    string // it is not OK, where that is known
 }
 
 // Probe looks for what this package uses. It changes nothing and needs some milliseconds.
 func Probe() []Feature {
 	out := []Feature{
-		{"root", os.Geteuid() == 0, "everything: containers need root"},
-		{"overlayfs", knowsFilesystem("overlay"), "everything: images are overlaid layers"},
-		{"pidfd", hasPidfd(), "everything: monitors are waited for by pidfd (Linux 5.3)"},
-		{"openat2", hasOpenat2(), "everything: paths in images are resolved with openat2 (Linux 5.6)"},
-		{"seccomp", hasSeccomp(), "the filter of system calls; containers do not start with it"},
-		{"overlay lowerdir+", hasLowerdirPlus(), "images of more than about 150 layers (Linux 6.5)"},
-		{"mount_setattr", stage.HasMountSetattr(), "read-only for what is mounted below a read-only bind mount (Linux 5.12)"},
-		{"CAP_SYS_RESOURCE", stage.HasCapability(unix.CAP_SYS_RESOURCE), "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
-		{"swap accounting", hasController("memory") && stage.SwapAccounted(), "the limit on swap: a container may swap beyond its memory limit"},
+		{Name: "root", OK: os.Geteuid() == 0, Lost: "everything: containers need root"},
+		{Name: "overlayfs", OK: knowsFilesystem("overlay"), Lost: "everything: images are overlaid layers"},
+		{Name: "pidfd", OK: hasPidfd(), Lost: "everything: monitors are waited for by pidfd (Linux 5.3)"},
+		{Name: "openat2", OK: hasOpenat2(), Lost: "everything: paths in images are resolved with openat2 (Linux 5.6)"},
+		{Name: "seccomp", OK: hasSeccomp(), Lost: "everything: containers have a filter of system calls"},
+		{Name: "overlay lowerdir+", OK: hasLowerdirPlus(), Lost: "images of more than about 150 layers (Linux 6.5)"},
+		{Name: "mount_setattr", OK: stage.HasMountSetattr(), Lost: "read-only for what is mounted below a read-only bind mount (Linux 5.12)"},
+		{Name: "CAP_SYS_RESOURCE", OK: stage.HasCapability(unix.CAP_SYS_RESOURCE), Lost: "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
+		{Name: "swap accounting", OK: hasController("memory") && stage.SwapAccounted(), Lost: "the limit on swap: a container may swap beyond its memory limit"},
 	}
 	for _, t := range []configs.NamespaceType{configs.NEWNS, configs.NEWPID, configs.NEWNET, configs.NEWIPC, configs.NEWUTS} {
-		out = append(out, Feature{"namespace " + strings.ToLower(strings.TrimPrefix(string(t), "NEW")), configs.IsNamespaceSupported(t), "everything: containers have namespaces of their own"})
+		out = append(out, Feature{Name: "namespace " + strings.ToLower(strings.TrimPrefix(string(t), "NEW")), OK: configs.IsNamespaceSupported(t), Lost: "everything: containers have namespaces of their own"})
 	}
 	for _, c := range []struct{ name, lost string }{
 		{"cpu", "cpu limits"},
@@ -42,10 +45,13 @@ func Probe() []Feature {
 		{"pids", "limits on processes"},
 		{"freezer", "killing processes that somebody froze"},
 	} {
-		out = append(out, Feature{"cgroup " + c.name, hasController(c.name), c.lost})
+		out = append(out, Feature{Name: "cgroup " + c.name, OK: hasController(c.name), Lost: c.lost})
 	}
 	if !cgroups.IsCgroup2UnifiedMode() {
-		out = append(out, Feature{"cgroup devices", hasController("devices"), "everything: containers must be kept from devices"})
+		out = append(out, Feature{Name: "cgroup devices", OK: hasController("devices"), Lost: "everything: containers must be kept from devices"})
+	}
+	for i := range out {
+		out[i].Needed = isNeeded(out[i].Lost)
 	}
 	return out
 }

@@ -26,6 +26,8 @@ func Probe() []Feature {
 		feature("veth", "containers cannot be connected", tryLink(scratch, &netlink.Veth{LinkAttrs: named("probe1"), PeerName: "probe2"})),
 		feature("nftables nat", "no published ports, no way from containers to the outside", tryTable(h)),
 		feature("conntrack netlink", "UDP clients of a container that was replaced may wait for half a minute", tryConntrack(scratch)),
+		feature("vxlan", "an overlay between nodes that a router parts, not encrypted", tryLink(scratch, &netlink.Vxlan{LinkAttrs: named("probe3"), VxlanId: 1, Port: 4789})),
+		feature("wireguard", "an encrypted overlay between nodes", tryLink(scratch, &netlink.Wireguard{LinkAttrs: named("probe4")})),
 		feature("ip_forward", "containers reach only each other, and only on their own node", tryForward()),
 		feature("firewall", "traffic of containers may be dropped by a rule that is not ours", tryFirewall()),
 	}
