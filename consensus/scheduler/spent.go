@@ -46,6 +46,9 @@ func (w *work) putToRest(s *service) {
 	}
 	sortSlots(sls)
 	for _, sl := range sls {
+		if sl.phase == excess || sl.phase == double {
+			continue // all of it is stopped already
+		}
 		for _, t := range s.spent(sl) {
 			if !w.stop(t, job.DesiredStop, fmt.Sprintf("its slot is kept by task %s", sl.current().ID)) {
 				return
