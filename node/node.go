@@ -174,11 +174,11 @@ func (n *Node) openReconciler() (*reconciler.Reconciler, error) {
 
 // taskEnv is what every container is told about itself.
 func (n *Node) taskEnv(a reconciler.Assignment) []string {
-	return []string{
-		"SHOAL_JOB=" + a.Task.Job, "SHOAL_SERVICE=" + a.Task.Service, "SHOAL_TASK=" + string(a.Task.ID),
-		fmt.Sprintf("SHOAL_SLOT=%d", a.Task.Slot), "SHOAL_NODE=" + n.cfg.Name,
+	return append(batchEnv(a),
+		"SHOAL_JOB="+a.Task.Job, "SHOAL_SERVICE="+a.Task.Service, "SHOAL_TASK="+string(a.Task.ID),
+		fmt.Sprintf("SHOAL_SLOT=%d", a.Task.Slot), "SHOAL_NODE="+n.cfg.Name,
 		fmt.Sprintf("SHOAL_FENCING_TOKEN=%d", a.Task.Index),
-	}
+	)
 }
 
 // report carries statuses to the leader.

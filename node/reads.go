@@ -18,7 +18,9 @@ func (n *Node) Jobs(context.Context) (api.JobList, error) {
 	list := api.JobList{Meta: api.Meta{Index: v.Index()}, Jobs: []api.JobSummary{}}
 	for _, j := range v.Jobs() {
 		want, ready := tally(v, j)
+		batches, runs := batchesOf(v, j)
 		list.Jobs = append(list.Jobs, api.JobSummary{
+			Batches: batches, Runs: runs,
 			Name: j.Name, Version: j.Version, Stopped: j.Stopped, Services: len(j.Spec.Services), Want: want, Ready: ready, Updated: j.Updated,
 		})
 	}
@@ -32,7 +34,7 @@ func (n *Node) Job(_ context.Context, name string, versions bool) (api.JobDetail
 	if j == nil {
 		return api.JobDetail{}, noSuchJob(name)
 	}
-	d := api.JobDetail{Meta: api.Meta{Index: v.Index()}, Job: *j, Blocked: blockedOf(v, name), Rollouts: rolloutsOf(v, name)}
+	d := api.JobDetail{Meta: api.Meta{Index: v.Index()}, Job: *j, Blocked: blockedOf(v, name), Rollouts: rolloutsOf(v, name), Runs: runsOf(v, name)}
 	if versions {
 		for _, old := range v.JobVersions(name) {
 			d.Versions = append(d.Versions, *old)
@@ -75,6 +77,9 @@ func tally(v *state.View, j *job.Job) (want, ready int) {
 }
 
 func tallyService(v *state.View, j *job.Job, s *job.Service) (want, ready int) {
+	if s.IsBatch() {
+		return tallyBatch(v, j, s)
+	}
 	digest, live := s.Digest(), 0
 	for _, t := range v.TasksOfService(j.Name, s.Name) {
 		if t.Desired != job.DesiredRun || t.Digest != digest {
@@ -88,7 +93,7 @@ func tallyService(v *state.View, j *job.Job, s *job.Service) (want, ready int) {
 			ready++
 		}
 	}
-	if s.Mode != job.Global {
+	if !s.Mode.PerNode() {
 		return s.Replicas, ready
 	}
 	for _, b := range v.Blocked(j.Name) {
@@ -110,9 +115,9 @@ func (n *Node) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, error)
 	if q.Job != "" && v.Job(q.Job) == nil && len(v.TasksOfJob(q.Job)) == 0 {
 		return api.TaskList{}, noSuchJob(q.Job)
 	}
-	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job), Rollouts: rolloutsOf(v, q.Job)}
+	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job), Rollouts: rolloutsOf(v, q.Job), Runs: runsOf(v, q.Job)}
 	for _, t := range tasksFor(v, q) {
-		if view := viewTask(v, t); q.All || t.Desired == job.DesiredRun || !view.State().Terminal() {
+		if view := viewTask(v, t); q.All || t.Desired == job.DesiredRun && shownTask(v, t) || !view.State().Terminal() {
 			list.Tasks = append(list.Tasks, view)
 		}
 	}

@@ -61,6 +61,9 @@ func whyBlocked(v *state.View, ref string, notFound error) (api.Why, error) {
 // causes finds what made the leader place a task: the loss of its predecessor's node, its predecessor's failure, or
 // what a user asked for.
 func causes(v *state.View, t *job.Task) []api.Step {
+	if steps := runSteps(v, t); t.Replaces == "" && steps != nil {
+		return steps
+	}
 	if t.Replaces != "" {
 		prev := v.Task(t.Replaces)
 		if prev == nil { // forgotten meanwhile; what was submitted long ago is not the cause

@@ -111,7 +111,7 @@ func (o *outlook) service(svc *job.Service, list *api.TaskList, heldUp func(*api
 			p.remark = b.Reason
 		}
 	}
-	if svc.Mode == job.Global {
+	if svc.Mode.PerNode() {
 		p.want = placed + blocked
 	}
 	if n := p.want - len(slots); n > 0 {

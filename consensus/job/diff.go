@@ -83,7 +83,7 @@ func Diff(old, updated *Spec) Changes {
 	}
 	for i := range old.Services {
 		if o := &old.Services[i]; updated.Service(o.Name) == nil {
-			c.Services = append(c.Services, ServiceChange{Name: o.Name, Kind: ServiceRemoved, From: o.Replicas, Global: o.Mode == Global,
+			c.Services = append(c.Services, ServiceChange{Name: o.Name, Kind: ServiceRemoved, From: o.Replicas, Global: o.Mode.PerNode(),
 				Replace: false, Image: o.Image})
 		}
 	}
@@ -99,7 +99,7 @@ func Diff(old, updated *Spec) Changes {
 }
 
 func diffService(o, u *Service) (ServiceChange, bool) {
-	s := ServiceChange{Name: u.Name, To: u.Replicas, Global: u.Mode == Global, Image: u.Image}
+	s := ServiceChange{Name: u.Name, To: u.Replicas, Global: u.Mode.PerNode(), Image: u.Image}
 	if o == nil {
 		s.Kind = ServiceAdded
 		return s, true
@@ -115,7 +115,7 @@ func diffService(o, u *Service) (ServiceChange, bool) {
 	case !SameUpdate(o, u):
 		s.Kind = ServiceTuned
 		s.Fields = diffFields(flatten(o), flatten(u))
-	case o.Replicas != u.Replicas && u.Mode != Global:
+	case o.Replicas != u.Replicas && !u.Mode.PerNode():
 		s.Kind = ServiceScaled
 	default:
 		return s, false
@@ -271,7 +271,7 @@ func text(key string, v any) string {
 		return n.String()
 	}
 	switch key {
-	case "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "drain", "monitor", "lease":
+	case "backoff", "maxBackoff", "deadline", "ttl", "startDeadline", "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "drain", "monitor", "lease":
 		return time.Duration(i).String()
 	case "memoryBytes", "sizeBytes", "maxBytes", "shmBytes", "swapBytes":
 		return FormatBytes(i)

@@ -42,7 +42,7 @@ func (s *Service) FailoverPolicy() Failover {
 	}
 	if f.Mode == FailoverDefault {
 		f.Mode = FailoverFast
-		if f.Lease > 0 || s.Mode != Global && s.Replicas == 1 && s.writesVolume() {
+		if f.Lease > 0 || !s.Mode.PerNode() && s.Replicas == 1 && s.writesVolume() {
 			f.Mode = FailoverFenced
 		}
 	}
@@ -82,7 +82,7 @@ func (s *Service) validateFailover(p *problems, at string) {
 		p.add(at+".lease", "only %s has a lease, and this is %s; remove it", FailoverFenced, mode)
 	case f.Lease != 0 && (f.Lease < MinLease || f.Lease > MaxLease):
 		p.add(at+".lease", "%v is not within %v and %v", f.Lease, MinLease, MaxLease)
-	case s.Mode == Global && mode != FailoverFast:
+	case s.Mode.PerNode() && mode != FailoverFast:
 		p.add(at, "a task of a global service is never moved; remove it")
 	case mode == FailoverFenced && s.Update != nil && s.Update.Order == StartFirst:
 		p.add(at, "%s never has two tasks in one slot, and update_config.order is %s: change one of them", FailoverFenced, StartFirst)

@@ -349,7 +349,7 @@ func (s *Service) validateNaming(p *problems, at string) {
 			p.add(at+".mac_address", "%s is a group's address: the first byte must be even", n.MAC)
 		case s.NetworkMode != NetworkBridge:
 			p.add(at+".mac_address", "with network_mode %s there is no interface of its own; remove one", s.NetworkMode)
-		case s.Mode == Global || s.Replicas > 1:
+		case s.Mode.PerNode() || s.Replicas > 1:
 			p.add(at+".mac_address", "is for one container, and the service has more; remove it, or run one replica")
 		}
 	}

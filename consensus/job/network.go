@@ -87,9 +87,9 @@ func (s *Service) validateJoin(p *problems, at, name string, spec *Spec) {
 		p.add(at, "the service cannot join itself; remove it")
 	case len(on.Together()) > 0:
 		p.add(at, "service %s itself joins a namespace of %s; join that one", name, strings.Join(on.Together(), ", "))
-	case (on.Mode == Global) != (s.Mode == Global):
+	case on.Mode.PerNode() != s.Mode.PerNode():
 		p.add(at, "one of %s and %s has a task on every node and the other has not; give both the same mode", s.Name, name)
-	case s.Mode != Global && s.Replicas > on.Replicas:
+	case !s.Mode.PerNode() && s.Replicas > on.Replicas:
 		p.add(at, "%d replicas join those of %s, which has %d; each joins one: scale both alike", s.Replicas, name, on.Replicas)
 	}
 }

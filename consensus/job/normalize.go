@@ -28,6 +28,7 @@ func (s *Service) normalize() {
 	case Global:
 		s.Replicas = 0
 	}
+	s.normalizeBatch()
 	s.normalizeNetwork()
 	s.normalizeKeys()
 	s.Env = normalEnv(s.Env)

@@ -87,7 +87,7 @@ func (s *Service) validatePlacement(p *problems, at string, spec *Spec) {
 	if pl.MaxPerNode < 0 || pl.MaxPerNode > MaxReplicas {
 		p.add(here+".max_replicas_per_node", "%d is not within 0 and %d; 0 is no bound", pl.MaxPerNode, MaxReplicas)
 	}
-	if s.Mode == Global && pl.MaxPerNode > 0 {
+	if s.Mode.PerNode() && pl.MaxPerNode > 0 {
 		p.add(here+".max_replicas_per_node", "a global service has one task on every node; remove it")
 	}
 	here = at + ".x-placement"

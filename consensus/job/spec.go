@@ -47,14 +47,14 @@ const (
 	Global     Mode = "global"     // one task on every eligible node
 )
 
-// Service is one entry of a job. Everything in it belongs to its Digest except Replicas, Update and Rollback: a change of
-// Replicas only adds or removes tasks, and one of the others only tells how the next change is to be made. A change of
-// anything else gives the tasks another content: new tasks, unless only such fields differ as a running one can take over
-// (tune.go).
+// Service is one entry of a job. Everything in it belongs to its Digest except Replicas (but for a batch), Update, Rollback,
+// Schedule and Batch (but for what exit codes mean): a change of Replicas only adds or removes tasks, and one of the others
+// only tells how the next change or run is to be made. A change of anything else gives the tasks another content: new
+// tasks, unless only such fields differ as a running one can take over (tune.go).
 type Service struct {
 	Name     string `json:"name"` // [a-z0-9][a-z0-9_-]{0,62}
 	Mode     Mode   `json:"mode,omitempty"`
-	Replicas int    `json:"replicas"` // 0..MaxReplicas; ignored when Global
+	Replicas int    `json:"replicas"` // 0..MaxReplicas; completions of a batch; ignored where Mode.PerNode
 
 	Image      string            `json:"image"`
 	Entrypoint []string          `json:"entrypoint,omitempty"` // nil: the image's
@@ -110,6 +110,9 @@ type Service struct {
 	// PostStart are executed once the container runs, PreStop before its stop signal; in order.
 	PostStart []Hook `json:"postStart,omitempty"`
 	PreStop   []Hook `json:"preStop,omitempty"`
+	// Batch says how runs of a batch go, Schedule when they begin; nil: the defaults, and with the submit.
+	Batch    *Batch    `json:"batch,omitempty"`
+	Schedule *Schedule `json:"schedule,omitempty"`
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
@@ -226,7 +229,10 @@ type Dependency struct {
 
 // Content is the service without what is no part of its Digest.
 func (s Service) Content() Service {
-	s.Replicas, s.Update, s.Rollback = 0, nil, nil
+	s.Update, s.Rollback, s.Schedule, s.Batch = nil, nil, nil, s.Batch.batchContent()
+	if s.Mode != ReplicatedJob { // whose completions are what it is
+		s.Replicas = 0
+	}
 	s.Priority, s.Strategy = nil, ""
 	return s
 }

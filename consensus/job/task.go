@@ -43,6 +43,10 @@ type Task struct {
 	Generic []Generic `json:"generic,omitempty"`
 	// Volumes are the named volumes that it mounts: their data is on its node from then on.
 	Volumes []string `json:"volumes,omitempty"`
+	// Run is the batch's run that it belongs to, 0 for what is no batch; Due is the run's, zero where no schedule began it.
+	Run   uint64    `json:"run,omitempty"`
+	Due   time.Time `json:"due,omitzero"`
+	First int       `json:"first,omitempty"` // the run's: its slots begin after it
 
 	// Move: it is to take over from the task that it replaces, with the same content, on another node.
 	Move bool `json:"move,omitempty"`
@@ -181,6 +185,8 @@ const (
 	EventJobStopped   = "job-stopped"
 	EventJobStarted   = "job-started"
 	EventJobRestarted = "job-restarted"
+	EventRun          = "run"          // of a batch: began, complete, failed, stopped
+	EventSchedule     = "schedule"     // paused, resumed, or a due time was left out
 	EventJobRollback  = "job-rollback" // Message: from and to which version, and why
 	EventRollout      = "rollout"      // the update of a service ended, was paused or goes on
 	EventJobRemoved   = "job-removed"

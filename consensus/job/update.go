@@ -97,14 +97,14 @@ func (s *Service) CanStartFirst() bool {
 // CanMoveFirst tells whether a task of the service may be there twice, on two nodes, while it moves.
 func (s *Service) CanMoveFirst() bool {
 	stopFirst := s.Update != nil && s.Update.Order == StopFirst
-	return s.Mode != Global && !stopFirst && s.FailoverPolicy().Mode != FailoverFenced && !s.writesVolume()
+	return !s.Mode.PerNode() && !s.IsBatch() && !stopFirst && s.FailoverPolicy().Mode != FailoverFenced && !s.writesVolume()
 }
 
-// SameUpdate tells whether two services are updated, and chosen nodes for, in the same way: all that is no part of the
-// Digest but the number of replicas.
+// SameUpdate tells whether two services are updated, and chosen nodes for, and run where they are batches, in the
+// same way: all that is no part of the Digest but the number of replicas.
 func SameUpdate(a, b *Service) bool {
 	return reflect.DeepEqual(a.Update, b.Update) && reflect.DeepEqual(a.Rollback, b.Rollback) &&
-		a.PriorityOf() == b.PriorityOf() && a.Strategy == b.Strategy
+		a.PriorityOf() == b.PriorityOf() && a.Strategy == b.Strategy && sameBatch(a, b)
 }
 
 // KeepRenewals takes the counts of restarts over from what a job was, because a submit does not know of them.

@@ -69,10 +69,11 @@ func (s *Service) validate(p *problems, spec *Spec) {
 		if s.Replicas < 0 || s.Replicas > MaxReplicas {
 			p.add(at+".replicas", "%d is not within 0 and %d", s.Replicas, MaxReplicas)
 		}
-	case Global:
+	case Global, ReplicatedJob, GlobalJob:
 	default:
-		p.add(at+".mode", "%q is not known; use %q or %q", s.Mode, Replicated, Global)
+		p.add(at+".mode", "%q is not known; use %q, %q, %q or %q", s.Mode, Replicated, Global, ReplicatedJob, GlobalJob)
 	}
+	s.validateBatch(p, at)
 	s.validateProcess(p, at)
 	s.validateEnv(p, at)
 	s.validateLabels(p, at)
@@ -443,7 +444,9 @@ func (s *Spec) validateDependencies(p *problems) {
 					p.add(at, "%s has its health check disabled and never becomes healthy; use %s", d.Service, DependStarted)
 				}
 			case DependCompleted:
-				if on.Restart.Policy == RestartAny {
+				if on.Schedule != nil {
+					p.add(at, "%s runs by its x-schedule, so it never completes for good; use %s or remove it", d.Service, DependStarted)
+				} else if on.Restart.Policy == RestartAny {
 					p.add(at, "%s is restarted for ever and never completes; give it `restart: \"no\"` or `on-failure`", d.Service)
 				}
 			default:

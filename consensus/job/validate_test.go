@@ -60,7 +60,7 @@ func TestValidateNamesTheServiceTheKeyAndTheNextStep(t *testing.T) {
 		{"two of a name", func(s *Spec, w *Service) { w.Name = "migrate" }, "services.migrate: the name is taken twice"},
 		{"order", func(s *Spec, _ *Service) { slices.Reverse(s.Services) }, "not sorted by name"},
 		{"service name", func(s *Spec, w *Service) { w.Name = "web.1" }, `services.web.1: "web.1" is not a name`},
-		{"mode", func(_ *Spec, w *Service) { w.Mode = "batch" }, `services.web.mode: "batch" is not known; use "replicated" or "global"`},
+		{"mode", func(_ *Spec, w *Service) { w.Mode = "batch" }, `services.web.mode: "batch" is not known; use "replicated", "global", "replicated-job" or "global-job"`},
 		{"replicas", func(_ *Spec, w *Service) { w.Replicas = MaxReplicas + 1 }, "services.web.replicas: 100001 is not within 0 and 100000"},
 		{"no image", func(_ *Spec, w *Service) { w.Image = "" }, "services.web.image: is missing"},
 		{"image", func(_ *Spec, w *Service) { w.Image = "a b" }, "has a space in it"},

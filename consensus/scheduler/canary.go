@@ -57,7 +57,7 @@ func (w *work) pickContent(s *service, sl *slot, pk *picker) (*node, refusals) {
 	s.info = i
 	defer func() { s.info = present }()
 	n, no := w.pickOne(s, sl)
-	if n == nil && s.spec.Mode != job.Global {
+	if n == nil && !s.spec.Mode.PerNode() {
 		no = w.p.whyNone(s)
 	}
 	return n, no

@@ -31,17 +31,16 @@ func (w *work) service(s *service) {
 	w.stopDoubles(s)
 	w.giveUpEnding(s)
 	w.putToRest(s)
-	w.beginWaiting(s)
-	if w.judge(s) {
-		return // what the service shall be is about to change
-	}
-	w.handMoves(s)
-	why, placed, short := w.fill(s)
-	if s.spec != nil && w.left > 0 {
-		if held := w.roll(s, short); why.slots == 0 {
-			why = held
+	var why reason
+	if s.isBatch() {
+		why = w.batch(s)
+	} else {
+		w.beginWaiting(s)
+		if w.judge(s) {
+			return // what the service shall be is about to change
 		}
-		w.drain(s, placed)
+		w.handMoves(s)
+		why = w.serve(s)
 	}
 	if why.slots == 0 {
 		why = w.holding(s)
@@ -58,6 +57,18 @@ func (w *work) service(s *service) {
 		w.next.Dirty = true
 		p.mark(s)
 	}
+}
+
+// serve brings a service to what it shall be.
+func (w *work) serve(s *service) reason {
+	why, placed, short := w.fill(s)
+	if s.spec != nil && w.left > 0 {
+		if held := w.roll(s, short); why.slots == 0 {
+			why = held
+		}
+		w.drain(s, placed)
+	}
+	return why
 }
 
 // stop wants a task ended; false when the plan is full.
@@ -80,6 +91,9 @@ func (w *work) stopExcess(s *service) {
 	sls := s.in(excess)
 	for i := len(sls) - 1; i >= 0; i-- {
 		for _, t := range sls[i].tasks {
+			if s.isBatch() && s.keeps(t) {
+				continue
+			}
 			if t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, w.excessCause(s, t)) {
 				return
 			}
@@ -96,7 +110,9 @@ func (w *work) excessCause(s *service, t *task) string {
 		return "the job was stopped"
 	case s.spec == nil:
 		return "the job has no such service any more"
-	case s.spec.Mode == job.Global:
+	case s.spec.IsBatch():
+		return fmt.Sprintf("run %d is over", t.Run)
+	case s.spec.Mode.PerNode():
 		return w.misplacedCause(s, t)
 	}
 	return fmt.Sprintf("scaled to %d", s.spec.Replicas)
@@ -230,7 +246,7 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 			if content != s.info {
 				why.text = no.String(content)
 			}
-			if s.spec.Mode == job.Global || content != s.info {
+			if s.spec.Mode.PerNode() || content != s.info {
 				short = append(short, sl)
 				continue
 			}
@@ -373,6 +389,10 @@ func (w *work) gate(s *service) string {
 			return fmt.Sprintf("waits for %s, which the job does not have", d.Service)
 		}
 		switch {
+		case o.isBatch():
+			if text := w.batchGate(s, d, o); text != "" {
+				return text
+			}
 		case d.Condition == job.DependHealthy && o.ready < o.wanted:
 			return fmt.Sprintf("waits for %s to be healthy", d.Service)
 		case d.Condition == job.DependCompleted && o.completed < o.wanted:

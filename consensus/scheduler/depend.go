@@ -27,6 +27,12 @@ func (w *work) updateGate(s *service) string {
 	}
 	for _, d := range s.spec.DependsOn {
 		o := s.job.services[d.Service]
+		if o != nil && o.isBatch() {
+			if text := w.batchGate(s, d, o); text != "" {
+				return text
+			}
+			continue
+		}
 		if o == nil || o.spec == nil || o.rollout == nil || o.rollout.Version != s.rollout.Version {
 			continue
 		}

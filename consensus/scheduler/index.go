@@ -49,6 +49,7 @@ type service struct {
 	class  *class
 	cause  string // of first placements: submitted, scaled
 
+	runs    []*job.Run   // of a batch, all that are kept, by number
 	rollout *job.Rollout // of the present content; nil: it was never changed
 	former  *info        // what slots keep that no canary has taken; nil: no canaries wait
 
@@ -169,6 +170,10 @@ func (p *Planner) change(c state.Change) {
 			s.blocked = nil
 			p.forget(s)
 		}
+	case state.TableRuns:
+		was, _ := c.Before.(*job.Run)
+		is, _ := c.After.(*job.Run)
+		p.putRun(was, is)
 	case state.TableRollouts:
 		if is, ok := c.After.(*job.Rollout); ok && is != nil {
 			p.putRollout(p.service(is.Job, is.Service), is)
@@ -278,7 +283,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	p.classify(s, spec)
 	s.spec, s.tries = spec, 0
 	delete(p.globals, s)
-	if spec.Mode == job.Global {
+	if spec.Mode.PerNode() {
 		p.globals[s] = struct{}{}
 	}
 	s.all = true

@@ -1,9 +1,5 @@
 package scheduler
 
-import (
-	"shoal/consensus/job"
-)
-
 // picker chooses nodes for slots of one service within one plan: of the leaf with the fewest tasks of the service the node
 // with the least rank. Within a plan tasks and loads only grow, and what did not fit will not fit.
 //
@@ -55,7 +51,7 @@ func (k *picker) done() {
 
 // pick finds the node for a slot, or nil; for a slot that is bound to one node also what that one refuses.
 func (k *picker) pick(sl *slot) (*node, refusals) {
-	if k.s.spec.Mode == job.Global {
+	if k.s.spec.Mode.PerNode() {
 		n := k.p.nodes[sl.id.node]
 		if no := k.refuses(n); no != fits {
 			var r refusals

@@ -101,6 +101,9 @@ func New(v *state.View) *Planner {
 	for _, b := range v.Blocked("") {
 		p.service(b.Job, b.Service).blocked = b
 	}
+	for _, r := range v.Runs("", "") {
+		p.putRun(nil, r)
+	}
 	for _, r := range v.Rollouts("") {
 		s := p.service(r.Job, r.Service)
 		if f := v.Service(r.FromDigest); f != nil && p.infos[r.FromDigest] == nil {

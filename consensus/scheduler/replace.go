@@ -184,7 +184,7 @@ func (w *work) pickOne(s *service, sl *slot) (*node, refusals) {
 func (w *work) noRoom(s *service, waiting []*slot) reason {
 	w.p.starved[s] = struct{}{}
 	var no refusals
-	if s.spec.Mode == job.Global {
+	if s.spec.Mode.PerNode() {
 		for _, sl := range waiting {
 			_, one := w.pickOne(s, sl)
 			no.add(one)

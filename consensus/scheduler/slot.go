@@ -32,6 +32,7 @@ const (
 	excess                 // not wanted, but something in it is meant to run
 	double                 // two tasks are meant to run
 	away                   // a global service's task on a node that is down: waits for it
+	working                // a batch's task is on its way or runs
 	phases                 // how many
 )
 
@@ -59,7 +60,9 @@ func (p *Planner) classifySlots(s *service) {
 func (p *Planner) makeSlots(s *service) {
 	switch {
 	case s.spec == nil:
-	case s.spec.Mode == job.Global:
+	case s.spec.IsBatch():
+		p.makeRunSlots(s)
+	case s.spec.Mode.PerNode():
 		for id := range p.nodes {
 			s.slot(slotID{node: id})
 		}
@@ -116,7 +119,7 @@ func (p *Planner) wants(s *service, id slotID) bool {
 	if s.spec == nil {
 		return false
 	}
-	if s.spec.Mode != job.Global {
+	if !s.spec.Mode.PerNode() {
 		return id.node == "" && id.n >= 1 && id.n <= s.spec.Replicas
 	}
 	n := p.nodes[id.node]
@@ -124,6 +127,9 @@ func (p *Planner) wants(s *service, id slotID) bool {
 }
 
 func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
+	if s.isBatch() {
+		return p.batchPhase(s, sl)
+	}
 	var live, stopping int
 	var cur *task // the newest that is meant to run, one that has not ended first
 	var before *task
@@ -183,7 +189,7 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 			sm = sum{}
 		}
 		return ph, sm
-	case s.spec.Mode == job.Global && p.nodes[sl.id.node].n.State != job.NodeReady:
+	case s.spec.Mode.PerNode() && p.nodes[sl.id.node].n.State != job.NodeReady:
 		return quiet, sum{}
 	case stopping > 0:
 		return ending, sm
@@ -206,7 +212,7 @@ func (p *Planner) livePhase(s *service, t *task) phase {
 	n := p.nodes[t.Node]
 	switch {
 	case n == nil || n.n.State != job.NodeReady:
-		if s.spec.Mode == job.Global {
+		if s.spec.Mode.PerNode() {
 			return away
 		}
 		if n != nil && t.Held() {

@@ -9,7 +9,7 @@ import (
 // spent lists the ended tasks of a slot that nobody will look at again: of another content than the service's, still meant
 // to run, beside a task that lives. Such is the successor that failed once its update was taken back.
 func (s *service) spent(sl *slot) (out []*task) {
-	if len(sl.tasks) < 2 || !sl.sum.wanted {
+	if len(sl.tasks) < 2 || !sl.sum.wanted || s.isBatch() {
 		return nil
 	}
 	if cur := sl.current(); cur == nil || cur.ended() {

@@ -86,6 +86,18 @@ func (t *tx) apply(c Command) Result {
 	case RestartTasks:
 		t.at = c.At
 		return t.restartTasks(c)
+	case StartRun:
+		t.at = c.At
+		return t.startRun(c)
+	case StopRun:
+		t.at = c.At
+		return t.stopRun(c)
+	case FireSchedule:
+		t.at = c.At
+		return t.fireSchedule(c)
+	case PauseSchedule:
+		t.at = c.At
+		return t.pauseSchedule(c)
 	case Plan:
 		t.at = c.At
 		return t.plan(c)

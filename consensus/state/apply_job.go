@@ -99,6 +99,7 @@ func (t *tx) putJob(c PutJob) Result {
 		j := *old
 		j.Stopped, j.Updated, j.Index = false, t.at, t.index
 		t.rewriteJob(&j)
+		t.rebaseAll(name)
 		t.event(job.Event{Kind: job.EventJobSubmitted, Job: name, Message: fmt.Sprintf("version %d started again", j.Version)})
 		t.remember(c.Key, kindPutJob, name, j.Version, false)
 		return Result{Value: &j}
@@ -139,6 +140,7 @@ func (t *tx) newVersion(j *job.Job, back wayBack) {
 		t.dropSlots(old, j)
 		t.beginRollouts(old, j, back)
 	}
+	t.syncRuns(j)
 }
 
 // rewriteJob changes a job without a new version.
@@ -159,7 +161,7 @@ func (t *tx) dropSlots(old, j *job.Job) {
 			t.unblock(j.Name, was.Name)
 		}
 		from := strKey(j.Name, was.Name)
-		if is != nil && is.Mode != job.Global && was.Mode != job.Global {
+		if is != nil && !is.Mode.PerNode() && !was.Mode.PerNode() {
 			from = slotFrom(j.Name, was.Name, is.Replicas)
 		}
 		t.dropDeadFrom(from, strKey(j.Name, was.Name))
@@ -201,8 +203,10 @@ func (t *tx) scaleJob(c ScaleJob) Result {
 		switch {
 		case s == nil:
 			return fail(job.NotFound, "scale job %s: it has no service %s", c.Job, name)
-		case s.Mode == job.Global:
+		case s.Mode.PerNode():
 			return fail(job.Invalid, "scale job %s: service %s is global: it has one task on every node", c.Job, name)
+		case s.IsBatch():
+			return fail(job.Invalid, "scale job %s: service %s is a batch: how often it completes is part of what it is; change x-batch.completions and submit again", c.Job, name)
 		case n < 0 || n > job.MaxReplicas:
 			return fail(job.Invalid, "scale job %s: service %s: %d replicas, want 0 to %d", c.Job, name, n, job.MaxReplicas)
 		}
@@ -265,6 +269,7 @@ func (t *tx) removeJob(c RemoveJob) Result {
 	for _, r := range t.base.Rollouts(c.Job) {
 		t.remove(TableRollouts, r)
 	}
+	t.forgetBatches(c.Job)
 	delete(t.d.digests, c.Job)
 	t.event(job.Event{Kind: job.EventJobRemoved, Job: c.Job})
 	t.remember(c.Key, kindRemoveJob, c.Job, 0, false)
@@ -302,6 +307,7 @@ func (t *tx) startJob(c StartJob) Result {
 	j := *old
 	j.Stopped, j.Updated, j.Index = false, t.at, t.index
 	t.rewriteJob(&j)
+	t.rebaseAll(j.Name)
 	t.event(job.Event{Kind: job.EventJobStarted, Job: j.Name, Message: fmt.Sprintf("version %d", j.Version)})
 	t.remember(c.Key, kindStartJob, c.Job, j.Version, false)
 	return Result{Value: &j}
@@ -323,16 +329,22 @@ func (t *tx) restartJob(c RestartJob) Result {
 	j := *old
 	j.Spec.Services = slices.Clone(old.Spec.Services)
 	for _, name := range c.Services {
-		if j.Spec.Service(name) == nil {
+		switch s := j.Spec.Service(name); {
+		case s == nil:
 			return fail(job.NotFound, "restart job %s: it has no service %s", c.Job, name)
+		case s.Schedule != nil:
+			return fail(job.Conflict, "restart job %s: service %s runs by its schedule: run it now with: shoal cron run %s/%s", c.Job, name, c.Job, name)
 		}
 	}
 	var said []string
 	for i := range j.Spec.Services {
-		if s := &j.Spec.Services[i]; len(c.Services) == 0 || slices.Contains(c.Services, s.Name) {
+		if s := &j.Spec.Services[i]; len(c.Services) == 0 && s.Schedule == nil || slices.Contains(c.Services, s.Name) {
 			s.Renewal++
 			said = append(said, s.Name)
 		}
+	}
+	if len(said) == 0 {
+		return fail(job.Conflict, "restart job %s: all of it runs by schedules: run one now with: shoal cron run %s/SERVICE", c.Job, c.Job)
 	}
 	j.Version++
 	j.Cause = "restarted " + strings.Join(said, ", ")

@@ -42,7 +42,7 @@ func (t *tx) beginRollouts(old, j *job.Job, back wayBack) {
 			continue
 		}
 		last := t.base.Rollout(j.Name, s.Name)
-		if old.Stopped {
+		if old.Stopped || s.IsBatch() {
 			if last != nil {
 				t.remove(TableRollouts, last)
 			}

@@ -36,7 +36,7 @@ func (t *tx) plan(c Plan) Result {
 	if c.Base >= t.index {
 		return fail(job.Invalid, "apply plan: made from index %d, which is not before %d", c.Base, t.index)
 	}
-	if max(len(c.Place), len(c.Stop), len(c.Tune), len(c.Begin), len(c.Block), len(c.Unblock), len(c.Rollouts)) > MaxPlan {
+	if max(len(c.Place), len(c.Stop), len(c.Tune), len(c.Begin), len(c.Block), len(c.Unblock), len(c.Rollouts), len(c.Runs)) > MaxPlan {
 		return fail(job.Invalid, "apply plan: a list is longer than %d", MaxPlan)
 	}
 	res := &PlanResult{}
@@ -94,6 +94,7 @@ func (t *tx) plan(c Plan) Result {
 		t.block(b)
 	}
 	t.stepRollouts(c.Rollouts, res)
+	t.stepRuns(c.Runs, res)
 	return Result{Value: res}
 }
 
@@ -123,8 +124,13 @@ func (t *tx) refusePlace(k *job.Task, giveUp bool) string {
 	if t.d.digest(j, k.Service) != k.Digest && !t.stillGood(k) {
 		return "service has changed"
 	}
-	if (sv.Mode == job.Global) != (k.Slot == 0) || (sv.Mode != job.Global && k.Slot > sv.Replicas) {
+	if sv.Mode.PerNode() != (k.Slot == 0) || (sv.Mode == job.Replicated || sv.Mode == "") && k.Slot > sv.Replicas {
 		return "no such slot any more"
+	}
+	if sv.IsBatch() {
+		if why := t.refuseRun(k, sv); why != "" {
+			return why
+		}
 	}
 	n := t.base.Node(k.Node)
 	if n == nil {
@@ -174,13 +180,16 @@ func (t *tx) place(k job.Task) {
 		k.Placed = t.at
 	}
 	for _, o := range t.slot(slotOf(&k)) {
-		if o.Desired == job.DesiredRun && t.ended(o.ID) {
+		if o.Desired == job.DesiredRun && t.ended(o.ID) && o.Run == k.Run { // else it is another run's, which keeps its own
 			up := *o
 			up.Desired, up.StopCause = job.DesiredStop, "replaced by "+string(k.ID)
 			t.putTask(&up)
 		}
 	}
 	t.addTask(&k)
+	if k.Run != 0 {
+		t.noteBegan(&k)
+	}
 	t.event(job.Event{Kind: job.EventTaskPlaced, Job: k.Job, Service: k.Service, Task: k.ID, Node: k.Node, Message: k.Cause})
 }
 

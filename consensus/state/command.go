@@ -45,6 +45,10 @@ const (
 	kindSetCluster    byte = 70
 	kindSetOvercommit byte = 71
 	kindRestartJob    byte = 31
+	kindStartRun      byte = 40
+	kindStopRun       byte = 41
+	kindFireSchedule  byte = 42
+	kindPauseSchedule byte = 43
 	kindPromoteJob    byte = 50
 	kindFailJob       byte = 51
 	kindRestartTasks  byte = 52
@@ -240,6 +244,7 @@ type Plan struct {
 	Begin []job.TaskID `json:"begin,omitempty"`
 	// Rollouts are done after all else.
 	Rollouts []RolloutStep `json:"rollouts,omitempty"`
+	Runs     []RunStep     `json:"runs,omitempty"`
 	At       time.Time     `json:"at"`
 }
 
@@ -248,7 +253,7 @@ const MaxPlan = 100_000
 
 // Empty tells whether the plan would change nothing.
 func (p *Plan) Empty() bool {
-	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Tune) == 0 && len(p.Begin) == 0 && len(p.Block) == 0 && len(p.Unblock) == 0 && len(p.Rollouts) == 0
+	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Tune) == 0 && len(p.Begin) == 0 && len(p.Block) == 0 && len(p.Unblock) == 0 && len(p.Rollouts) == 0 && len(p.Runs) == 0
 }
 
 // Report is what a node says of its tasks. Result.Value is *ReportResult.
@@ -382,6 +387,14 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[FailJob](body)
 	case kindRestartTasks:
 		return decodeAs[RestartTasks](body)
+	case kindStartRun:
+		return decodeAs[StartRun](body)
+	case kindStopRun:
+		return decodeAs[StopRun](body)
+	case kindFireSchedule:
+		return decodeAs[FireSchedule](body)
+	case kindPauseSchedule:
+		return decodeAs[PauseSchedule](body)
 	case kindPlan:
 		return decodeAs[Plan](body)
 	case kindReport:

@@ -48,6 +48,8 @@ var snapshotTables = [...]struct {
 	{TableImages, readRow[job.ImageName](TableImages)},
 	{TableRollouts, readRow[job.Rollout](TableRollouts)},
 	{TableHomes, readRow[job.VolumeHome](TableHomes)},
+	{TableRuns, readRow[job.Run](TableRuns)},
+	{TableSchedules, readRow[job.ScheduleState](TableSchedules)},
 }
 
 func readRow[T any](table Table) func(*memdb.Txn, codec, []byte) error {

@@ -190,8 +190,12 @@ func (t *tx) putStatus(k *job.Task, st *job.Status) {
 	if st.State.Terminal() && !t.ended(k.ID) {
 		t.claim(k, -1)
 	}
+	counts := k.Run != 0 && st.State.Terminal() && !t.ended(k.ID)
 	t.statuses[k.ID] = st
 	t.insert(TableStatuses, st)
+	if counts {
+		t.countRun(k, st)
+	}
 	if k.Desired != job.DesiredRun && st.State.Terminal() {
 		t.pruneLater(k)
 	}
@@ -223,15 +227,15 @@ func (t *tx) pruneSlots() {
 	for _, key := range t.prune {
 		var dead []*job.Task
 		for _, k := range t.slot(key) {
-			if k.Desired != job.DesiredRun && t.ended(k.ID) {
+			switch {
+			case k.Desired == job.DesiredRun || !t.ended(k.ID):
+			case t.slotExists(k):
 				dead = append(dead, k)
+			default:
+				t.deleteTask(k)
 			}
 		}
-		keep := KeepDead
-		if len(dead) > 0 && !t.slotExists(dead[0]) {
-			keep = 0
-		}
-		for len(dead) > keep {
+		for len(dead) > KeepDead {
 			t.deleteTask(dead[0])
 			dead = dead[1:]
 		}
@@ -248,7 +252,11 @@ func (t *tx) slotExists(k *job.Task) bool {
 	if s == nil {
 		return false
 	}
-	if s.Mode == job.Global {
+	if s.IsBatch() {
+		r := t.run(k.Job, k.Service, k.Run)
+		return r != nil && !r.Forgotten
+	}
+	if s.Mode.PerNode() {
 		return k.Slot == 0 && first[job.Node](t.w, TableNodes, "id", strKey(string(k.Node))) != nil
 	}
 	return k.Slot >= 1 && k.Slot <= s.Replicas

@@ -79,6 +79,9 @@ type JobSummary struct {
 	Want     int       `json:"want"`  // tasks that are meant to run
 	Ready    int       `json:"ready"` // of these, running and not unwell
 	Updated  time.Time `json:"updated"`
+	// Runs are the newest runs of its batches, by service; of a job that is made of batches alone they tell how it is.
+	Runs    []job.Run `json:"runs,omitempty"`
+	Batches int       `json:"batches,omitempty"` // services that are batches
 }
 
 // JobDetail is one job; Versions are its kept versions, oldest first, only when asked for.
@@ -88,6 +91,7 @@ type JobDetail struct {
 	Versions []job.Job     `json:"versions,omitempty"`
 	Blocked  []job.Blocked `json:"blocked,omitempty"`
 	Rollouts []job.Rollout `json:"rollouts,omitempty"` // how its services come along to their present content
+	Runs     []job.Run     `json:"runs,omitempty"`     // kept runs of its batches, by service and number
 }
 
 // Task is a task, its status, and names for people.
@@ -118,6 +122,7 @@ type TaskList struct {
 	Tasks    []Task        `json:"tasks"`
 	Blocked  []job.Blocked `json:"blocked,omitempty"`
 	Rollouts []job.Rollout `json:"rollouts,omitempty"` // of the jobs asked for
+	Runs     []job.Run     `json:"runs,omitempty"`     // of their batches: those under way and the last ones
 	// Want and Ready tally the jobs asked for: tasks meant to run, and those that serve.
 	Want  int `json:"want"`
 	Ready int `json:"ready"`

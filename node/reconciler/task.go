@@ -239,9 +239,12 @@ func (t *task) noteExit(now time.Time, seen sight) {
 	why := exitReason(in, unwell)
 	switch {
 	case policy.Policy == job.RestartNever || policy.Policy == job.RestartOnFailure && !unknown:
-		if code == 0 && !unwell && !unknown {
+		if t.Service.JudgeExit(code) == job.ExitSuccess && !unwell && !unknown {
 			t.status.Message = ""
 			t.to(now, job.Complete)
+			return
+		}
+		if t.lostWithMachine(now, seen != seenLive && (unknown || seen == seenReboot)) {
 			return
 		}
 		if policy.Policy == job.RestartNever {
@@ -264,6 +267,9 @@ func (t *task) noteGone(now time.Time, seen sight) {
 	if !ran || t.status.State.Terminal() || t.status.State == job.Stopping || !t.assigned {
 		return
 	}
+	if t.lostWithMachine(now, seen != seenLive) {
+		return
+	}
 	if t.Service.Restart.Policy == job.RestartNever {
 		t.fail(now, "its container is gone, and with it how it ended")
 		return
@@ -273,6 +279,17 @@ func (t *task) noteGone(now time.Time, seen sight) {
 		return
 	}
 	t.countFailure(now, "its container was removed by someone else", false)
+}
+
+// lostWithMachine reports a batch's task lost that ended because its machine did: that is no failure of its own, and the
+// leader tries it again.
+func (t *task) lostWithMachine(now time.Time, machine bool) bool {
+	if !machine || !t.Service.IsBatch() {
+		return false
+	}
+	t.say("the machine was started anew")
+	t.to(now, job.Lost)
+	return true
 }
 
 // again starts it without counting a failure.

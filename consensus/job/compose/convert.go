@@ -115,6 +115,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 	if h := c.probe(at, s); h != nil {
 		out.Health = h
 	}
+	c.batch(at, s, &out)
 	if s.Deploy != nil {
 		out.Update = updateOf(s.Deploy.UpdateConfig)
 		out.Rollback = updateOf(s.Deploy.RollbackConfig)

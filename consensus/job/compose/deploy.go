@@ -19,13 +19,15 @@ func (c *conversion) scale(at string, s *types.ServiceConfig, out *job.Service) 
 	}
 	switch s.Deploy.Mode {
 	case "", "replicated":
-	case "global":
-		out.Mode = job.Global
+	case string(job.ReplicatedJob):
+		out.Mode = job.ReplicatedJob
+	case string(job.Global), string(job.GlobalJob):
+		out.Mode = job.Mode(s.Deploy.Mode)
 		if s.Deploy.Replicas != nil || s.Scale != nil {
 			c.problem(at+".deploy.mode", "a global service has one task on every node; remove `replicas` and `scale`, or `mode: global`")
 		}
 	default:
-		c.problem(at+".deploy.mode", "%.40q is not honoured by this version; use replicated or global", s.Deploy.Mode)
+		c.problem(at+".deploy.mode", "%.40q is not known; use replicated, global, replicated-job or global-job", s.Deploy.Mode)
 	}
 }
 
@@ -78,6 +80,9 @@ func over(a, b job.Resources) job.Resources {
 // restart converts `deploy.restart_policy`, or without it `restart`. With neither a service is restarted always, as one
 // is meant to run; but Compose's default (never) holds where another service waits for this one to complete.
 func (c *conversion) restart(at string, s *types.ServiceConfig, out *job.Service) {
+	if out.IsBatch() || s.Extensions["x-batch"] != nil || s.Extensions["x-schedule"] != nil {
+		return // batch says what follows a failure
+	}
 	if s.Deploy != nil && s.Deploy.RestartPolicy != nil {
 		c.restartPolicy(at+".deploy.restart_policy", s.Deploy.RestartPolicy, &out.Restart)
 		return

@@ -17,7 +17,7 @@ type Flags struct {
 	Image    string
 	Command  []string
 	Replicas int    // ignored when global
-	Mode     string // "service" (the default), "global", or "batch": each task runs to its end once
+	Mode     string // "service" (the default), "global", "batch": so many completions, or "global-batch": one on every node
 	Dir      string // what relative mount sources are relative to, absolute
 
 	Env         []string // KEY=VALUE, or KEY to take it from Environ
@@ -50,6 +50,11 @@ type Flags struct {
 	HealthStartPeriod time.Duration
 	NoHealthcheck     bool
 	Keys              KeyFlags
+
+	// Of a batch: how it goes, without Retries what Restart says or none; and by what schedule, "": at once.
+	Batch    job.Batch
+	Schedule string
+	TimeZone string
 }
 
 // FromFlags makes a job of one service, normalized and valid. Errors are of kind job.Invalid and list everything that is
@@ -108,6 +113,20 @@ func (c *flagConversion) spec() *job.Spec {
 }
 
 func (c *flagConversion) mode(s *job.Service) {
+	switch c.f.Mode {
+	case "batch", string(job.ReplicatedJob):
+		s.Mode = job.ReplicatedJob
+	case "global-batch", string(job.GlobalJob):
+		s.Mode = job.GlobalJob
+	case "", "service":
+		if c.f.Schedule != "" {
+			s.Mode = job.ReplicatedJob
+		}
+	}
+	if s.IsBatch() {
+		c.batch(s)
+		return
+	}
 	r, err := parseRestart(c.f.Restart)
 	if err != nil {
 		c.problem("--restart", err)
@@ -118,15 +137,31 @@ func (c *flagConversion) mode(s *job.Service) {
 		s.Mode = job.Replicated
 	case "global":
 		s.Mode = job.Global
-	case "batch":
-		s.Mode = job.Replicated
-		if c.f.Restart == "" {
-			s.Restart.Policy = job.RestartNever
-		} else if r.Policy == job.RestartAny {
-			c.problem("--restart", fmt.Errorf("%s never lets a batch end; use no or on-failure", c.f.Restart))
-		}
 	default:
-		c.problem("--mode", fmt.Errorf("%.40q is not known; use service, global or batch", c.f.Mode))
+		c.problem("--mode", fmt.Errorf("%.40q is not known; use service, global, batch or global-batch", c.f.Mode))
+	}
+	if c.f.Schedule != "" {
+		c.problem("--schedule", fmt.Errorf("mode %s runs for ever; use --mode batch or global-batch", c.f.Mode))
+	}
+}
+
+// batch is what a person asks for with --mode batch: without a word on failures none is tried again, as with docker run.
+func (c *flagConversion) batch(s *job.Service) {
+	b := c.f.Batch
+	retries, err := retriesOf(c.f.Restart)
+	switch {
+	case err != nil:
+		c.problem("--restart", err)
+	case b.Retries == nil && c.f.Restart == "":
+		b.Retries = new(int)
+	case b.Retries == nil:
+		b.Retries = retries
+	}
+	s.Batch = &b
+	if c.f.Schedule != "" {
+		s.Schedule = &job.Schedule{Cron: c.f.Schedule, TimeZone: c.f.TimeZone}
+	} else if c.f.TimeZone != "" {
+		c.problem("--time-zone", fmt.Errorf("goes with --schedule"))
 	}
 }
 

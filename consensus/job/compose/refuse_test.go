@@ -60,7 +60,7 @@ func TestWhatIsNotHonouredIsRefusedWithItsPlaceAndTheNextStep(t *testing.T) {
 		{"unknown key", service("imagee: x"), "services.web.imagee is not a key of the Compose specification"},
 		{"platform", service("platform: linux/riscv64"), `services.web.platform: "linux/riscv64" is not the platform of this cluster, linux/amd64`},
 		{"constraint", service("deploy: {placement: {constraints: [node.role == manager]}}"), `services.web.deploy.placement.constraints[0]: constraint "node.role == manager", column 1: "node.role" cannot be asked of a node`},
-		{"mode", service("deploy: {mode: replicated-job}"), `services.web.deploy.mode: "replicated-job" is not honoured`},
+		{"mode", service("deploy: {mode: sometimes}"), `services.web.deploy.mode: "sometimes" is not known`},
 		{"global with replicas", service("deploy: {mode: global, replicas: 2}"), "a global service has one task on every node"},
 		{"restart", service("restart: sometimes"), `services.web.restart: "sometimes" is not known`},
 		{"restart tries", service("restart: on-failure:many"), `"many" is not a number of tries`},

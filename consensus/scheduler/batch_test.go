@@ -1,0 +1,334 @@
+package scheduler
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+// batch makes a service of n completions.
+func batch(name string, n int, f ...func(*job.Service)) job.Service {
+	s := svc(name, n, f...)
+	s.Mode = job.ReplicatedJob
+	if s.Batch == nil {
+		s.Batch = &job.Batch{}
+	}
+	spec := job.Spec{Name: "x", Services: []job.Service{s}}
+	spec.Normalize()
+	return spec.Services[0]
+}
+
+func runs(b job.Batch) func(*job.Service) { return func(s *job.Service) { s.Batch = &b } }
+
+func retries(n int) *int { return &n }
+
+// ends lets every batch's task run and then end as told.
+func (w *world) ends(how func(*job.Task) job.State) {
+	w.behave = func(k *job.Task) job.State {
+		if k.Run == 0 {
+			return job.Running
+		}
+		if st := w.store.View().Status(k.ID); st == nil {
+			return job.Running
+		}
+		return how(k)
+	}
+}
+
+func complete(*job.Task) job.State { return job.Complete }
+
+func (w *world) lastRun(jobName, service string) job.Run {
+	w.t.Helper()
+	r := w.store.View().LastRun(jobName, service)
+	if r == nil {
+		w.t.Fatalf("%s/%s has no run", jobName, service)
+	}
+	return *r
+}
+
+func TestBatchRunsItsCompletionsSoManyAtATime(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.node("b")
+	most := 0
+	w.ends(func(k *job.Task) job.State {
+		most = max(most, len(w.running("j", "b")))
+		return job.Complete
+	})
+	w.submit("j", batch("b", 7, runs(job.Batch{Parallelism: 2})))
+	w.settle()
+	r := w.lastRun("j", "b")
+	if r.Status != job.RunComplete || r.Completed != 7 || r.Failed != 0 || most != 2 {
+		t.Errorf("run %+v, at most %d at a time, want 2", r, most)
+	}
+	// The same content again runs nothing, also for a new leader; other content does.
+	w.submit("j", batch("b", 7, runs(job.Batch{Parallelism: 3})))
+	w.p = New(w.store.View())
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Seq != 1 {
+		t.Errorf("ran again: %+v", r)
+	}
+	w.submit("j", batch("b", 7, image("other")))
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Seq != 2 || r.Status != job.RunComplete {
+		t.Errorf("new content: %+v", r)
+	}
+	w.apply(state.RestartJob{Job: "j", At: w.now})
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Seq != 3 || r.Status != job.RunComplete {
+		t.Errorf("restart: %+v", r)
+	}
+}
+
+func TestBatchRetriesAndGivesUp(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		batch        job.Batch
+		fails        func(*job.Task) bool
+		want         job.RunStatus
+		failed, done int
+		reason       string
+	}{
+		{"one failure each is tried again", job.Batch{Retries: retries(1)}, func(k *job.Task) bool { return k.Attempt == 0 }, job.RunComplete, 3, 3, ""},
+		{"no retry", job.Batch{Retries: retries(0), Parallelism: 1}, func(k *job.Task) bool { return k.Slot == 2 }, job.RunFailed, 1, 1, "exit code 1"},
+		{"retries are used up", job.Batch{Retries: retries(2), Parallelism: 1}, func(k *job.Task) bool { return k.Slot == 1 }, job.RunFailed, 3, 2, // the others go on meanwhile
+			"b.1 failed 3 times, the last time so: exit code 1"},
+		{"too many in all", job.Batch{Retries: retries(9), MaxFailures: 4, Parallelism: 1}, func(k *job.Task) bool { return true }, job.RunFailed, 5, 0, "more than x-batch.max_failures of 4"},
+		{"a code that no retry helps", job.Batch{Exits: &job.ExitCodes{Fail: []job.CodeRange{{From: 1, To: 2}}}, Parallelism: 1}, func(k *job.Task) bool { return true }, job.RunFailed, 1, 0, "no retry helps"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.node("a")
+			w.ends(func(k *job.Task) job.State {
+				if tt.fails(k) {
+					return job.Failed
+				}
+				return job.Complete
+			})
+			w.submit("j", batch("b", 3, runs(tt.batch)))
+			w.settle()
+			r := w.lastRun("j", "b")
+			if r.Status != tt.want || r.Failed != tt.failed || r.Completed != tt.done || !strings.Contains(r.Reason, tt.reason) {
+				t.Errorf("run %+v, want %+v", r, tt)
+			}
+			if r.Status == job.RunFailed && (r.ExitCode == nil || *r.ExitCode != 1) {
+				t.Errorf("exit code %v", r.ExitCode)
+			}
+			if n := len(w.running("j", "b")); n != 0 {
+				t.Errorf("%d tasks run on", n)
+			}
+			n := w.index
+			w.settle()
+			if w.index != n {
+				t.Error("does not come to rest")
+			}
+		})
+	}
+}
+
+func TestBatchDeadlineStopsWhatRuns(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.ends(func(*job.Task) job.State { return job.Running })
+	w.submit("j", batch("b", 2, runs(job.Batch{Deadline: time.Hour})))
+	w.settle()
+	r := w.lastRun("j", "b")
+	if r.Status != job.RunFailed || !r.TimedOut || r.Ended.Sub(r.Began) < time.Hour || len(w.running("j", "b")) != 0 {
+		t.Errorf("run %+v %s", r, w.dump())
+	}
+}
+
+func TestBatchTasksLostWithTheirNodeAreNoFailures(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.node("a")
+	w.ends(func(*job.Task) job.State { return job.Running })
+	w.submit("j", batch("b", 3, runs(job.Batch{Retries: retries(0)})))
+	w.plan()
+	w.act()
+	w.node("b")
+	w.cut[a] = true
+	w.apply(state.NodeDown{Node: a, At: w.now})
+	w.ends(complete)
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Status != job.RunComplete || r.Failed != 0 || r.Lost != 3 || r.Completed != 3 {
+		t.Errorf("run %+v", r)
+	}
+}
+
+func TestBatchOnADrainedNodeFinishes(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.node("a")
+	w.ends(func(*job.Task) job.State { return job.Running })
+	w.submit("j", batch("b", 2))
+	w.settle()
+	w.node("b")
+	w.apply(state.SetDrain{Node: a, Drained: true, At: w.now})
+	w.settle()
+	if n := w.perNode("j", "b")[a]; n != 2 {
+		t.Errorf("%d tasks on the draining node, want 2", n)
+	}
+	w.ends(complete)
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Status != job.RunComplete || r.Lost != 0 {
+		t.Errorf("run %+v", r)
+	}
+}
+
+func TestGlobalBatchRunsOnceOnEachNode(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.node("b", label("zone", "x"))
+	c := w.node("c")
+	w.apply(state.SetDrain{Node: c, Drained: true, At: w.now})
+	s := batch("b", 0)
+	s.Mode = job.GlobalJob
+	w.ends(complete)
+	w.submit("j", s)
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Status != job.RunComplete || len(r.DoneNodes) != 2 || r.Completed != 2 {
+		t.Errorf("run %+v %s", r, w.dump())
+	}
+	w.node("d")
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Seq != 1 || r.Completed != 2 {
+		t.Errorf("a node that came later ran it: %+v", r)
+	}
+}
+
+func TestBatchTTLForgetsTasksAndNotTheRun(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.ends(complete)
+	w.submit("j", batch("b", 3, runs(job.Batch{TTL: time.Hour})))
+	w.settle()
+	w.now = w.now.Add(2 * time.Hour)
+	w.settle()
+	if n := len(w.store.View().TasksOfJob("j")); n != 0 {
+		t.Errorf("%d tasks are kept %s", n, w.dump())
+	}
+	w.submit("j", batch("b", 3, runs(job.Batch{TTL: time.Hour})))
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Seq != 1 || r.Status != job.RunComplete {
+		t.Errorf("run %+v", r)
+	}
+}
+
+func TestServiceWaitsForItsMigrationAlsoOnUpdate(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	web := func(img string) job.Service {
+		return svc("web", 2, image(img), func(s *job.Service) {
+			s.DependsOn = []job.Dependency{{Service: "migrate", Condition: job.DependCompleted}}
+		})
+	}
+	done := false
+	fail := false
+	w.ends(func(*job.Task) job.State {
+		switch {
+		case fail:
+			return job.Failed
+		case done:
+			return job.Complete
+		}
+		return job.Running
+	})
+	w.submit("j", batch("migrate", 1, image("m1"), runs(job.Batch{Retries: retries(0)})), web("w1"))
+	w.settle()
+	if n := len(w.running("j", "web")); n != 0 || w.blocked("j", "web") != "2: waits for migrate to complete" {
+		t.Fatalf("%d tasks of web, blocked %q", n, w.blocked("j", "web"))
+	}
+	done = true
+	w.settle()
+	if n := w.ready("j", "web"); n != 2 {
+		t.Fatalf("%d tasks of web, want 2 %s", n, w.dump())
+	}
+	done = false
+	w.submit("j", batch("migrate", 1, image("m2"), runs(job.Batch{Retries: retries(0)})), web("w2"))
+	w.settle()
+	w.allOf("j", "web", "w1", 2)
+	if b := w.blocked("j", "web"); !strings.Contains(b, "waits for migrate to complete") {
+		t.Errorf("blocked %q", b)
+	}
+	fail = true
+	w.settle()
+	w.allOf("j", "web", "w1", 2)
+	if b := w.blocked("j", "web"); !strings.Contains(b, "its run 2 failed: exit code 1") {
+		t.Errorf("blocked %q", b)
+	}
+	fail, done = false, true
+	w.apply(state.RestartJob{Job: "j", Services: []string{"migrate"}, At: w.now})
+	w.settle()
+	w.allOf("j", "web", "w2", 2)
+}
+
+func (w *world) allOf(jobName, service, img string, n int) {
+	w.t.Helper()
+	on := 0
+	for _, k := range w.running(jobName, service) {
+		if w.store.View().Service(k.Digest).Image == img {
+			on++
+		}
+	}
+	if on != n {
+		w.t.Errorf("%d tasks of %s/%s run %s, want %d %s", on, jobName, service, img, n, w.dump())
+	}
+}
+
+// Whatever happens to nodes and leaders, every completion is counted once, no failure is made up, and it comes to its end.
+func TestBatchesSurviveTrouble(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 40))
+		w := newWorld(t, seed)
+		ids := []job.NodeID{w.node("a"), w.node("b"), w.node("c"), w.node("d")}
+		parallel, n := 1+r.IntN(4), 1+r.IntN(12)
+		failures := 0
+		w.ends(func(k *job.Task) job.State {
+			switch r.IntN(6) {
+			case 0, 1:
+				return job.Running
+			case 2:
+				failures++
+				return job.Failed
+			}
+			return job.Complete
+		})
+		w.submit("j", batch("b", n, runs(job.Batch{Parallelism: parallel, Retries: retries(1000)})))
+		for range 60 {
+			id := ids[r.IntN(len(ids))]
+			switch r.IntN(8) {
+			case 0:
+				w.cut[id] = true
+				w.tryApply(state.NodeDown{Node: id, At: w.now})
+			case 1:
+				w.cut[id] = false
+				w.tryApply(state.NodeUp{Node: id, At: w.now})
+			case 2:
+				w.p = New(w.store.View())
+				w.p.NewID = SeededIDs([32]byte{byte(seed), byte(w.index), byte(w.index >> 8), 9})
+			case 3:
+				w.apply(state.SetDrain{Node: id, Drained: r.IntN(2) == 0, At: w.now})
+			}
+			w.now = w.now.Add(time.Duration(r.IntN(3)) * time.Second)
+			w.plan()
+			w.act()
+			if live := len(w.running("j", "b")); live > parallel+len(w.cut) {
+				t.Fatalf("seed %d: %d tasks at a time, want %d", seed, live, parallel)
+			}
+		}
+		w.ends(complete)
+		for _, id := range ids {
+			w.cut[id] = false
+			w.tryApply(state.NodeUp{Node: id, At: w.now})
+			w.apply(state.SetDrain{Node: id, At: w.now})
+		}
+		w.settle()
+		run := w.lastRun("j", "b")
+		if run.Seq != 1 || run.Status != job.RunComplete || run.Completed != n || run.Failed != failures || len(w.running("j", "b")) != 0 {
+			t.Errorf("seed %d: run %+v, want %d completions and %d failures %s", seed, run, n, failures, w.dump())
+		}
+	}
+}
