@@ -8,6 +8,7 @@ func commands() []*cli.Command {
 		runCommand(),
 		planCommand(),
 		scaleCommand(),
+		cronCommand(),
 		stopCommand(),
 		startCommand(),
 		restartCommand(),

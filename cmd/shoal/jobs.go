@@ -43,6 +43,9 @@ func jobTable(list *api.JobList, now time.Time) *table {
 		case j.Ready < j.Want:
 			state = cell{"not healthy", yellow}
 		}
+		if of, ok := batchState(&j); ok {
+			state = of
+		}
 		t.add(j.Name, state, fmt.Sprintf("%d/%d", j.Ready, j.Want), j.Services, j.Version, ageOf(j.Updated, now)+" ago")
 	}
 	return t

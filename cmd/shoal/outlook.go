@@ -37,6 +37,8 @@ type prospect struct {
 	want, ready int // want is 0 for a global service before its tasks are placed
 	states      map[string]int
 	remark      string // the latest trouble, "" if there is none
+	batch       bool
+	scheduled   bool // a batch that runs by its schedule: nothing of it is waited for
 }
 
 // leaving counts tasks that are to make place, former those of an earlier content that serve until it is their turn.
@@ -49,10 +51,14 @@ const (
 type trouble struct {
 	task *api.Task
 	text string
+	run  *job.Run // of a batch that ended in it; nil: none
 }
 
 // String is the prospect's line without its name: "2/3 ready, 1 pulling: no other node has image x".
 func (p *prospect) String() string {
+	if p.batch {
+		return p.batchLine()
+	}
 	parts := []string{fmt.Sprintf("%d/%d ready", p.ready, p.want)}
 	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost), former, leaving} {
 		if n := p.states[st]; n > 0 {
@@ -72,6 +78,10 @@ func judge(spec *job.Spec, list *api.TaskList, heldUp func(*api.Task) time.Durat
 	o := outlook{want: list.Want, ready: list.Ready}
 	for i := range spec.Services {
 		svc := &spec.Services[i]
+		if svc.IsBatch() {
+			o.services = append(o.services, o.batch(spec.Name, svc, list))
+			continue
+		}
 		o.services = append(o.services, o.service(svc, list, heldUp))
 	}
 	return o
@@ -101,7 +111,7 @@ func (o *outlook) service(svc *job.Service, list *api.TaskList, heldUp func(*api
 		slots[t.Name] = true
 		p.count(svc, t)
 		if reason := hopeless(svc, t, heldUp); reason != "" {
-			o.troubles = append(o.troubles, trouble{t, reason})
+			o.troubles = append(o.troubles, trouble{task: t, text: reason})
 		}
 	}
 	blocked := 0
@@ -204,11 +214,11 @@ func reasons(o *outlook, list *api.TaskList) []trouble {
 			if state == job.Running && t.Status.Health != job.HealthNone {
 				text += " but " + string(t.Status.Health)
 			}
-			out = append(out, trouble{t, text + because(t)})
+			out = append(out, trouble{task: t, text: text + because(t)})
 		}
 	}
 	for _, b := range list.Blocked {
-		out = append(out, trouble{nil, fmt.Sprintf("%s of %s cannot be placed: %s", plural(b.Slots, "task"), b.Service, oneLine(b.Reason))})
+		out = append(out, trouble{text: fmt.Sprintf("%s of %s cannot be placed: %s", plural(b.Slots, "task"), b.Service, oneLine(b.Reason))})
 	}
 	return out
 }

@@ -21,6 +21,8 @@ func runCommand() *cli.Command {
 		Description: "With -f the job is what a Compose file says; otherwise it is one service of an image. A job of the same name is\n" +
 			"changed to what is said now, and only what differs is replaced. Ctrl-C stops the waiting, not the job.\n\n" +
 			"An update that fails is rolled back by itself; then the exit code is 8.\n\n" +
+			"A batch is waited for until it is complete or has failed; then the exit code is its program's. It runs anew only when\n" +
+			"its content changed, or with --rerun.\n\n" +
 			"Examples:\n" +
 			"  shoal run -f compose.yaml\n" +
 			"  shoal run --name web --replicas 3 -p 8080:80 nginx:1.27\n" +
@@ -60,7 +62,13 @@ func runFlags() []cli.Flag {
 func serviceFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "replicas", Value: 1, Usage: "`NUMBER` of tasks"},
-		&cli.StringFlag{Name: "mode", Value: "service", Usage: "`MODE`: service, global (a task on every node) or batch (each task runs once)"},
+		&cli.StringFlag{Name: "mode", Value: "service", Usage: "`MODE`: service, global (a task on every node), batch (--replicas completions) or global-batch (one on every node)"},
+		&cli.IntFlag{Name: "parallelism", Usage: "`NUMBER` of tasks of a batch at a time (default: all)"},
+		&cli.IntFlag{Name: "retries", Usage: "`NUMBER` of retries of each completion of a batch (default: as --restart says, or none)"},
+		&cli.DurationFlag{Name: "deadline", Usage: "`TIME` that a run of a batch may take"},
+		&cli.StringFlag{Name: "schedule", Usage: "make it a batch that runs by a cron `EXPRESSION`, such as \"30 2 * * *\" or @daily"},
+		&cli.StringFlag{Name: "time-zone", Usage: "`ZONE` of the schedule, such as Europe/Berlin (default UTC)"},
+		&cli.BoolFlag{Name: "rerun", Usage: "run a batch anew that has ended and has not changed"},
 		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "publish a port, `[IP:][PORT:]PORT[/udp]`"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`KEY=VALUE` of the environment, or KEY to take it from here"},
 		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "mount `[SOURCE:]TARGET[:ro]`, where SOURCE is a volume or a path on the node"},
@@ -126,6 +134,7 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 		HealthCmd: c.String("health-cmd"), HealthInterval: c.Duration("health-interval"), HealthTimeout: c.Duration("health-timeout"),
 		Keys:          keysOf(c),
 		HealthRetries: c.Int("health-retries"), HealthStartPeriod: c.Duration("health-start-period"), NoHealthcheck: c.Bool("no-healthcheck"),
+		Batch: batchOfFlags(c), Schedule: c.String("schedule"), TimeZone: c.String("time-zone"),
 	})
 }
 
@@ -134,7 +143,7 @@ func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {
 		return nil, exitf(exitUsage, "-f says what to run, so %q is one too much; leave one of them out", c.Args().First())
 	}
 	for _, f := range append(serviceFlags(), keyFlags()...) {
-		if c.IsSet(f.Names()[0]) {
+		if c.IsSet(f.Names()[0]) && f.Names()[0] != "rerun" {
 			return nil, exitf(exitUsage, "--%s goes with an image; with -f the Compose file says it", f.Names()[0])
 		}
 	}
@@ -171,6 +180,11 @@ func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec, rollbackT
 	}
 	if !c.Bool("json") {
 		sayChanges(s, &result, changes, known)
+	}
+	if c.Bool("rerun") && result.Unchanged {
+		if err := rerun(c, s, cl, &result); err != nil {
+			return err
+		}
 	}
 	return settle(c, s, cl, &result)
 }
@@ -212,10 +226,18 @@ func sayChanges(s *screen, r *api.SubmitResult, changes job.Changes, known bool)
 	}
 }
 
+// patienceFor is how long to wait for a job: what a batch takes nobody can tell, so there only a person's word counts.
+func patienceFor(c *cli.Context, spec *job.Spec) time.Duration {
+	if !c.IsSet("timeout") && hasBatch(spec) {
+		return job.MaxBatchTime
+	}
+	return c.Duration("timeout")
+}
+
 // settle waits until a job is as it was just submitted, unless told otherwise.
 func settle(c *cli.Context, s *screen, cl *api.Client, r *api.SubmitResult) error {
 	if !c.Bool("detach") {
-		w := &waiter{s: s, cl: cl, submitted: r, timeout: c.Duration("timeout"), quiet: c.Bool("json")}
+		w := &waiter{s: s, cl: cl, submitted: r, timeout: patienceFor(c, &r.Job.Spec), quiet: c.Bool("json")}
 		if err := w.wait(c.Context); err != nil {
 			return err
 		}

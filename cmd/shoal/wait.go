@@ -49,13 +49,21 @@ func (w *waiter) wait(ctx context.Context) error {
 	case o.turned != nil:
 		return w.turnedBack(&o)
 	case len(o.troubles) > 0 && !o.healthy():
-		return w.failed(ctx, &o, "does not become healthy")
+		what := "does not become healthy"
+		if onlyBatches(&w.submitted.Job.Spec) {
+			what = "failed"
+		}
+		return w.failed(ctx, &o, what)
 	}
 	if len(o.canaries) > 0 {
 		w.sayCanaries(&o)
 		return nil
 	}
-	if !w.quiet {
+	switch {
+	case w.quiet:
+	case onlyBatches(&w.submitted.Job.Spec):
+		w.s.printf("job %s: complete, %d of %s done after %s\n", name, o.ready, plural(o.want, "completion"), millis(time.Since(begun)))
+	default:
 		w.s.printf("job %s: healthy, %d of %s ready after %s\n", name, o.ready, plural(o.want, "task"), millis(time.Since(begun)))
 	}
 	return nil
@@ -147,7 +155,7 @@ func (w *waiter) failed(ctx context.Context, o *outlook, what string) error {
 		w.lastWords(ctx, &b, t)
 	}
 	fmt.Fprintf(&b, "the job stays submitted; `%s` tells more, `shoal rm %s` takes it away", next, name)
-	return exitf(exitUnhealthy, "%s", b.String())
+	return exitf(exitCodeOf(o.troubles), "%s", b.String())
 }
 
 const (

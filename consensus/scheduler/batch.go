@@ -206,6 +206,7 @@ func (w *work) carryOn(s *service, r *job.Run) reason {
 		}
 		return out
 	}
+	w.drainRun(s, r)
 	busy := len(ours(working)) + len(ours(ending)) + len(ours(held))
 	gone := ours(deserted)
 	if r.Digest != s.digest {
@@ -243,6 +244,16 @@ func (w *work) carryOn(s *service, r *job.Run) reason {
 		return reason{slots: 1, text: w.p.whyNone(s).String(s.info)}
 	}
 	return wait
+}
+
+// drainRun stops the tasks of a run whose node's drain has no more patience; until then they may finish. Their slots are
+// placed anew, and nothing counts as failed.
+func (w *work) drainRun(s *service, r *job.Run) {
+	for _, sl := range s.in(working) {
+		if t := sl.newestOf(r.Seq); t != nil && t.Desired == job.DesiredRun && !t.ended() && w.overdue(t) {
+			w.stop(t, job.DesiredStop, w.misplacedCause(s, t))
+		}
+	}
 }
 
 // fillRun places tasks into slots of a run, and says why some stay empty.

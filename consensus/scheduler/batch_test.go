@@ -171,9 +171,16 @@ func TestBatchOnADrainedNodeFinishes(t *testing.T) {
 	if n := w.perNode("j", "b")[a]; n != 2 {
 		t.Errorf("%d tasks on the draining node, want 2", n)
 	}
+	// Its deadline ends the patience; what was stopped so runs elsewhere, and is no failure.
+	w.apply(state.SetDrain{Node: a, Drained: true, By: w.now.Add(time.Minute), At: w.now})
+	w.now = w.now.Add(2 * time.Minute)
+	w.settle()
+	if n := w.perNode("j", "b")[a]; n != 0 || len(w.running("j", "b")) != 2 {
+		t.Errorf("%d tasks on the drained node after the deadline %s", n, w.dump())
+	}
 	w.ends(complete)
 	w.settle()
-	if r := w.lastRun("j", "b"); r.Status != job.RunComplete || r.Lost != 0 {
+	if r := w.lastRun("j", "b"); r.Status != job.RunComplete || r.Lost != 0 || r.Failed != 0 {
 		t.Errorf("run %+v", r)
 	}
 }

@@ -27,16 +27,15 @@ func TestMain(m *testing.M) {
 // script is a Backend that answers what it is told and remembers what it was asked. Its fields are set before it serves,
 // or with mu held.
 type script struct {
-	Batches // not scripted
-	mu      sync.Mutex
-	asked   []string
-	leader  string // address; "self": this node; "": none
-	owner   string // likewise
-	holder  string
-	state   bool
-	stale   error // of Confirm
-	fail    error // of everything that can fail
-	dead    bool  // Probe reaches nobody
+	mu     sync.Mutex
+	asked  []string
+	leader string // address; "self": this node; "": none
+	owner  string // likewise
+	holder string
+	state  bool
+	stale  error // of Confirm
+	fail   error // of everything that can fail
+	dead   bool  // Probe reaches nobody
 
 	logs      func(ctx context.Context, emit func(LogRecord) error) error
 	events    func(ctx context.Context, emit func(job.Event) error) error
