@@ -216,7 +216,7 @@ func rerun(c *cli.Context, s *screen, cl *api.Client, r *api.SubmitResult) error
 	}
 	key := api.NewKey()
 	err := persist(c.Context, s, cl, func() (err error) {
-		*r, err = cl.RestartJob(c.Context, key, r.Job.Name, services)
+		*r, err = cl.RestartJob(c.Context, key, r.Job.Name, api.RestartRequest{Services: services})
 		return err
 	})
 	if err == nil && !c.Bool("json") {
