@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/consensus/scheduler"
 	"shoal/consensus/state"
 	"shoal/node/api"
 )
@@ -231,8 +232,9 @@ func (n *Node) Nodes(context.Context) (api.NodeList, error) {
 		}
 	}
 	leader, _ := n.raft.Leader()
+	flapping := scheduler.Flapping(v, time.Now())
 	for _, node := range v.Nodes() {
-		view := api.NodeView{Node: *node, Leader: node.ID == leader, Role: cmp.Or(roles[node.ID], "worker"), Gossip: "unknown"}
+		view := api.NodeView{Node: *node, Flapping: flapping[node.ID], Leader: node.ID == leader, Role: cmp.Or(roles[node.ID], "worker"), Gossip: "unknown"}
 		if m, ok := n.pool.Member(string(node.ID)); ok {
 			view.Gossip = m.State.String()
 		}

@@ -115,7 +115,17 @@ func nodeLoss(v *state.View, prev, t *job.Task) []api.Step {
 		}
 		steps = append(steps, s)
 	}
-	return steps
+	return append(steps, released(v, prev)...)
+}
+
+// released is the moment at which a task of a lost node that was held was set free to be replaced.
+func released(v *state.View, prev *job.Task) []api.Step {
+	for _, e := range v.Events(state.EventFilter{Task: prev.ID}) {
+		if e.Kind == job.EventTaskReleased && e.Index == prev.Released {
+			return []api.Step{{At: e.Time, What: "released", Index: e.Index, Node: nodeName(v, prev.Node), Text: e.Message}}
+		}
+	}
+	return nil
 }
 
 // life lists the states that a task reached, as its node saw them.

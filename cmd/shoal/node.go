@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -78,7 +79,7 @@ func nodeTable(list *api.NodeList, now time.Time) *table {
 			role = "leader"
 		}
 		t.add(n.Name, nodeState(n, now), role, n.Tasks, used(n.Used.NanoCPUs, n.Capacity.NanoCPUs, job.FormatCPUs),
-			used(n.Used.MemoryBytes, n.Capacity.MemoryBytes, job.FormatBytes), addrText(n.Addr), labelText(n.Labels), n.Reason)
+			used(n.Used.MemoryBytes, n.Capacity.MemoryBytes, job.FormatBytes), addrText(n.Addr), labelText(n.Labels), cmp.Or(n.Flapping, n.Reason))
 	}
 	return t
 }
@@ -90,6 +91,9 @@ func nodeState(n *api.NodeView, now time.Time) cell {
 	}
 	if n.State == job.NodeReady && n.Gossip != "" && n.Gossip != "alive" && n.Gossip != "unknown" {
 		c.text, c.style = c.text+" ("+n.Gossip+")", yellow
+	}
+	if n.Flapping != "" && n.State == job.NodeReady {
+		c.text, c.style = c.text+", flapping", yellow
 	}
 	if n.Drained {
 		c.text, c.style = c.text+", drained", yellow
@@ -158,6 +162,7 @@ func inspectNode(c *cli.Context, s *screen, cl *api.Client) error {
 	t.add("id", string(n.ID))
 	t.add("state", nodeState(n, now))
 	t.add("reason", n.Reason)
+	t.add("flapping", n.Flapping)
 	t.add("gossip", n.Gossip)
 	t.add("role", n.Role)
 	t.add("leader", fmt.Sprint(n.Leader))

@@ -26,6 +26,7 @@ func (w *work) service(s *service) {
 	p := w.p
 	delete(p.wakes, s)
 	delete(p.starved, s)
+	p.forgive(s)
 	s.cut = 0
 	w.stopExcess(s)
 	w.stopDoubles(s)
@@ -361,8 +362,8 @@ func (w *work) due(s *service) (ready []*slot, wait reason) {
 		if at := sl.since.Add(backoff(n)); at.After(w.now) {
 			w.wakeAt(s, at)
 			if wait.slots++; n > 1 {
-				wait.text = fmt.Sprintf("%s failed %d times in a row, the last one with: %s; tries again up to every %v",
-					t.Name(), n, failCause(t, w.p.nodes[t.Node]), backoff(n))
+				wait.text = fmt.Sprintf("crash loop: %s failed %d times in a row, the last one with: %s; next try at %s, later up to every %v",
+					t.Name(), n, failCause(t, w.p.nodes[t.Node]), at.UTC().Format(time.TimeOnly), maxBackoff)
 			}
 			continue
 		}

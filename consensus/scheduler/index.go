@@ -70,6 +70,8 @@ type service struct {
 	wanted, started, ready, completed int
 	failed                            int // wanted slots with a failure that counts in the rollout
 
+	failures map[job.NodeID][]time.Time // of tasks of it, by node, oldest first; see penalty
+
 	blocked *job.Blocked // as the state has it
 	queued  bool
 	cut     int
@@ -322,10 +324,17 @@ func (p *Planner) putTask(k *job.Task, st *job.Status) {
 		if t.weighs() {
 			p.claim(p.nodes[k.Node], s, t.info, k)
 		}
+		if t.ended() {
+			p.noteFailure(t)
+		}
 		p.touch(s, t.slot)
 		return
 	}
+	was := t.ended()
 	p.rewrite(t, k, st)
+	if !was && t.ended() {
+		p.noteFailure(t)
+	}
 	p.touch(t.svc, t.slot)
 }
 

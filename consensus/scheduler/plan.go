@@ -64,8 +64,10 @@ type Planner struct {
 	starved map[*service]struct{}  // services with a slot that fits nowhere
 	wakes   map[*service]time.Time // when a service must be looked at without a change
 	freed   bool                   // since the last plan something ended or a node changed
-	claims  []claim                // of the plan in the making
-	cands   []cand                 // memory of pickers
+	flaps   map[job.NodeID]flaps
+	shut    map[job.NodeID]bool // found flapping by an earlier plan
+	claims  []claim             // of the plan in the making
+	cands   []cand              // memory of pickers
 }
 
 type claim struct {
@@ -82,6 +84,7 @@ func New(v *state.View) *Planner {
 		nodes: map[job.NodeID]*node{}, jobs: map[string]*jobState{}, tasks: map[job.TaskID]*task{},
 		infos: map[job.Digest]*info{}, classes: map[string]*class{},
 		globals: map[*service]struct{}{}, starved: map[*service]struct{}{}, wakes: map[*service]time.Time{},
+		flaps: flapsOf(v), shut: map[job.NodeID]bool{},
 	}
 	p.putCluster(v.Cluster())
 	for _, n := range v.Nodes() {
@@ -144,6 +147,7 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	}
 	w := &work{p: p, now: now, left: limit, plan: state.Plan{Base: p.index, At: now}}
 	p.now = now
+	w.reopen()
 	p.wakeUp(now)
 	// Classify all before deciding anything: what is found of one service can let another one of its job go on, which then
 	// joins the end of the queue.

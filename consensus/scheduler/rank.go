@@ -28,14 +28,6 @@ func (a rank) less(b rank) bool {
 	return a.id < b.id
 }
 
-// penalty is how much worse a node is for a service than others, 0 for as good: for what its tasks did there before. It
-// outweighs all but the spread over labels. It must not change while a plan is made.
-func (p *Planner) penalty(*service, *node) int { return 0 }
-
-// closed says why a node takes no new tasks for now, "" if it does. What runs there stays. It must not change while a plan
-// is made.
-func (p *Planner) closed(*node) string { return "" }
-
 // rank is the rank of a node as it is now.
 func (k *picker) rank(n *node) rank {
 	r := rank{bad: k.p.penalty(k.s, n), id: n.n.ID}

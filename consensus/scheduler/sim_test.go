@@ -342,6 +342,9 @@ func (s *simulation) unsettled() string {
 			return "node " + n.Name + " is " + string(n.State)
 		}
 	}
+	for id, why := range Flapping(v, s.now) {
+		return fmt.Sprintf("node %s is %s", id, why)
+	}
 	for _, r := range v.Rollouts("") {
 		if r.Status == job.RolloutRunning && v.Job(r.Job) != nil && !v.Job(r.Job).Stopped && s.blocked(r.Job, r.Service) == "" {
 			return "an update of " + r.Job + "/" + r.Service + " goes on"

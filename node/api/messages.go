@@ -167,6 +167,8 @@ type NodeView struct {
 	Gossip string        `json:"gossip,omitempty"` // alive, suspect, dead, left, unknown
 	Tasks  int           `json:"tasks"`            // meant to run there
 	Used   job.Resources `json:"used"`             // demanded by these
+	// Flapping says why it gets no new tasks for a while although it is ready, "" if it does.
+	Flapping string `json:"flapping,omitempty"`
 }
 
 // NodeList is all nodes sorted by name.

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +49,7 @@ type Machine struct {
 	// OnStart is called with each agent that was started, before it runs; nil: nothing.
 	OnStart func(*node.Node)
 
+	names  dns
 	life   int // counts wiped disks
 	disk   disk
 	node   *node.Node
@@ -127,7 +130,7 @@ func (m *Machine) start(join []string, token string) {
 		Version:     "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
 		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },
 		Machine: func(node.MachineConfig) (*node.Machine, error) {
-			return &node.Machine{Runtime: handle, Network: deafNetwork{}, Images: noImages{}, Info: job.Node{
+			return &node.Machine{Runtime: handle, Network: &m.names, Images: noImages{}, Info: job.Node{
 				Capacity: job.Resources{NanoCPUs: 4e9, MemoryBytes: 8 << 30, PIDs: 10_000}, OS: "test", Arch: "amd64",
 			}}, nil
 		},
@@ -261,12 +264,32 @@ func (u underlay) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return u.net.Dial(ctx, u.host, addr)
 }
 
-// deafNetwork takes everything and does nothing: scripted containers have no packets.
-type deafNetwork struct{}
+// dns is a network that only remembers what DNS would answer: scripted containers have no packets.
+type dns struct {
+	mu      sync.Mutex
+	records network.Records
+}
 
-func (deafNetwork) Configure(context.Context, netip.Prefix) error { return nil }
-func (deafNetwork) SetPeers([]network.Peer) error                 { return nil }
-func (deafNetwork) SetRecords(network.Records)                    {}
+func (*dns) Configure(context.Context, netip.Prefix) error { return nil }
+func (*dns) SetPeers([]network.Peer) error                 { return nil }
+func (n *dns) SetRecords(r network.Records) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.records = r
+}
+
+// Resolve is what a container of a job on the machine gets for the name of a service, sorted; nil for nothing.
+func (m *Machine) Resolve(jobName, service string) (addrs []netip.Addr) {
+	m.names.mu.Lock()
+	defer m.names.mu.Unlock()
+	for _, r := range m.names.records.Services {
+		if r.Job == jobName && r.Name == service {
+			addrs = append(addrs, r.Addrs...)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
 
 // noImages has none: the scripted runtime pulls by itself.
 type noImages struct{}

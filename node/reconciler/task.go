@@ -300,6 +300,9 @@ func (t *task) again(why string) {
 	t.say("starting again: %s", why)
 }
 
+// crashLoop is from how many failures in a row people are told that it is one, and when the next try is.
+const crashLoop = 3
+
 // countFailure starts it again after a delay, or gives up. anew says that it had run well for long enough.
 func (t *task) countFailure(now time.Time, why string, anew bool) {
 	p := t.Service.Restart
@@ -317,6 +320,10 @@ func (t *task) countFailure(now time.Time, why string, anew bool) {
 	t.tries = 0
 	t.notBefore = now.Add(delay)
 	t.status.Health = job.HealthStarting // not ready until it runs again
+	if t.failures >= crashLoop {
+		t.say("crash loop: %s; restart %d of %d at %s", why, t.failures, limit, t.notBefore.UTC().Format(time.TimeOnly))
+		return
+	}
 	t.say("%s; restart %d of %d in %v", why, t.failures, limit, delay)
 }
 
