@@ -291,7 +291,8 @@ func (s *simulation) audit(before *state.View, c state.Command, res state.Result
 			if j != nil {
 				sv = j.Spec.Service(k.Service)
 			}
-			if n == nil || !n.Eligible() || sv == nil || j.Stopped || !fitsZone(sv, n) {
+			content := v.Service(k.Digest) // the service's present one, or while that is not promoted the one before
+			if n == nil || !n.Eligible() || sv == nil || j.Stopped || !fitsZone(content, n) {
 				s.fail("%s was placed on node %.8s, which must not have it", k.Name(), string(k.Node))
 			}
 		}
