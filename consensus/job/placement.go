@@ -85,14 +85,14 @@ func (s *Service) MaxPerNode() int {
 	return s.Placement.MaxPerNode
 }
 
-// VolumeHome says that a node has data of a named volume, and which slot used it there last.
+// VolumeHome says that a node has data of a named volume that a slot used there.
 type VolumeHome struct {
 	Volume  string `json:"volume"`
 	Node    NodeID `json:"node"`
 	Job     string `json:"job"`
 	Service string `json:"service"`
 	Slot    int    `json:"slot"`
-	Index   uint64 `json:"index"` // of the placement
+	Index   uint64 `json:"index"` // of its last placement
 }
 
 // NamedVolumes lists the full names of the named volumes that the service mounts, in the order of its mounts, each once.

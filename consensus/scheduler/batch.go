@@ -241,7 +241,7 @@ func (w *work) carryOn(s *service, r *job.Run) reason {
 		return why
 	}
 	if r.Slots == 0 && len(todo)+busy+r.Completed == 0 && wait.slots == 0 {
-		return reason{slots: 1, text: w.p.whyNone(s).String(s.info)}
+		return reason{slots: 1, text: newPicker(w.p, s, 0).explain(refusals{all: true})}
 	}
 	return wait
 }
@@ -260,7 +260,7 @@ func (w *work) drainRun(s *service, r *job.Run) {
 func (w *work) fillRun(s *service, r *job.Run, todo []*slot) (why reason) {
 	pk := newPicker(w.p, s, len(todo))
 	defer pk.done()
-	for i, sl := range todo {
+	for _, sl := range todo {
 		if w.left <= 0 {
 			return why
 		}
@@ -270,15 +270,11 @@ func (w *work) fillRun(s *service, r *job.Run, todo []*slot) (why reason) {
 			continue
 		}
 		w.p.starved[s] = struct{}{}
-		why.no.add(no)
-		if why.slots++; r.Slots > 0 {
-			why.slots += len(todo) - i - 1
-			why.no = w.p.whyNone(s)
-			break
-		}
+		why.no.join(no)
+		why.slots++
 	}
 	if why.slots > 0 {
-		why.text = why.no.String(s.info)
+		why.text = pk.explain(why.no)
 	}
 	return why
 }
@@ -306,7 +302,8 @@ func (w *work) placeRun(s *service, r *job.Run, sl *slot, n *node) {
 			}
 		}
 	}
-	t.Generic = n.give(s.info)
+	t.Generic, t.Volumes = n.give(s.info), s.info.volumes
+	w.p.seats[sl] = n
 	w.plan.Place = append(w.plan.Place, t)
 	w.p.claim(n, s, s.info, &t)
 	w.p.claims = append(w.p.claims, claim{n, s, s.info, &t})

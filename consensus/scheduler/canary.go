@@ -58,7 +58,7 @@ func (w *work) pickContent(s *service, sl *slot, pk *picker) (*node, refusals) {
 	defer func() { s.info = present }()
 	n, no := w.pickOne(s, sl)
 	if n == nil && !s.spec.Mode.PerNode() {
-		no = w.p.whyNone(s)
+		no = newPicker(w.p, s, 0).whyNone()
 	}
 	return n, no
 }

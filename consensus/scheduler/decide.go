@@ -122,6 +122,9 @@ func (w *work) excessCause(s *service, t *task) string {
 // misplacedCause says why a task cannot stay on its node.
 func (w *work) misplacedCause(s *service, t *task) string {
 	n := w.p.nodes[t.Node]
+	if to, led := w.p.strayed(t); to != nil {
+		return fmt.Sprintf("follows %s to node %s", slotName(led, t.slot.id), to.n.Name)
+	}
 	switch {
 	case n == nil:
 		return "its node was removed"
@@ -234,34 +237,28 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 	sortSlots(todo)
 	pk := newPicker(w.p, s, len(todo))
 	defer pk.done()
-	for i, sl := range todo {
+	for _, sl := range todo {
 		if w.left <= 0 {
 			return why, placed, short
 		}
 		n, no := w.pickContent(s, sl, pk)
 		if n == nil {
 			w.p.starved[s] = struct{}{}
-			why.no.add(no)
 			why.slots++
-			_, content := s.content(sl)
-			if content != s.info {
+			if _, content := s.content(sl); content != s.info {
 				why.text = no.String(content)
+			} else {
+				why.no.join(no)
 			}
-			if s.spec.Mode.PerNode() || content != s.info {
-				short = append(short, sl)
-				continue
-			}
-			short = append(short, todo[i:]...)
-			why.slots += len(todo) - i - 1 // they ask for the same
-			why.no = w.p.whyNone(s)
-			break
+			short = append(short, sl)
+			continue
 		}
 		w.place(s, sl, n, job.WaitNone)
 		placed++
 	}
 	if why.slots > 0 {
 		if why.text == "" {
-			why.text = why.no.String(s.info)
+			why.text = pk.explain(why.no)
 		}
 	} else if gate != "" && len(s.sets[missing]) > 0 {
 		why = reason{slots: len(s.sets[missing]), text: gate}
@@ -306,7 +303,8 @@ func (w *work) place(s *service, sl *slot, n *node, wait job.Wait) {
 			t.Cause = old.StopCause
 		}
 	}
-	t.Generic = n.give(s.info)
+	t.Generic, t.Volumes = n.give(i), i.volumes
+	w.p.seats[sl] = n
 	w.plan.Place = append(w.plan.Place, t)
 	if wait != job.WaitRoom {
 		w.p.claim(n, s, i, &t)

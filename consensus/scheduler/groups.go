@@ -1,6 +1,11 @@
 package scheduler
 
-import "shoal/consensus/job"
+import (
+	"maps"
+	"slices"
+
+	"shoal/consensus/job"
+)
 
 // putCluster takes in what admins decided about the whole cluster; nil before there is one.
 func (p *Planner) putCluster(c *job.Cluster) {
@@ -56,3 +61,23 @@ func (s *service) countIn(n *node, sign int) {
 		}
 	}
 }
+
+// priority is that of a service; one of which nothing is wanted goes first: it only makes room.
+func (s *service) priority() int {
+	if s.spec == nil {
+		return job.MaxPriority + 1
+	}
+	return s.spec.PriorityOf()
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -16,19 +16,16 @@ type info struct {
 	spec   *job.Service
 	demand job.Resources
 	ports  []job.Port
-	// local: it keeps data in a named volume, so its slots had better stay where they are.
-	local bool
+	// local: it keeps data in named volumes, so its slots stay where they are.
+	local   bool
+	volumes []string
 	// shapeOf is what shape gives; "": not asked for yet.
 	shapeOf job.Digest
 }
 
 func newInfo(s *job.Service) *info {
-	i := &info{spec: s, demand: s.Demand(), ports: state.PublishedPorts(s)}
-	for _, m := range s.Mounts {
-		if m.Type == job.MountVolume && m.Source != "" {
-			i.local = true
-		}
-	}
+	i := &info{spec: s, demand: s.Demand(), ports: state.PublishedPorts(s), volumes: s.NamedVolumes()}
+	i.local = len(i.volumes) > 0
 	return i
 }
 
@@ -48,6 +45,8 @@ type service struct {
 	info   *info
 	class  *class
 	cause  string // of first placements: submitted, scaled
+	// together are services of the job whose nodes it shares slot by slot; followers those that share its own.
+	together, followers []*service
 
 	runs    []*job.Run   // of a batch, all that are kept, by number
 	rollout *job.Rollout // of the present content; nil: it was never changed
@@ -101,8 +100,10 @@ type task struct {
 	*job.Task
 	st   *job.Status
 	info *info // nil if the state did not have the service
-	slot *slot
-	svc  *service
+	// hasImage: it is counted among those whose node has their image.
+	hasImage bool
+	slot     *slot
+	svc      *service
 }
 
 func (t *task) ended() bool { return t.st != nil && t.st.State.Terminal() }
@@ -164,6 +165,10 @@ func (p *Planner) change(c state.Change) {
 				p.putTask(t.Task, is)
 			}
 		}
+	case state.TableHomes:
+		was, _ := c.Before.(*job.VolumeHome)
+		is, _ := c.After.(*job.VolumeHome)
+		p.putHome(was, is)
 	case state.TableBlocked:
 		if is, ok := c.After.(*job.Blocked); ok && is != nil {
 			p.service(is.Job, is.Service).blocked = is
@@ -249,6 +254,7 @@ func (p *Planner) putJob(name string, j *job.Job) {
 			p.setSpec(js.services[sn], nil)
 		}
 	}
+	js.setTogether()
 	if j == nil && len(js.services) == 0 {
 		delete(p.jobs, name)
 	}
@@ -258,6 +264,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	if spec == nil {
 		if s.spec != nil {
 			p.dropClass(s)
+			p.link(s, s.spec, nil)
 			s.spec, s.info, s.digest = nil, nil, ""
 			delete(p.globals, s)
 		}
@@ -283,6 +290,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 		s.digest, s.info = d, p.infos[d]
 	}
 	p.classify(s, spec)
+	p.link(s, s.spec, spec)
 	s.spec, s.tries = spec, 0
 	delete(p.globals, s)
 	if spec.Mode.PerNode() {
@@ -323,10 +331,12 @@ func (p *Planner) putTask(k *job.Task, st *job.Status) {
 		}
 		if t.weighs() {
 			p.claim(p.nodes[k.Node], s, t.info, k)
+			p.wakeLinked(s)
 		}
 		if t.ended() {
 			p.noteFailure(t)
 		}
+		p.noteImage(t)
 		p.touch(s, t.slot)
 		return
 	}
@@ -335,6 +345,7 @@ func (p *Planner) putTask(k *job.Task, st *job.Status) {
 	if !was && t.ended() {
 		p.noteFailure(t)
 	}
+	p.noteImage(t)
 	p.touch(t.svc, t.slot)
 }
 
@@ -353,6 +364,7 @@ func (p *Planner) dropTask(id job.TaskID) {
 	if t.weighs() {
 		p.unclaim(t, t.info)
 	}
+	p.dropImage(t)
 	delete(p.tasks, id)
 	if n := p.nodes[t.Node]; n != nil {
 		delete(n.tasks, t)
@@ -366,6 +378,9 @@ func (p *Planner) touch(s *service, sl *slot) {
 	s.dirty[sl] = struct{}{}
 	s.tries = 0
 	p.mark(s)
+	if len(s.followers) > 0 {
+		p.touchFollowers(s, sl.id)
+	}
 }
 
 func (s *service) slot(id slotID) *slot {

@@ -24,7 +24,8 @@ func (w *work) placeMove(s *service, sl *slot, n *node, cause string) {
 		t.Attempt = attempts(f)
 	}
 	fence(&t, s.spec)
-	t.Generic = n.give(s.info)
+	t.Generic, t.Volumes = n.give(s.info), s.info.volumes
+	w.p.seats[sl] = n
 	w.plan.Place = append(w.plan.Place, t)
 	w.p.claim(n, s, s.info, &t)
 	w.p.claims = append(w.p.claims, claim{n, s, s.info, &t})
@@ -97,7 +98,7 @@ func (w *work) drain(s *service, placed int) {
 	stopped := 0
 	for _, sl := range s.in(misplaced) {
 		t := sl.current()
-		if t.st.Ready() && !w.overdue(t) {
+		if to, _ := w.p.strayed(t); to == nil && t.st.Ready() && !w.overdue(t) {
 			serving = append(serving, sl)
 			continue
 		}

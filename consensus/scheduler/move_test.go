@@ -53,6 +53,7 @@ func TestDrainStopsFirstWhatMustNotBeThereTwice(t *testing.T) {
 		"fenced": failover(job.FailoverFenced),
 		"data": func(s *job.Service) {
 			s.Mounts = []job.Mount{{Type: job.MountVolume, Source: "v", Target: "/v"}}
+			s.Failover = &job.Failover{Mode: job.FailoverFast} // else it would wait for its data's node
 		},
 		"asked": func(s *job.Service) { s.Update = &job.Update{Order: job.StopFirst} },
 	} {

@@ -168,6 +168,7 @@ func (p *Planner) dropNode(id job.NodeID) {
 	if n == nil {
 		return
 	}
+	p.dropImages(n)
 	delete(p.nodes, id)
 	for len(n.entries) > 0 {
 		n.entries[0].leaf.c.remove(n.entries[0])

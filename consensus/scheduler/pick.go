@@ -1,5 +1,11 @@
 package scheduler
 
+import (
+	"fmt"
+
+	"shoal/consensus/job"
+)
+
 // picker chooses nodes for slots of one service within one plan: of the leaf with the fewest tasks of the service the node
 // with the least rank. Within a plan tasks and loads only grow, and what did not fit will not fit.
 //
@@ -9,8 +15,12 @@ package scheduler
 type picker struct {
 	p        *Planner
 	s        *service
-	budget   int       // nodes to visit by walking before heaps are worth their price
-	branches []*branch // a heap; made on first use
+	ask      *info // of a task and those that follow it
+	rules    rules
+	wishes   bool
+	images   map[*node]int // nodes that have the image
+	budget   int           // nodes to visit by walking before heaps are worth their price
+	branches []*branch     // a heap; made on first use
 	made     bool
 	avoid    *node // not to be chosen if there is another one
 }
@@ -33,7 +43,12 @@ type cand struct {
 
 func newPicker(p *Planner, s *service, want int) *picker {
 	k := &picker{p: p, s: s}
-	if s.class != nil {
+	if s.class == nil {
+		return k
+	}
+	k.ask, k.rules = s.withFollowers(), p.newRules(s)
+	k.wishes, k.images = k.rules.wishes(), p.images[s.spec.Image]
+	if !k.wishes {
 		k.budget = s.class.size/4 + 2*want
 	}
 	return k
@@ -51,37 +66,122 @@ func (k *picker) done() {
 
 // pick finds the node for a slot, or nil; for a slot that is bound to one node also what that one refuses.
 func (k *picker) pick(sl *slot) (*node, refusals) {
-	if k.s.spec.Mode.PerNode() {
-		n := k.p.nodes[sl.id.node]
-		if no := k.refuses(n); no != fits {
-			var r refusals
-			r.count[no]++
-			return nil, r
+	n, no := k.bound(sl)
+	if n == nil && !no.any() {
+		var avoid *node
+		if sl.phase == failing {
+			avoid = k.p.nodes[sl.current().Node]
 		}
+		n = k.choose(avoid)
+	}
+	if n != nil {
+		k.rules.took(n)
+	}
+	return n, no
+}
+
+// bound finds the node of a slot that has no choice: of a global service, of one that follows another, of one whose data
+// lies somewhere. Both results are empty for a slot that has.
+func (k *picker) bound(sl *slot) (*node, refusals) {
+	s := k.s
+	if s.spec.Mode.PerNode() {
+		return k.only(k.p.nodes[sl.id.node])
+	}
+	if len(s.together) > 0 {
+		n, waits := k.p.follow(s, sl.id)
+		if n == nil {
+			return nil, refusals{because: "waits for " + slotName(waits, sl.id) + " to be placed, whose node it shares"}
+		}
+		n, no := k.only(n)
+		no.bound = "it shares the node of " + slotName(s.together[0], sl.id)
+		return n, no
+	}
+	if n := k.p.gathered(s, sl.id); n != nil && sl.phase != failing && k.alone(n) {
 		return n, refusals{}
 	}
-	if k.s.info.local {
+	return k.atHome(sl)
+}
+
+// atHome finds the node of a slot with data.
+func (k *picker) atHome(sl *slot) (*node, refusals) {
+	if !k.s.info.local {
+		return nil, refusals{}
+	}
+	h := k.p.home(k.s, sl.id)
+	if h == nil { // of a time before homes were noted
 		if t := sl.newest(); t != nil {
-			if n := k.p.nodes[t.Node]; n != nil && n.n.Eligible() && k.s.class.admits(n.n) && k.refuses(n) == fits {
+			if n := k.p.nodes[t.Node]; n != nil && k.p.refusal(k, n) == fits {
 				return n, refusals{}
 			}
 		}
+		return nil, refusals{}
 	}
-	if sl.phase == failing {
-		return k.choose(k.p.nodes[sl.current().Node]), refusals{}
+	n := k.p.nodes[h.Node]
+	if k.s.leavesHome() && !n.n.Eligible() {
+		return nil, refusals{}
 	}
-	return k.choose(nil), refusals{}
+	n, no := k.only(n)
+	no.bound = "the data of volume " + h.Volume + " is on node " + k.p.nodes[h.Node].n.Name
+	return n, no
+}
+
+// only takes a node if it can, and else says why it cannot.
+func (k *picker) only(n *node) (*node, refusals) {
+	var r refusals
+	no := k.p.refusal(k, n)
+	if no == fits {
+		return n, r
+	}
+	r.note(k, n, no)
+	return nil, r
+}
+
+// alone tells whether a node takes a task whose followers are there already.
+func (k *picker) alone(n *node) bool {
+	all := k.ask
+	k.ask = k.s.info
+	no := k.p.refusal(k, n)
+	k.ask = all
+	return no == fits
+}
+
+// refusal says in which way one more task of the picker's service does not fit on any node, whether or not its class
+// admits that one.
+func (p *Planner) refusal(k *picker, n *node) refusal {
+	switch {
+	case k.s.class.broken(n.n) != nil:
+		return breaks
+	case n.n.State != job.NodeReady:
+		return isDown
+	case n.n.Drained:
+		return isDraining
+	}
+	return k.refuses(n)
 }
 
 // refuses says in which way one more task of the service does not fit on a node that its class admits.
 func (k *picker) refuses(n *node) refusal {
-	if k.p.closed(n) != "" {
+	switch {
+	case k.p.closed(n) != "":
 		return isClosed
-	}
-	if most := k.s.spec.MaxPerNode(); most > 0 && k.s.count[n.n.ID] >= most {
+	case k.rules.most > 0 && k.s.count[n.n.ID] >= k.rules.most:
 		return hasMost
 	}
-	return n.refuses(k.s.info)
+	if no := n.refuses(k.ask); no != fits {
+		return no
+	}
+	if rule := k.rules.breaks(n); rule != nil {
+		if rule.Apart {
+			return hasFoe
+		}
+		return lacksFriend
+	}
+	for _, o := range k.s.followers {
+		if o.class != nil && !o.class.admits(n.n) {
+			return breaksFollower
+		}
+	}
+	return fits
 }
 
 // choose finds the best node but avoid, and avoid if nothing else fits.
@@ -205,27 +305,59 @@ func (k *picker) find(b *branch) {
 	}
 }
 
-// walk finds the first node of a leaf without a task of the service, nil if it is not worth to look further.
+// walk finds the best node of a leaf as long as that is the first one without a task of the service, nil if it is not
+// worth to look further.
 func (k *picker) walk(l *leaf) (found *node) {
 	if k.budget <= 0 {
 		return nil
 	}
+	more := imageNodes
 	l.walk(func(n *node) bool {
+		if found != nil { // what follows is worth looking at only for its image
+			if more--; more < 0 || n.load >= found.load+imageWorth {
+				return true
+			}
+			if k.images[n] > 0 && k.free(n) {
+				found = n
+				return true
+			}
+			return false
+		}
 		k.budget--
 		if n != k.avoid && k.refuses(n) == fits {
 			switch {
-			case !k.plain(n):
+			case k.p.penalty(k.s, n) > 0:
 				k.budget = 0
 			case l.c.dense && n.running == 0: // which of the empty ones, the heap tells
 				k.budget = 0
-			case l.c.dense, k.s.count[n.n.ID] == 0:
+			case l.c.dense:
 				found = n
 				return true
+			case k.s.count[n.n.ID] == 0:
+				found = n
+				return len(k.images) <= imageNodes || k.images[n] > 0
 			}
 		}
 		return k.budget <= 0
 	})
+	if found == nil || l.c.dense || len(k.images) == 0 || len(k.images) > imageNodes || k.images[found] > 0 {
+		return found
+	}
+	best := k.rank(found)
+	for n := range k.images {
+		if e := n.entry(l.c); e == nil || e.leaf != l || !k.free(n) {
+			continue
+		}
+		if r := k.rank(n); r.less(best) {
+			found, best = n, r
+		}
+	}
 	return found
+}
+
+// free tells whether a node can be the best without a look at the others: it fits and has no task of the service.
+func (k *picker) free(n *node) bool {
+	return n != k.avoid && k.s.count[n.n.ID] == 0 && k.refuses(n) == fits && k.p.penalty(k.s, n) == 0
 }
 
 // sort fills a branch's own heap.
@@ -299,4 +431,12 @@ func (b *branch) down(i int) {
 		h[i], h[kid] = h[kid], h[i]
 		i = kid
 	}
+}
+
+// slotName is what people call the task in a slot.
+func slotName(s *service, id slotID) string {
+	if id.n == 0 {
+		return s.name
+	}
+	return fmt.Sprintf("%s.%d", s.name, id.n)
 }

@@ -68,6 +68,8 @@ type Planner struct {
 	shut    map[job.NodeID]bool // found flapping by an earlier plan
 	claims  []claim             // of the plan in the making
 	cands   []cand              // memory of pickers
+
+	whereabouts
 }
 
 type claim struct {
@@ -83,7 +85,8 @@ func New(v *state.View) *Planner {
 		NewID: randomIDs(), index: v.Index(),
 		nodes: map[job.NodeID]*node{}, jobs: map[string]*jobState{}, tasks: map[job.TaskID]*task{},
 		infos: map[job.Digest]*info{}, classes: map[string]*class{},
-		globals: map[*service]struct{}{}, starved: map[*service]struct{}{}, wakes: map[*service]time.Time{},
+		whereabouts: newWhereabouts(),
+		globals:     map[*service]struct{}{}, starved: map[*service]struct{}{}, wakes: map[*service]time.Time{},
 		flaps: flapsOf(v), shut: map[job.NodeID]bool{},
 	}
 	p.putCluster(v.Cluster())
@@ -100,6 +103,9 @@ func New(v *state.View) *Planner {
 			}
 		}
 		p.putTask(t, v.Status(t.ID))
+	}
+	for _, h := range v.Homes("") {
+		p.putHome(nil, h)
 	}
 	for _, b := range v.Blocked("") {
 		p.service(b.Job, b.Service).blocked = b
@@ -156,9 +162,10 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	}
 	todo := p.queue
 	p.queue = nil
-	// By name, so that equal states make equal plans, but what a limit cut off last time goes first.
+	// By priority and name, so that equal states make equal plans, but what a limit cut off last time goes first, and who
+	// must be where others are comes after those.
 	slices.SortFunc(todo, func(a, b *service) int {
-		return cmp.Or(cmp.Compare(a.cut, b.cut), strings.Compare(a.job.name, b.job.name), strings.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.cut, b.cut), cmp.Compare(b.priority(), a.priority()), compareBool(a.waitsFor(), b.waitsFor()), strings.Compare(a.job.name, b.job.name), strings.Compare(a.name, b.name))
 	})
 	for _, s := range todo {
 		s.queued = false
@@ -204,6 +211,7 @@ func (p *Planner) undoClaims() {
 		p.release(c.n, c.s, c.i, c.k)
 	}
 	p.claims = p.claims[:0]
+	clear(p.seats)
 }
 
 // mark has a service looked at by the next plan.

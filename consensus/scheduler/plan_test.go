@@ -65,7 +65,7 @@ func TestSaysWhyNothingFitsWithCounts(t *testing.T) {
 	w.apply(state.SetDrain{Node: c, Drained: true, At: w.now})
 	w.submit("j", svc("s", 3, wantMemory(512)))
 	w.settle()
-	if got, want := w.blocked("j", "s"), "3: no node fits: 2 lack memory (want 512 MiB), 1 is draining"; got != want {
+	if got, want := w.blocked("j", "s"), "3: no node fits: 2 lack memory (want 512 MiB, most free 256 MiB), 1 is draining"; got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	w.apply(state.SetDrain{Node: c, Drained: false, At: w.now})

@@ -341,7 +341,7 @@ func checkQuiet(w *world) {
 			if w.blocked(j.Name, s.Name) == "" {
 				w.t.Fatalf("%s/%s has %d empty slots and no reason %s", j.Name, s.Name, empty, w.dump())
 			}
-			if r := v.Rollout(j.Name, s.Name); len(s.DependsOn) > 0 || r.Live() && r.Canaries > 0 { // some slots may want the former content
+			if r := v.Rollout(j.Name, s.Name); len(s.DependsOn) > 0 || len(s.Mounts) > 0 || r.Live() && r.Canaries > 0 { // some slots may want the former content
 				continue
 			}
 			for _, n := range v.Nodes() {

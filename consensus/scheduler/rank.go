@@ -31,19 +31,21 @@ func (a rank) less(b rank) bool {
 // rank is the rank of a node as it is now.
 func (k *picker) rank(n *node) rank {
 	r := rank{bad: k.p.penalty(k.s, n), id: n.n.ID}
+	if k.wishes {
+		r.wish = k.rules.wish(n)
+	}
 	if !k.s.class.dense {
 		r.count, r.load = k.s.count[n.n.ID], n.load
+		if len(k.images) > 0 && k.images[n] == 0 {
+			r.load += imageWorth
+		}
 		return r
 	}
 	// The fullest first; a node that is empty is opened only when no other has room, and then the one that holds most.
 	if n.running > 0 {
 		r.load = -1 - n.load
 	} else {
-		r.load = 1 / float64(1+n.room(k.s.info))
+		r.load = 1 / float64(1+n.room(k.ask))
 	}
 	return r
 }
-
-// plain tells whether the first node that fits and has no task of the service is the best: nothing but count and load tells
-// nodes apart.
-func (k *picker) plain(n *node) bool { return k.p.penalty(k.s, n) == 0 }

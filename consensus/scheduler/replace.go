@@ -184,15 +184,13 @@ func (w *work) pickOne(s *service, sl *slot) (*node, refusals) {
 func (w *work) noRoom(s *service, waiting []*slot) reason {
 	w.p.starved[s] = struct{}{}
 	var no refusals
-	if s.spec.Mode.PerNode() {
-		for _, sl := range waiting {
-			_, one := w.pickOne(s, sl)
-			no.add(one)
-		}
-	} else {
-		no = w.p.whyNone(s)
+	pk := newPicker(w.p, s, 1)
+	defer pk.done()
+	for _, sl := range waiting {
+		_, one := pk.bound(sl)
+		no.join(one)
 	}
-	return reason{slots: len(waiting), text: s.changing() + " waits: " + no.String(s.info)}
+	return reason{slots: len(waiting), text: s.changing() + " waits: " + pk.explain(no)}
 }
 
 // leaving tells whether a task of the service is on its way out, which will make room.

@@ -219,8 +219,14 @@ func (p *Planner) livePhase(s *service, t *task) phase {
 			return held
 		}
 		return deserted
+	case len(s.together) > 0:
+		if to, _ := p.strayed(t); to != nil {
+			return misplaced // else the one that it follows leaves a draining node first
+		}
 	case n.n.Drained || !s.class.admits(n.n):
 		return misplaced
+	}
+	switch {
 	case s.old(t):
 		return outdated
 	case t.Tuning(t.st):

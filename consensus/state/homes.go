@@ -13,13 +13,16 @@ const TableHomes Table = "homes" // job.VolumeHome
 // KeepHomes bounds the places of volumes that the state remembers.
 const KeepHomes = 10_000
 
-func homeKey(h *job.VolumeHome) []byte { return strKey(h.Volume, string(h.Node)) }
+// homeKey tells slots apart that share a node: each finds its own way back.
+func homeKey(h *job.VolumeHome) []byte {
+	return binary.BigEndian.AppendUint32(strKey(h.Volume, string(h.Node), h.Job, h.Service), uint32(h.Slot))
+}
 
 func homeAge(h *job.VolumeHome) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, h.Index), homeKey(h)...)
 }
 
-// Homes lists the nodes that have data of a volume, by node; of all volumes when volume is "".
+// Homes lists where data of a volume is, by node and slot; of all volumes when volume is "".
 func (v *View) Homes(volume string) []*job.VolumeHome {
 	var prefix []byte
 	if volume != "" {

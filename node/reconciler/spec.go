@@ -49,7 +49,7 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 	spec := runtime.Spec{
 		ID: runtime.ID(t.ID), Name: t.Name(), Labels: labels,
 		Image: s.Image, Entrypoint: s.Entrypoint, Command: s.Command,
-		Env:        slices.Concat(s.Env, env),
+		Env:        slices.Concat(s.Env, env, genericEnv(t.Generic)),
 		WorkingDir: s.WorkingDir, User: s.User, Hostname: hostname(t, s),
 		TTY: s.TTY, Stdin: s.Stdin, Init: s.Init, ReadOnly: s.ReadOnly,
 		StopSignal: s.StopSignal, StopGrace: s.StopGrace,
