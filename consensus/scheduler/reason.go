@@ -257,10 +257,7 @@ func (r *refusals) parts(i *info) (parts []string) {
 	each(musts, "is not ", "are not ")
 	each(theirs, "has a task that must be apart from it, of ", "have a task that must be apart from it, of ")
 	say(breaksFollower, "cannot take", "cannot take", " those that share its node")
-	if r.closed == "" {
-		r.closed = "for now"
-	}
-	say(isClosed, "takes no new tasks", "take no new tasks", " ("+r.closed+")")
+	say(isClosed, "takes no new tasks for now", "take no new tasks for now", " ("+r.closed+")")
 	each(r.broken, "does not match ", "do not match ")
 	say(isDraining, "is draining", "are draining", "")
 	say(isDown, "is down or left", "are down or left", "")
