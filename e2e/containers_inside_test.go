@@ -31,6 +31,7 @@ func TestContainers(t *testing.T) {
 		{"LogsKeepEveryByte", containerLogBytes},
 		{"LogsRotate", containerLogRotation},
 		{"Mounts", containerMounts},
+		{"EveryKey", containerKeys},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
