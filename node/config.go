@@ -42,6 +42,10 @@ type Config struct {
 	Bind, Advertise netip.AddrPort
 	// Labels are laid over the labels that the cluster keeps for the node.
 	Labels map[string]string
+	// Generic are devices and the like that this node gives to tasks, sorted by kind.
+	Generic []job.Generic
+	// Overcommit, if not nil, replaces what the cluster keeps for the node.
+	Overcommit *job.Overcommit
 	// Voter never: the node never holds the log.
 	Voter job.VoterPolicy
 	// Join are addresses of nodes to ask for membership with Token; both empty: found a cluster, unless DataDir has one.

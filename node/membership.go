@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -251,8 +252,19 @@ func (n *Node) self() job.Node {
 	info := n.machine.Info
 	return job.Node{
 		ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version,
-		Capacity: info.Capacity, OS: info.OS, Arch: info.Arch, Kernel: info.Kernel, KeyPin: n.ident.Key().Pin().String(),
+		Capacity: info.Capacity, OS: info.OS, Arch: info.Arch, Kernel: info.Kernel,
+		Attributes: n.attributes(), Generic: n.cfg.Generic, Overcommit: n.cfg.Overcommit, KeyPin: n.ident.Key().Pin().String(),
 	}
+}
+
+// attributes are the machine's and this program's version.
+func (n *Node) attributes() map[string]string {
+	out := maps.Clone(n.machine.Info.Attributes)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out["shoal.version"] = n.cfg.Version
+	return out
 }
 
 // join asks the named nodes, one after the other, to take this machine in.

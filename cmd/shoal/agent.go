@@ -40,7 +40,7 @@ func agentCommand() *cli.Command {
 			&cli.BoolFlag{Name: "check", Usage: "list what this machine's kernel can do, and what is lost without, and end; fails only if something is missing without which no container runs"},
 			&cli.BoolFlag{Name: "json", Usage: "with --check: print JSON"},
 			&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"SHOAL_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
-		}, imageFlags()...),
+		}, append(imageFlags(), resourceFlags()...)...),
 		Action: runAgent,
 	}
 }
@@ -86,9 +86,14 @@ func agentConfig(c *cli.Context) (node.Config, error) {
 	if err != nil {
 		return node.Config{}, err
 	}
+	generic, overcommit, reserve, err := machineShare(c)
+	if err != nil {
+		return node.Config{}, err
+	}
 	cfg := node.Config{
+		Generic: generic, Overcommit: overcommit,
 		DataDir: dataDir, Name: c.String("name"), Voter: job.VoterPolicy(c.String("voter")), Join: c.StringSlice("join"), Token: c.String("token"),
-		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images),
+		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images, reserve),
 		DrainOnStop: c.Duration("drain-on-stop"),
 	}
 	if cfg.DrainOnStop < 0 {

@@ -32,6 +32,7 @@ func commands() []*cli.Command {
 		agentCommand(),
 		tokenCommand(),
 		nodeCommand(),
+		clusterCommand(),
 		membersCommand(),
 		statusCommand(),
 

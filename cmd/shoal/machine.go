@@ -26,7 +26,7 @@ import (
 )
 
 // machineMaker puts the real runtime together: the one place that knows all of its parts.
-func machineMaker(cgroupParent string, settings imageConfig) func(node.MachineConfig) (*node.Machine, error) {
+func machineMaker(cgroupParent string, settings imageConfig, reserve job.Resources) func(node.MachineConfig) (*node.Machine, error) {
 	return func(cfg node.MachineConfig) (*node.Machine, error) {
 		images, err := image.Open(image.Config{Dir: filepath.Join(cfg.Dir, "images"), Logger: cfg.Logger.With("part", "images"), UnpackCommand: container.UnpackCommand(), Registries: settings.registries})
 		if err != nil {
@@ -48,7 +48,7 @@ func machineMaker(cgroupParent string, settings imageConfig) func(node.MachineCo
 		if err != nil {
 			return nil, err
 		}
-		info, err := describeMachine()
+		info, err := describeMachine(cfg.Dir, reserve)
 		if err != nil {
 			return nil, err
 		}
@@ -115,8 +115,8 @@ const (
 	reservedPercent = 5
 )
 
-// describeMachine reads what the scheduler may give away, and what people ask for.
-func describeMachine() (job.Node, error) {
+// describeMachine reads what the scheduler may give away, and what people ask for. A negative reserve is the default.
+func describeMachine(dir string, reserve job.Resources) (job.Node, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return job.Node{}, fmt.Errorf("describe this machine: %w", err)
@@ -126,7 +126,13 @@ func describeMachine() (job.Node, error) {
 		return job.Node{}, fmt.Errorf("describe this machine: %w", err)
 	}
 	n := job.Node{OS: osName(), Arch: goruntime.GOARCH, Kernel: unix.ByteSliceToString(u.Release[:])}
-	n.Capacity = job.Resources{NanoCPUs: int64(goruntime.NumCPU()) * 1e9, MemoryBytes: memory - min(memory/2, max(reservedMemory, memory*reservedPercent/100)), PIDs: pidLimit() / 2}
+	n.Attributes = machineAttributes(dir, goruntime.NumCPU(), memory)
+	if reserve.MemoryBytes < 0 {
+		reserve.MemoryBytes = min(memory/2, max(reservedMemory, memory*reservedPercent/100))
+	}
+	n.Capacity = job.Resources{
+		NanoCPUs: max(int64(goruntime.NumCPU())*1e9-reserve.NanoCPUs, 0), MemoryBytes: max(memory-reserve.MemoryBytes, 0), PIDs: pidLimit() / 2,
+	}
 	return n, nil
 }
 

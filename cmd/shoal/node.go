@@ -44,6 +44,11 @@ func nodeCommand() *cli.Command {
 				Flags:       clientFlags(), Action: asking(labelNode),
 			},
 			{
+				Name: "overcommit", Usage: "give more of a node away than there is, or `off`", ArgsUsage: "NODE cpu=FACTOR memory=FACTOR",
+				Description: "Example: shoal node overcommit b cpu=2 memory=1.2",
+				Flags:       clientFlags(), Action: asking(overcommitNode),
+			},
+			{
 				Name: "rm", Usage: "forget nodes that are gone", ArgsUsage: "NODE...", Description: "Example: shoal node rm b",
 				Flags: clientFlags(force), Action: asking(removeNodes),
 			},
@@ -174,6 +179,7 @@ func inspectNode(c *cli.Context, s *screen, cl *api.Client) error {
 	t.add("labels", labelText(n.Labels))
 	t.add("system", strings.Join([]string{n.OS, n.Arch, n.Kernel}, ", "))
 	t.add("version", n.Version)
+	addCapacity(t, n)
 	t.add("joined", stamp(n.Joined))
 	s.table(t)
 	return nil

@@ -44,7 +44,7 @@ func plan(c *cli.Context, s *screen, cl *api.Client) error {
 		s.printf("job %s would change:\n", spec.Name)
 	}
 	printChanges(s, changes)
-	return nil
+	return printWhere(c.Context, s, cl, spec)
 }
 
 // printChanges prints a line a change, coloured as diffs are.

@@ -34,7 +34,7 @@ type GenericRequest struct {
 // Bounds of what a node reports.
 const (
 	MaxAttributes     = 64
-	MaxAttributeBytes = 256 // name and value
+	MaxAttributeBytes = 1 << 10 // name and value
 	MaxGenericIDs     = 256
 	MaxGenericCount   = 1_000_000
 )

@@ -26,7 +26,7 @@ func wanted(t *testing.T, route Route) *http.Request {
 	path := strings.NewReplacer("{job}", "shop", "{task}", "t1", "{node}", "n1", "{token}", "k1").Replace(route.Path)
 	body := `{}`
 	switch {
-	case route.Method == "PUT" && strings.HasPrefix(route.Path, "/v1/jobs/"):
+	case route.Method == "PUT" && strings.HasPrefix(route.Path, "/v1/jobs/"), strings.HasSuffix(route.Path, "/rehearse"):
 		body = `{"spec":{"name":"shop"}}`
 	case route.Method == "GET":
 		body = ""
@@ -241,7 +241,7 @@ func TestUnknownFieldsAreRefusedFromPeopleAlone(t *testing.T) {
 func TestBodiesAreBounded(t *testing.T) {
 	b := &script{leader: "self", owner: "self", state: true}
 	m := newMachine(t, "A", b)
-	limits := map[string]int64{"PUT /v1/jobs/{job}": maxJobBytes, "POST /v1/report": maxReportBytes, "POST /v1/imagenames": maxJobBytes, "POST /v1/lease": maxJobBytes}
+	limits := map[string]int64{"PUT /v1/jobs/{job}": maxJobBytes, "POST /v1/jobs/{job}/rehearse": maxJobBytes, "POST /v1/report": maxReportBytes, "POST /v1/imagenames": maxJobBytes, "POST /v1/lease": maxJobBytes}
 	c := m.client(NodeOnly)
 	for _, route := range Routes {
 		if route.Method == "GET" || strings.HasSuffix(route.Path, "/images/load") || strings.HasSuffix(route.Path, "/exec") {

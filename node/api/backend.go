@@ -38,6 +38,7 @@ type Placement interface {
 // methods are safe for concurrent use. Errors have a job.Kind; errors without one are answered as Internal.
 type Backend interface {
 	Placement
+	placements
 	Batches
 
 	Status(ctx context.Context) (Status, error)

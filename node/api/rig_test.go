@@ -140,6 +140,18 @@ func (b *script) Fail(_ context.Context, key, name string, r FailRequest) (Submi
 func (b *script) SetLabels(_ context.Context, n string, _ LabelsRequest) error {
 	return b.note("labels %s", n)
 }
+func (b *script) Settings(context.Context) (ClusterSettings, error) {
+	return ClusterSettings{}, b.note("settings")
+}
+func (b *script) SetSettings(_ context.Context, r SettingsRequest) error {
+	return b.note("set settings %v", r.Settings)
+}
+func (b *script) SetOvercommit(_ context.Context, n string, _ OvercommitRequest) error {
+	return b.note("overcommit %s", n)
+}
+func (b *script) Rehearse(_ context.Context, r RehearseRequest) (job.Rehearsal, error) {
+	return job.Rehearsal{}, b.note("rehearse %s", r.Spec.Name)
+}
 func (b *script) RemoveNode(_ context.Context, n string, _ bool) error {
 	return b.note("rm node %s", n)
 }
