@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"shoal/runtime"
+	"shoal/runtime/container/stage"
 )
 
 const envVictim = "SHOAL_TEST_VICTIM" // directory over which a process shall start and remove containers until it is killed
@@ -121,6 +122,9 @@ func (r *rig) processes() (out []string) {
 	for _, d := range dirs {
 		b, _ := os.ReadFile(d)
 		for pid := range strings.FieldsSeq(string(b)) {
+			if comm, _ := os.ReadFile("/proc/" + pid + "/comm"); string(comm) == stage.CommWaiting+"\n" {
+				continue // for a container; it ends with its agent
+			}
 			if c, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && len(c) > 0 {
 				out = append(out, string(c))
 			}

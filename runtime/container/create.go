@@ -38,6 +38,7 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 		return runtime.Info{}, conflictf("container %s exists already", s.ID)
 	}
 	defer c.release()
+	r.expectMoves() // most are started at once
 	if err := r.create(ctx, c); err != nil {
 		c.mu.Lock()
 		c.removed = true

@@ -31,6 +31,8 @@ type Runtime struct {
 	program *program
 	events  broker
 	watch   *watcher
+	pool    *pool
+	moves   sync.Mutex // held while expectMoves is at it
 
 	mu         sync.Mutex
 	containers map[runtime.ID]*container
@@ -78,6 +80,7 @@ func New(cfg Config) (*Runtime, error) {
 	if r.program, err = openProgram(cfg); err != nil {
 		return nil, err
 	}
+	r.pool = newPool(r)
 	if r.watch, err = newWatcher(); err != nil {
 		return nil, err
 	}

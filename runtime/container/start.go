@@ -56,6 +56,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return err
 	}
+	r.expectMoves()
 	if err := r.clearRun(c.id, c.dir); err != nil {
 		return fmt.Errorf("clear what the last run left: %w", err)
 	}
@@ -67,7 +68,8 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}
-	l, err := r.program.startLauncher()
+	l, out, err := r.pool.take()
+	defer r.pool.done()
 	if err != nil {
 		return err
 	}
@@ -89,17 +91,15 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	moved := make(chan struct{})
 	go func() {
 		defer close(moved)
-		r.leaveAgentsCgroup(l.pid)
+		if !out {
+			r.leaveAgentsCgroup(l.pid)
+		}
 	}()
 	defer func() { <-moved }() // the pid is its own until then: whoever waits for it comes later
 	if err := l.send(job); err != nil {
 		return err
 	}
-	parked, err := l.receive()
-	if err != nil {
-		return err
-	}
-	ports, err := r.attach(ctx, c, parked.PID)
+	parked, ports, err := r.park(ctx, c, l)
 	if err != nil {
 		return err
 	}
@@ -131,6 +131,30 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: start.At})
 	})
 	return nil
+}
+
+// park waits until the launcher has the first process parked, and attaches it to the network: while the launcher is at it,
+// if there is a process early enough.
+func (r *Runtime) park(ctx context.Context, c *container, l *helper) (parked stage.Reply, ports []runtime.Port, err error) {
+	parked, err = l.receive()
+	if err != nil || parked.Attach == 0 {
+		if err == nil {
+			ports, err = r.attach(ctx, c, parked.PID)
+		}
+		return parked, ports, err
+	}
+	attached := make(chan error, 1)
+	go func(pid int) {
+		var aerr error
+		ports, aerr = r.attach(ctx, c, pid)
+		attached <- aerr
+	}(parked.Attach)
+	parked, err = l.receive()
+	aerr := <-attached // also after an error: nothing may still be at work for a start that failed
+	if err == nil {
+		err = aerr
+	}
+	return parked, ports, err
 }
 
 // forgetStart takes back the launcher's note of a start that failed after it was written.

@@ -103,4 +103,11 @@ func (w *watcher) run(ctx context.Context) error {
 
 // Run watches the monitors and delivers events; it blocks until ctx ends, returns nil then, and touches no container.
 // Without it exits are noticed only when somebody asks.
-func (r *Runtime) Run(ctx context.Context) error { return r.watch.run(ctx) }
+func (r *Runtime) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // before the wait
+	parts.Go(func() { r.pool.run(ctx) })
+	return r.watch.run(ctx)
+}

@@ -11,8 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
@@ -23,6 +25,8 @@ import (
 const (
 	commLibcontainer = "runc:[2:INIT]" // libcontainer's init, until it executes
 	commInit         = "shoal-init"    // our reaping init, until it has executed the command
+	// CommWaiting is a launcher without a container.
+	CommWaiting = "shoal-waits"
 )
 
 // launching is one start, in the launcher process. Its own goroutine is bound to its thread from the beginning to the
@@ -37,8 +41,10 @@ type launching struct {
 	lock    int
 	dir     int
 	exit    int
+	ahead   *ahead // nil: none waits, or not any more
 	proc    *libcontainer.Process
-	cont    *libcontainer.Container
+	cont    *libcontainer.Container // of libcontainer's own start
+	built   *built                  // of the init that waited
 	stdio   stdio
 	initPID int
 }
@@ -54,13 +60,27 @@ func launcherMain() {
 	l.enc, l.dec = json.NewEncoder(l.sock), json.NewDecoder(l.sock)
 	logrus.SetOutput(&l.logs)
 	unix.CloseOnExec(AgentFD)
+	// Whatever keeps an init from waiting, a start without one tells what is wrong, or works.
+	l.ahead, _ = startAhead()
+	_ = prctlName(CommWaiting)
+	_ = l.reply(Reply{Waiting: true})
 	if err := l.dec.Decode(&l.job); err != nil {
-		os.Exit(1) // the agent is gone, and nothing was made
+		os.Exit(1) // the agent is gone or does not need us: the init ends at its gate
 	}
+	_ = prctlName(RoleLauncher)
 	err := l.run()
 	l.undo()
 	_ = l.reply(Reply{Refusal: refusalOf(err, l.describe(err))})
 	os.Exit(1)
+}
+
+// prctlName changes what ps shows for the calling thread, and so, on the main thread, for the process.
+func prctlName(name string) error {
+	p, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(p)), 0, 0, 0)
 }
 
 func (l *launching) reply(r Reply) error { return l.enc.Encode(r) }
@@ -78,6 +98,10 @@ func (l *launching) describe(err error) string {
 func (l *launching) run() error {
 	if err := l.takeDir(); err != nil {
 		return err
+	}
+	// This thread's alone, and only now, so that everything is in it that the machine has mounted by the time of the start.
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
 	}
 	shared, err := openShared(l.job)
 	if err != nil {
@@ -119,7 +143,7 @@ func (l *launching) run() error {
 	if err := l.dec.Decode(&goOn); err != nil {
 		return fmt.Errorf("the agent went away: %w", err)
 	}
-	if err := limits.Apply(l.cont); err != nil {
+	if err := l.limitCPU(limits, config); err != nil {
 		return err
 	}
 	at := time.Now().UTC()
@@ -131,7 +155,7 @@ func (l *launching) run() error {
 			return err
 		}
 	}
-	if err := l.cont.Exec(); err != nil {
+	if err := l.execute(); err != nil {
 		return fmt.Errorf("let the command run: %w", err)
 	}
 	if err := l.awaitCommand(); err != nil {
@@ -183,9 +207,6 @@ func (l *launching) park(config *containerConfig, who identity) (err error) {
 	if err := l.stdio.open(l.job); err != nil {
 		return err
 	}
-	if l.cont, err = libcontainer.Create(l.job.StateDir, string(l.job.ID), config.config); err != nil {
-		return fmt.Errorf("create: %w", err)
-	}
 	l.proc = &libcontainer.Process{
 		Init: true, Args: argv, Env: processEnv(l.job.Record, who), UID: who.UID, GID: who.GID, AdditionalGroups: who.Groups,
 		Cwd: config.cwd, Stdin: l.stdio.stdin, Stdout: l.stdio.stdoutW, Stderr: l.stdio.stderrW, ConsoleSocket: l.stdio.consoleChild,
@@ -193,13 +214,50 @@ func (l *launching) park(config *containerConfig, who identity) (err error) {
 	if l.job.Record.Spec.TTY {
 		l.proc.Stdin, l.proc.Stdout, l.proc.Stderr = nil, nil, nil
 	}
-	if err := l.cont.Start(l.proc); err != nil {
+	if err := l.start(config.config); err != nil {
 		return startFailure(argv[0], err)
 	}
-	if l.initPID, err = l.proc.Pid(); err != nil {
+	return l.stdio.started()
+}
+
+// start has the waiting init become the container's first process if it can be, and libcontainer start one if not.
+func (l *launching) start(config *configs.Config) (err error) {
+	id := string(l.job.ID)
+	if a := l.ahead; a != nil {
+		l.ahead = nil
+		if a.fits(config) {
+			if err := l.reply(Reply{Attach: a.pid}); err != nil {
+				a.end()
+				return err
+			}
+			l.initPID = a.pid
+			l.built, err = a.start(l.job.StateDir, id, config, l.proc)
+			return err
+		}
+		a.end()
+	}
+	if l.cont, err = libcontainer.Create(l.job.StateDir, id, config); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	if err := l.cont.Start(l.proc); err != nil {
 		return err
 	}
-	return l.stdio.started()
+	l.initPID, err = l.proc.Pid()
+	return err
+}
+
+func (l *launching) limitCPU(limits LateQuota, config *containerConfig) error {
+	if l.built != nil {
+		return limits.applyTo(l.built, string(l.job.ID), config.config)
+	}
+	return limits.Apply(l.cont)
+}
+
+func (l *launching) execute() error {
+	if l.built != nil {
+		return l.built.exec()
+	}
+	return l.cont.Exec()
 }
 
 // startFailure tells a command that cannot be executed from other reasons. libcontainer's init hands its errors over as
@@ -263,6 +321,12 @@ func ProcessStat(pid int) (comm string, state byte, err error) {
 
 // undo takes back what was made. The mounts go with this process's namespace.
 func (l *launching) undo() {
+	if l.ahead != nil {
+		l.ahead.end()
+	}
+	if l.built != nil {
+		l.built.undo()
+	}
 	if l.cont == nil {
 		return
 	}

@@ -36,6 +36,14 @@ const AgentFD = 3
 // ConsoleFD is the socket over which an exec helper hands the terminal of its process back, if there is one.
 const ConsoleFD = 4
 
+// The roles that change what belongs to a thread, its mount namespace or its death signal, need the main thread: /proc/self
+// is that one's. Only before main is it certain that this is it.
+func init() {
+	if len(os.Args) > 0 && (os.Args[0] == RoleLauncher || len(os.Args) == 2 && os.Args[1] == "init") {
+		goruntime.LockOSThread()
+	}
+}
+
 // Main must be called first in main of a program that is to be started in one of the roles, or as libcontainer's init. If
 // this process is that, it does the work and never returns; otherwise Main returns at once.
 func Main() {
@@ -62,6 +70,12 @@ func initMain() {
 	goruntime.LockOSThread()
 	if os.Args[0] != RoleOCI && os.Getenv("_LIBCONTAINER_INITTYPE") == "standard" {
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			os.Exit(255)
+		}
+	}
+	if os.Getenv(envGate) != "" {
+		if err := awaitGate(); err != nil {
+			noteGateFailure(err)
 			os.Exit(255)
 		}
 	}

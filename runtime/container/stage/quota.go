@@ -39,3 +39,16 @@ func (l LateQuota) Apply(c *libcontainer.Container) error {
 	}
 	return nil
 }
+
+// applyTo is the same for a container around an init that waited.
+func (l LateQuota) applyTo(b *built, id string, config *configs.Config) error {
+	if l.quota <= 0 {
+		return nil
+	}
+	r := config.Cgroups.Resources
+	r.CpuQuota, r.CpuPeriod = l.quota, l.period
+	if err := b.cgroup.Set(r); err != nil {
+		return fmt.Errorf("limit the cpu: %w", err)
+	}
+	return b.save(id, config)
+}
