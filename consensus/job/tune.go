@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"reflect"
+	"slices"
 )
 
 // What a running task can take over without being replaced is listed here, and nowhere else. A field of Service that is
@@ -40,6 +41,11 @@ func (s Service) Shape() Digest {
 // Wary tells whether a change in place from a to b can hurt a task that runs well: other limits, or another health check.
 func Wary(a, b *Service) bool {
 	return a.Limits != b.Limits || !reflect.DeepEqual(a.Health, b.Health)
+}
+
+// SamePlaces tells whether tasks of two contents may be on the same nodes.
+func SamePlaces(a, b *Service) bool {
+	return a.Mode == b.Mode && slices.Equal(a.Constraints, b.Constraints) && reflect.DeepEqual(a.Placement, b.Placement)
 }
 
 // RenewDependents has the services restarted, in the spec that comes after old, that depend with Restart on one whose tasks

@@ -3,8 +3,6 @@ package scheduler
 import (
 	"fmt"
 	"math"
-	"reflect"
-	"slices"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -35,8 +33,7 @@ func (s *service) restores(t *task) bool {
 	if !s.canarying() || s.former == nil || t.Digest != s.rollout.FromDigest || t.Renew {
 		return false
 	}
-	was, is := s.former.spec, s.spec
-	return was.Mode == is.Mode && slices.Equal(was.Constraints, is.Constraints) && reflect.DeepEqual(was.Placement, is.Placement)
+	return job.SamePlaces(s.former.spec, s.spec)
 }
 
 // content is what a task placed into a slot now runs.

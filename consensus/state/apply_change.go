@@ -145,7 +145,11 @@ func (t *tx) refuseRoom(k *job.Task) string {
 // promoted.
 func (t *tx) stillGood(k *job.Task) bool {
 	r := t.base.Rollout(k.Job, k.Service)
-	return r.Live() && r.Canaries > 0 && r.FromDigest != "" && k.Digest == r.FromDigest
+	if !r.Live() || r.Canaries == 0 || r.FromDigest == "" || k.Digest != r.FromDigest {
+		return false
+	}
+	was, is := t.d.services[k.Digest], t.base.Job(k.Job).Spec.Service(k.Service)
+	return was != nil && job.SamePlaces(was.service, is)
 }
 
 // beginCanaries has a rollout wait for a promotion, if its service wants that. A restart brings nothing new, and a change
