@@ -143,7 +143,11 @@ func (n *Node) buildFeed(v *state.View, id job.NodeID) (*api.FeedFull, error) {
 	for _, t := range v.TasksOfNode(id) {
 		st := v.Status(t.ID)
 		if s := v.Service(t.Digest); s != nil && !(st != nil && st.State.Terminal() && t.Desired != job.DesiredRun) {
-			full.Assignments = append(full.Assignments, api.FeedAssignment{Task: *t, Service: *s})
+			a := api.FeedAssignment{Task: *t, Service: *s}
+			if t.Desired == job.DesiredStop && st != nil && !st.State.Terminal() {
+				a.Routers = routersOf(v.TasksOfJob(t.Job), func(o job.TaskID) bool { st := v.Status(o); return st != nil && st.State.Terminal() }, id)
+			}
+			full.Assignments = append(full.Assignments, a)
 			jobs[t.Job] = true
 		}
 	}

@@ -144,6 +144,7 @@ var errReplaced = job.Errorf(job.Conflict, "another machine has taken over this 
 func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 	n.leaderHint.Store(&leaderHint{id: f.Leader, addr: f.LeaderAddr, at: time.Now()})
 	if f.Full == nil {
+		n.routedTo.reach(f.Index)
 		return nil
 	}
 	// Frames from before the registration of a node that moved have its old address.
@@ -171,6 +172,7 @@ func (n *Node) obey(ctx context.Context, full *api.FeedFull, index uint64) error
 	n.fed.Store(&fed{full: full, index: index})
 	n.savePeers(full)
 	n.route()
+	n.routedTo.reach(index)
 	assignments := make([]reconciler.Assignment, 0, len(full.Assignments))
 	for _, a := range full.Assignments {
 		assignments = append(assignments, reconciler.Assignment{Task: a.Task, Service: a.Service})

@@ -39,6 +39,8 @@ type Node struct {
 	machine *Machine
 	rec     *reconciler.Reconciler
 	router  router
+	// routedTo is the index up to which the log is in the names and routes of this node.
+	routedTo mark
 
 	started    atomic.Bool                // all parts are wired: the API may be answered
 	caughtUp   atomic.Bool                // this node leads, and has applied all that was committed before its term
@@ -168,7 +170,7 @@ func (n *Node) openGossip(m *mux) (*gossip.Pool, error) {
 
 func (n *Node) openReconciler() (*reconciler.Reconciler, error) {
 	return reconciler.New(reconciler.Config{
-		Runtime: n.machine.Runtime, Node: n.id, Report: n.report, Dir: n.path("tasks"), Env: n.taskEnv, OnChange: n.localChanged, Logger: n.log.With("part", "tasks"),
+		Runtime: n.machine.Runtime, Node: n.id, Report: n.report, Dir: n.path("tasks"), Env: n.taskEnv, OnChange: n.localChanged, Drain: n.drainTask, Logger: n.log.With("part", "tasks"),
 	})
 }
 

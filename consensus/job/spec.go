@@ -119,7 +119,7 @@ type Service struct {
 
 // Of Service.Drain.
 const (
-	DefaultDrain = 250 * time.Millisecond
+	DefaultDrain = time.Second // as long as a DNS answer may be believed (runtime/network)
 	NoDrain      = time.Duration(-1)
 	MaxDrain     = time.Hour
 )

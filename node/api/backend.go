@@ -97,4 +97,6 @@ type Backend interface {
 	// Feed calls emit with frames until ctx ends or emit fails. Unavailable when this node does not hold the log.
 	Feed(ctx context.Context, node job.NodeID, emit func(FeedFrame) error) error
 	Probe(ctx context.Context, addr string) (ProbeResult, error)
+	// Routed waits until the node's names and routes are as the log is at index. Unavailable if that takes too long.
+	Routed(ctx context.Context, index uint64) (Routed, error)
 }

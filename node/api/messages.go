@@ -350,6 +350,8 @@ type FeedFull struct {
 type FeedAssignment struct {
 	Task    job.Task    `json:"task"`
 	Service job.Service `json:"service"`
+	// Routers are the other nodes that may send somebody to the task, sorted; only of a task that serves and is to end.
+	Routers []job.NodeID `json:"routers,omitempty"`
 	// Status is what the log has of it: a node that reports from memory need not report this again.
 	Status *job.Status `json:"status,omitempty"`
 }

@@ -216,6 +216,9 @@ func (b *script) Feed(ctx context.Context, n job.NodeID, emit func(FeedFrame) er
 	}
 	return b.feed(ctx, emit)
 }
+func (b *script) Routed(_ context.Context, index uint64) (Routed, error) {
+	return Routed{Index: index}, b.note("routed %d", index)
+}
 func (b *script) Probe(_ context.Context, addr string) (ProbeResult, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

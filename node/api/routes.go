@@ -89,4 +89,5 @@ var Routes = []Route{
 	{"POST", "/v1/report", NodeOnly, AtLeader, (*Server).report},
 	{"GET", "/v1/feed", NodeOnly, Here, (*Server).feed},
 	{"GET", "/v1/probe", NodeOnly, Here, (*Server).probe},
+	{"GET", "/v1/routed", NodeOnly, Here, (*Server).routed},
 }

@@ -160,6 +160,15 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			}
 			return res
 		}
+	case opDrain:
+		a, index, drain := t.Assignment, r.index, r.cfg.Drain
+		return func(ctx context.Context) result {
+			if drain == nil {
+				drain = fixedDrain
+			}
+			drain(ctx, a, index)
+			return res
+		}
 	case opUpdate:
 		change := t.change(r.cfg.Node)
 		res.tuned = t.Task.Tuned

@@ -22,6 +22,7 @@ const (
 	opStop    op = "stop"
 	opRemove  op = "remove"
 	opUpdate  op = "update"
+	opDrain   op = "drain"
 )
 
 // next decides the one thing to do for a task now. complete says that the whole set is known.
@@ -33,8 +34,8 @@ func (t *task) next(now time.Time, complete bool) op {
 		return opInspect
 	case now.Before(t.notBefore):
 		return opNone
-	case t.running() && t.leaving(complete) && now.Before(t.drainUntil):
-		return opNone
+	case t.running() && t.leaving(complete) && t.draining:
+		return opDrain
 	case t.running() && (t.leaving(complete) || t.status.State.Terminal() || t.unwell):
 		return opStop
 	case t.leaving(complete):
@@ -68,7 +69,7 @@ func (t *task) settle(now time.Time, complete bool) {
 	}
 	if t.running() {
 		if t.status.Ready() && t.Task.Desired == job.DesiredStop {
-			t.drainUntil = now.Add(drainTime)
+			t.draining = true
 		}
 		t.to(now, job.Stopping)
 		return
@@ -124,6 +125,10 @@ func (t *task) blockedBy(past []*task) []*task {
 
 // done takes what a worker brought, and decides what follows.
 func (t *task) done(now time.Time, res result, complete bool) {
+	if res.op == opDrain {
+		t.draining = false
+		return
+	}
 	if res.op == opStart && res.info.State == runtime.Running {
 		res.err = nil // whatever went wrong, it runs
 	}

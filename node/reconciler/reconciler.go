@@ -41,6 +41,10 @@ type Config struct {
 	// Env adds to a container's environment when it is made; nil adds nothing. It must not block.
 	Env func(a Assignment) []string
 
+	// Drain blocks until a task that served and is to end may be asked to stop, because nobody is sent to it any more; index
+	// is that of the set by which it is to end. Its context ends when the task is given up, or with Run. nil: a fixed time.
+	Drain func(ctx context.Context, a Assignment, index uint64)
+
 	// OnChange is told the whole set of local tasks whenever it changed, and once at the start. It is called from Run's
 	// goroutine and must not block; the slice is the callee's.
 	OnChange func(local []Local)
@@ -77,7 +81,7 @@ const (
 	MaxBatch        = 1000                   // statuses in one report
 	ReportTimeout   = 30 * time.Second       // of one report
 	coalesce        = 100 * time.Millisecond // between a change and its report
-	drainTime       = 500 * time.Millisecond // from "leave" to the stop signal of a task that was ready: its name leaves DNS everywhere first
+	drainTime       = 500 * time.Millisecond // from "leave" to the stop signal of a task that was ready, when nobody says when its name has left
 	hesitation      = 4 * time.Second        // after a start without the cluster's word: longer than an election
 	resyncEvery     = 30 * time.Second       // all containers are compared, also without an event
 	firstRetry      = 500 * time.Millisecond // doubled up to maxRetry
@@ -350,9 +354,6 @@ func (r *Reconciler) due() time.Time {
 		for _, t := range r.tasks {
 			if t.busy == opNone && t.notBefore.After(now) {
 				sooner(t.notBefore)
-			}
-			if t.busy == opNone && t.drainUntil.After(now) {
-				sooner(t.drainUntil)
 			}
 		}
 	}

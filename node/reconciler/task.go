@@ -43,7 +43,7 @@ type task struct {
 	notBefore time.Time          // nothing is done until then
 	tries     int                // failed calls in a row
 
-	drainUntil time.Time // connections may end by themselves until then; it is asked to stop after that
+	draining bool // it served: its stop signal waits until nobody is sent to it any more
 
 	startsSeen int  // starts of this container that were noted
 	exitsSeen  int  // starts of this container whose exit was noted
@@ -91,7 +91,7 @@ func (t *task) idle(complete bool) bool { return !t.assigned && !complete }
 
 // leave drops what only matters to a task that is to run.
 func (t *task) leave() {
-	if t.busy == opPull {
+	if t.busy == opPull || t.busy == opDrain && t.Task.Desired == job.DesiredLost {
 		t.cancel()
 	}
 	if !t.status.State.Terminal() && t.status.State != job.Stopping {

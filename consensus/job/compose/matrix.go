@@ -386,7 +386,7 @@ var Matrix = []Key{
 	{Path: "services.*.x-batch.retries", Support: Honoured, Since: two, Note: "of each completion; what `restart` says, or 3"},
 	{Path: "services.*.x-batch.ttl", Support: Honoured, Since: two, Note: "how long after a run its containers and logs are kept"},
 	{Path: "services.*.x-canary", Support: Honoured, Since: two, Note: "short for `deploy.update_config.x-canary`"},
-	{Path: "services.*.x-drain", Support: Honoured, Since: two, Note: "how long connections may go on after a task has left names and routing and before it is asked to stop; default 250 ms, at most an hour"},
+	{Path: "services.*.x-drain", Support: Honoured, Since: two, Note: "how long connections may go on after a task has left names and routing and before it is asked to stop; default 1 s, at most an hour"},
 	{Path: "services.*.x-failover", Support: Honoured, Since: two, Note: "`fast`, `fenced`, `manual`, or a mapping with `mode` and `lease`; the default is `fenced` for one replica that writes a named volume, else `fast`"},
 	{Path: "services.*.x-failover.lease", Support: Honoured, Since: two, Note: "how long a fenced container runs without the leader's word; 10s"},
 	{Path: "services.*.x-failover.mode", Support: Honoured, Since: two},
