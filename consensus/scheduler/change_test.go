@@ -232,9 +232,21 @@ func TestCanariesWaitForTheirPromotion(t *testing.T) {
 			old := idsOf(w.running("j", "s"))
 			w.submit("j", svc("s", 5, image("new"), opt))
 			if end == "auto" {
-				w.pass(5*time.Minute, nil)
+				begun := w.now
+				w.pass(5*time.Minute, func() {
+					if n := len(w.running("j", "s")); w.now.Sub(begun) < job.DefaultMonitor && n > 7 {
+						t.Fatalf("%d tasks before the canaries have proven themselves %s", n, w.dump())
+					}
+					if r := w.store.View().Rollout("j", "s"); w.now.Sub(begun) < job.DefaultMonitor && r.Canaries == 0 {
+						t.Fatal("promoted before the canaries have proven themselves")
+					}
+				})
 				w.allRun("j", "s", 5, "new")
 				return
+			}
+			w.pass(time.Second, nil)
+			if st := w.status("s"); st != job.RolloutRunning {
+				t.Errorf("%s before the canaries have proven themselves", st)
 			}
 			w.pass(5*time.Minute, nil)
 			if got := fmt.Sprint(w.contents("s")); got != "[new::0 new::0 old::0 old::0 old::0]" || w.status("s") != job.RolloutCanary {

@@ -92,7 +92,7 @@ func (w *work) roll(s *service, short []*slot) reason {
 	case noRoom > 0 && b.busy == 0:
 		return w.noRoom(s, serving)
 	case b.canaries <= 0 && s.canarying():
-		return w.awaitPromotion(s, u, len(serving), busy == 0 && proven, starved)
+		return w.awaitPromotion(s, u, len(serving), b.busy == 0 && proven, starved)
 	}
 	return w.slowRoll(s, len(serving), starved)
 }
