@@ -56,7 +56,8 @@ func noneRefused(t *testing.T, n *machines.Net) {
       - -c
       - |
         while :; do
-          if wget -q -T 5 -O /dev/null http://web/; then echo ok >> /ok; else date >> /bad; fi
+          ip=$$(busybox nslookup -type=a web 2>/dev/null | busybox awk '/^Address/ && !/:53$$/ { print $$2; exit }')
+          if busybox timeout 5 busybox wget -q -O /dev/null "http://$$ip/"; then echo ok >> /ok; else echo "bad: $$ip"; echo bad >> /bad; fi
           sleep 0.02
         done
     deploy: { mode: global }
@@ -85,7 +86,7 @@ func noneRefused(t *testing.T, n *machines.Net) {
 	}
 	eventually(t, "the clients ask", func() error {
 		if k := count("/ok"); k < 10 {
-			return fmt.Errorf("%d requests", k)
+			return fmt.Errorf("%d requests, %d failed: %s", k, count("/bad"), shoal(t, m[0], "logs", "--tail", "3", "busy/client"))
 		}
 		return nil
 	})

@@ -144,10 +144,11 @@ type Status struct {
 	ExitCode *int       `json:"exitCode,omitempty"` // of the last exit
 	OOM      bool       `json:"oom,omitempty"`
 	Message  string     `json:"message,omitempty"` // why it is not well: the last error or health output, at most 512 bytes
-	// Tuned is the newest Task.Tuned that its container has taken over; Untuned is one that it could not, for the reason in
-	// Message: the leader replaces the task.
+	// Tuned is the newest Task.Tuned that its container has taken over; Untuned is one that it could not, and Refusal says
+	// why, in at most 512 bytes: the leader replaces the task.
 	Tuned   uint64 `json:"tuned,omitempty"`
 	Untuned uint64 `json:"untuned,omitempty"`
+	Refusal string `json:"refusal,omitempty"`
 
 	// At says when each state was first reached, by the node's wall clock; keys are states, and "healthy".
 	At map[State]time.Time `json:"at,omitempty"`

@@ -20,8 +20,8 @@ func (s *service) oldCause(t *task) string {
 		return s.updateCause()
 	case t.Renew:
 		return "this task was restarted"
-	case t.st != nil && t.st.Message != "":
-		return s.updateCause() + ", which could not be done in place: " + t.st.Message
+	case t.st != nil && t.st.Refusal != "":
+		return s.updateCause() + ", which could not be done in place: " + t.st.Refusal
 	}
 	return s.updateCause() + ", which could not be done in place"
 }

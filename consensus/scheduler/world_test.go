@@ -165,7 +165,7 @@ func (w *world) step(k *job.Task) *job.Status {
 	w.seq++
 	st := &job.Status{Task: k.ID, Seq: w.seq, State: want, At: map[job.State]time.Time{want: w.now}, Tuned: k.Tuned}
 	if w.stiff && k.Tuned > 0 {
-		st.Tuned, st.Untuned, st.Message = 0, k.Tuned, "it uses more than that"
+		st.Tuned, st.Untuned, st.Refusal = 0, k.Tuned, "it uses more than that"
 	}
 	if want == job.Failed {
 		one := 1

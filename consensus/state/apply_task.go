@@ -321,7 +321,7 @@ func (t *tx) reportOne(node job.NodeID, st *job.Status) string {
 			return "a state never goes back"
 		}
 	}
-	st.Node, st.Message = node, clip(st.Message)
+	st.Node, st.Message, st.Refusal = node, clip(st.Message), clip(st.Refusal)
 	t.putStatus(k, st)
 	e := job.Event{Kind: job.EventTaskState, Job: k.Job, Service: k.Service, Task: k.ID, Node: node}
 	if st.State != was || old == nil {

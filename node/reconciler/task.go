@@ -126,12 +126,11 @@ func (t *task) at(now time.Time, s job.State) {
 }
 
 func (t *task) say(format string, args ...any) {
-	msg := fmt.Sprintf(format, args...)
-	if len(msg) > maxMessage {
-		msg = msg[:maxMessage]
-	}
-	t.status.Message = msg
+	t.status.Message = clip(fmt.Sprintf(format, args...))
 }
+
+// clip bounds a message to what a status may carry.
+func clip(msg string) string { return msg[:min(len(msg), maxMessage)] }
 
 func (t *task) fail(now time.Time, format string, args ...any) {
 	t.say(format, args...)

@@ -30,5 +30,5 @@ func (t *task) untuned(now time.Time, res result) {
 	}
 	t.tries, t.notBefore = 0, time.Time{}
 	t.status.Untuned = res.tuned
-	t.say("%v", res.err)
+	t.status.Refusal = clip(res.err.Error())
 }
