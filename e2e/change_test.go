@@ -96,7 +96,13 @@ func noneRefused(t *testing.T, n *machines.Net) {
 	shoal(t, m[2], "restart", "busy/web.2")
 	at = good("after the restart of one task", at)
 	shoal(t, m[1], "scale", "busy/web=1")
-	settled(t, n, m[0], "busy", 1+len(m))
+	eventually(t, "one task of web", func() error {
+		l, err := tasks(m[0], "busy")
+		if err != nil || len(l.Tasks) != 1+len(m) {
+			return fmt.Errorf("%d tasks of the job: %w", len(l.Tasks), err)
+		}
+		return nil
+	})
 	time.Sleep(2 * time.Second)
 	good("after scaling down", at)
 }
