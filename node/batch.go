@@ -126,8 +126,8 @@ func (n *Node) Schedules(context.Context) (api.ScheduleList, error) {
 			continue
 		}
 		view := api.ScheduleView{ScheduleState: *row, Schedule: *s.Schedule, Stopped: j.Stopped}
-		view.Overlap = cmp.Or(view.Overlap, job.OverlapForbid)
-		view.TimeZone = cmp.Or(view.TimeZone, "UTC")
+		view.Overlap = cmp.Or(s.Schedule.Overlap, job.OverlapForbid)
+		view.TimeZone = cmp.Or(s.Schedule.TimeZone, "UTC")
 		view.Paused = row.Paused || s.Schedule.Paused
 		if table, err := s.Schedule.Parse(); err == nil && !view.Paused && !j.Stopped {
 			view.Next = table.Next(row.Base())

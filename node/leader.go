@@ -26,6 +26,7 @@ func (n *Node) lead(ctx context.Context, term uint64) error {
 	for name, duty := range map[string]func(context.Context) error{
 		"record the term": func(ctx context.Context) error { return n.recordTerm(ctx, term) },
 		"plan tasks":      n.planTasks,
+		"keep scale":      n.keepScale,
 		"keep schedules":  n.keepSchedules,
 		"judge nodes":     n.judgeNodes,
 		"keep holders":    n.keepHolders,

@@ -271,7 +271,7 @@ func text(key string, v any) string {
 		return n.String()
 	}
 	switch key {
-	case "backoff", "maxBackoff", "deadline", "ttl", "startDeadline", "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "drain", "monitor", "lease":
+	case "backoff", "maxBackoff", "deadline", "ttl", "startDeadline", "cooldown", "stopGrace", "interval", "timeout", "startPeriod", "startInterval", "delay", "window", "drain", "monitor", "lease":
 		return time.Duration(i).String()
 	case "memoryBytes", "sizeBytes", "maxBytes", "shmBytes", "swapBytes":
 		return FormatBytes(i)

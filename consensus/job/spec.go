@@ -113,6 +113,8 @@ type Service struct {
 	// Batch says how runs of a batch go, Schedule when they begin; nil: the defaults, and with the submit.
 	Batch    *Batch    `json:"batch,omitempty"`
 	Schedule *Schedule `json:"schedule,omitempty"`
+	// Autoscale says how Replicas follow what the tasks do; nil: they do not.
+	Autoscale *Autoscale `json:"autoscale,omitempty"`
 	// Renewal counts how often a restart of all tasks was asked for. Apply's pen: what a submit says of it is ignored.
 	Renewal uint64 `json:"renewal,omitempty"`
 }
@@ -229,7 +231,7 @@ type Dependency struct {
 
 // Content is the service without what is no part of its Digest.
 func (s Service) Content() Service {
-	s.Update, s.Rollback, s.Schedule, s.Batch = nil, nil, nil, s.Batch.batchContent()
+	s.Update, s.Rollback, s.Schedule, s.Autoscale, s.Batch = nil, nil, nil, nil, s.Batch.batchContent()
 	if s.Mode != ReplicatedJob { // whose completions are what it is
 		s.Replicas = 0
 	}

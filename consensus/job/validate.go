@@ -74,6 +74,7 @@ func (s *Service) validate(p *problems, spec *Spec) {
 		p.add(at+".mode", "%q is not known; use %q, %q, %q or %q", s.Mode, Replicated, Global, ReplicatedJob, GlobalJob)
 	}
 	s.validateBatch(p, at)
+	s.validateAutoscale(p, at+".x-autoscale")
 	s.validateProcess(p, at)
 	s.validateEnv(p, at)
 	s.validateLabels(p, at)

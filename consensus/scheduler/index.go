@@ -48,7 +48,8 @@ type service struct {
 	// together are services of the job whose nodes it shares slot by slot; followers those that share its own.
 	together, followers []*service
 
-	runs    []*job.Run   // of a batch, all that are kept, by number
+	runs    []*job.Run // of a batch, all that are kept, by number
+	scaled  *job.AutoscaleState
 	rollout *job.Rollout // of the present content; nil: it was never changed
 	former  *info        // what slots keep that no canary has taken; nil: no canaries wait
 
@@ -177,6 +178,14 @@ func (p *Planner) change(c state.Change) {
 			s.blocked = nil
 			p.forget(s)
 		}
+	case state.TableAutoscales:
+		if is, ok := c.After.(*job.AutoscaleState); ok && is != nil {
+			s := p.service(is.Job, is.Service)
+			s.scaled = is
+			s.noteCause()
+		} else if was, ok := c.Before.(*job.AutoscaleState); ok {
+			p.service(was.Job, was.Service).scaled = nil
+		}
 	case state.TableRuns:
 		was, _ := c.Before.(*job.Run)
 		is, _ := c.After.(*job.Run)
@@ -292,6 +301,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	p.classify(s, spec)
 	p.link(s, s.spec, spec)
 	s.spec, s.tries = spec, 0
+	s.noteCause()
 	delete(p.globals, s)
 	if spec.Mode.PerNode() {
 		p.globals[s] = struct{}{}
@@ -299,6 +309,13 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	s.all = true
 	p.mark(s)
 	p.markDependents(s)
+}
+
+// noteCause has tasks say why the service scaled by itself.
+func (s *service) noteCause() {
+	if s.scaled != nil && s.spec != nil && s.spec.Autoscale != nil && s.scaled.To == s.spec.Replicas && s.scaled.To > s.scaled.From {
+		s.cause = s.scaled.Cause
+	}
 }
 
 // markDependents has the services that wait for s looked at.

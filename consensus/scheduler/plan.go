@@ -110,6 +110,11 @@ func New(v *state.View) *Planner {
 	for _, b := range v.Blocked("") {
 		p.service(b.Job, b.Service).blocked = b
 	}
+	for _, a := range v.Autoscales("") {
+		s := p.service(a.Job, a.Service)
+		s.scaled = a
+		s.noteCause()
+	}
 	for _, r := range v.Runs("", "") {
 		p.putRun(nil, r)
 	}

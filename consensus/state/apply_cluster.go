@@ -95,6 +95,9 @@ func (t *tx) apply(c Command) Result {
 	case FireSchedule:
 		t.at = c.At
 		return t.fireSchedule(c)
+	case Autoscale:
+		t.at = c.At
+		return t.autoscale(c)
 	case PauseSchedule:
 		t.at = c.At
 		return t.pauseSchedule(c)

@@ -141,6 +141,7 @@ func (t *tx) newVersion(j *job.Job, back wayBack) {
 		t.beginRollouts(old, j, back)
 	}
 	t.syncRuns(j)
+	t.syncAutoscales(j.Name, j)
 }
 
 // rewriteJob changes a job without a new version.
@@ -197,6 +198,7 @@ func (t *tx) scaleJob(c ScaleJob) Result {
 	j := *old
 	j.Spec.Services = slices.Clone(old.Spec.Services)
 	var said []string
+	byHand := map[string][2]int{} // of services that scale by themselves
 	for _, name := range sortedKeys(c.Replicas) {
 		n := c.Replicas[name]
 		s := j.Spec.Service(name)
@@ -207,11 +209,16 @@ func (t *tx) scaleJob(c ScaleJob) Result {
 			return fail(job.Invalid, "scale job %s: service %s is global: it has one task on every node", c.Job, name)
 		case s.IsBatch():
 			return fail(job.Invalid, "scale job %s: service %s is a batch: how often it completes is part of what it is; change x-batch.completions and submit again", c.Job, name)
+		case refuseScale(s, n) != "":
+			return fail(job.Invalid, "scale job %s: service %s: %s", c.Job, name, refuseScale(s, n))
 		case n < 0 || n > job.MaxReplicas:
 			return fail(job.Invalid, "scale job %s: service %s: %d replicas, want 0 to %d", c.Job, name, n, job.MaxReplicas)
 		}
 		if s.Replicas != n {
 			said = append(said, fmt.Sprintf("%s from %d to %d", name, s.Replicas, n))
+			if s.Autoscale != nil {
+				byHand[name] = [2]int{s.Replicas, n}
+			}
 			s.Replicas = n
 		}
 	}
@@ -222,6 +229,9 @@ func (t *tx) scaleJob(c ScaleJob) Result {
 	j.Version++
 	j.Cause = ""
 	t.newVersion(&j, wayBack{})
+	for _, name := range sortedKeys(byHand) {
+		t.noteScale(j.Name, name, byHand[name][0], byHand[name][1], "scaled by hand")
+	}
 	t.event(job.Event{Kind: job.EventJobScaled, Job: j.Name, Message: strings.Join(said, ", ")})
 	t.remember(c.Key, kindScaleJob, c.Job, j.Version, false)
 	return Result{Value: &j}
@@ -270,6 +280,7 @@ func (t *tx) removeJob(c RemoveJob) Result {
 		t.remove(TableRollouts, r)
 	}
 	t.forgetBatches(c.Job)
+	t.syncAutoscales(c.Job, nil)
 	delete(t.d.digests, c.Job)
 	t.event(job.Event{Kind: job.EventJobRemoved, Job: c.Job})
 	t.remember(c.Key, kindRemoveJob, c.Job, 0, false)

@@ -61,7 +61,13 @@ func (t *tx) syncSchedule(j *job.Job, s *job.Service) {
 	}
 	row := t.base.Schedule(j.Name, s.Name)
 	if row == nil {
-		t.insert(TableSchedules, &job.ScheduleState{Job: j.Name, Service: s.Name, Since: t.at})
+		row = &job.ScheduleState{Job: j.Name, Service: s.Name, Since: t.at}
+		for _, r := range t.runs(j.Name, s.Name) { // of a schedule that it had before
+			if r.Due.After(row.Last) && t.binds(r.Due) {
+				row.Last = r.Due
+			}
+		}
+		t.insert(TableSchedules, row)
 		return
 	}
 	var was *job.Schedule
@@ -75,11 +81,18 @@ func (t *tx) syncSchedule(j *job.Job, s *job.Service) {
 	}
 }
 
-// rebase has a schedule count from now on. A time in the future that a wrong clock decided on no longer binds it.
+// clockTrust is how far ahead of the present clock a time may lie that was decided on, and still bind: clocks that are set
+// back by less make nothing run twice, and one that was years ahead for a while does not stop a schedule for years once
+// somebody resumes it.
+const clockTrust = 24 * time.Hour
+
+func (t *tx) binds(decided time.Time) bool { return !decided.After(t.at.Add(clockTrust)) }
+
+// rebase has a schedule count from now on.
 func (t *tx) rebase(row *job.ScheduleState) {
 	up := *row
 	up.Since = t.at
-	if up.Last.After(t.at) {
+	if !t.binds(up.Last) {
 		up.Last = t.at
 	}
 	t.insert(TableSchedules, &up)

@@ -49,6 +49,7 @@ const (
 	kindStopRun       byte = 41
 	kindFireSchedule  byte = 42
 	kindPauseSchedule byte = 43
+	kindAutoscale     byte = 44
 	kindPromoteJob    byte = 50
 	kindFailJob       byte = 51
 	kindRestartTasks  byte = 52
@@ -393,6 +394,8 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[StopRun](body)
 	case kindFireSchedule:
 		return decodeAs[FireSchedule](body)
+	case kindAutoscale:
+		return decodeAs[Autoscale](body)
 	case kindPauseSchedule:
 		return decodeAs[PauseSchedule](body)
 	case kindPlan:

@@ -22,6 +22,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 		{"v1", scripted, span(kindInitCluster, kindEvent)},
 		{"v2", scripted2, []byte{kindStartJob, kindRestartJob}},
 		{"heal", scriptedHeal, []byte{kindRelease}},
+		{"batch", scriptedBatch, []byte{kindStartRun, kindStopRun, kindFireSchedule, kindPauseSchedule, kindAutoscale}},
 		{"place", scriptedPlace, []byte{kindSetCluster, kindSetOvercommit}},
 		{"change", scriptedChange, []byte{kindPromoteJob, kindFailJob, kindRestartTasks}},
 	} {

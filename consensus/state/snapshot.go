@@ -50,6 +50,7 @@ var snapshotTables = [...]struct {
 	{TableHomes, readRow[job.VolumeHome](TableHomes)},
 	{TableRuns, readRow[job.Run](TableRuns)},
 	{TableSchedules, readRow[job.ScheduleState](TableSchedules)},
+	{TableAutoscales, readRow[job.AutoscaleState](TableAutoscales)},
 }
 
 func readRow[T any](table Table) func(*memdb.Txn, codec, []byte) error {

@@ -164,6 +164,7 @@ func schema() *memdb.DBSchema {
 	add(tableKeys, "age", keyOf[keyRow](keyAge))
 	add(TableRollouts, "id", keyOf[job.Rollout](func(r *job.Rollout) []byte { return strKey(r.Job, r.Service) }))
 	add(TableRuns, "id", keyOf[job.Run](runKey))
+	add(TableAutoscales, "id", keyOf[job.AutoscaleState](func(a *job.AutoscaleState) []byte { return strKey(a.Job, a.Service) }))
 	add(TableSchedules, "id", keyOf[job.ScheduleState](func(s *job.ScheduleState) []byte { return strKey(s.Job, s.Service) }))
 	add(TableImages, "id", keyOf[job.ImageName](func(i *job.ImageName) []byte { return strKey(i.Name) }))
 	add(TableHomes, "id", keyOf[job.VolumeHome](homeKey))

@@ -241,7 +241,7 @@ func TestUnknownFieldsAreRefusedFromPeopleAlone(t *testing.T) {
 func TestBodiesAreBounded(t *testing.T) {
 	b := &script{leader: "self", owner: "self", state: true}
 	m := newMachine(t, "A", b)
-	limits := map[string]int64{"PUT /v1/jobs/{job}": maxJobBytes, "POST /v1/jobs/{job}/rehearse": maxJobBytes, "POST /v1/report": maxReportBytes, "POST /v1/imagenames": maxJobBytes, "POST /v1/lease": maxJobBytes}
+	limits := map[string]int64{"PUT /v1/jobs/{job}": maxJobBytes, "POST /v1/jobs/{job}/rehearse": maxJobBytes, "POST /v1/report": maxReportBytes, "POST /v1/imagenames": maxJobBytes, "POST /v1/lease": maxJobBytes, "POST /v1/sample": maxReportBytes}
 	c := m.client(NodeOnly)
 	for _, route := range Routes {
 		if route.Method == "GET" || strings.HasSuffix(route.Path, "/images/load") || strings.HasSuffix(route.Path, "/exec") {

@@ -18,6 +18,8 @@ type Batches interface {
 	StopRun(ctx context.Context, name, service string, seq uint64) error
 	PauseSchedule(ctx context.Context, name, service string, paused bool) error
 	Schedules(ctx context.Context) (ScheduleList, error)
+	// Sample gives live figures of tasks of this node; those that are not here are left out.
+	Sample(ctx context.Context, r SampleRequest) (SampleResult, error)
 }
 
 // RunResult is a run that was begun.

@@ -14,3 +14,6 @@ func (b *script) PauseSchedule(_ context.Context, name, service string, paused b
 func (b *script) Schedules(context.Context) (ScheduleList, error) {
 	return ScheduleList{}, b.note("schedules")
 }
+func (b *script) Sample(context.Context, SampleRequest) (SampleResult, error) {
+	return SampleResult{}, b.note("sample")
+}

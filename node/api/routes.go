@@ -88,6 +88,7 @@ var Routes = []Route{
 	{"POST", "/v1/lease", NodeOnly, AtLeader, (*Server).lease},
 	{"POST", "/v1/report", NodeOnly, AtLeader, (*Server).report},
 	{"GET", "/v1/feed", NodeOnly, Here, (*Server).feed},
+	{"POST", "/v1/sample", NodeOnly, Here, (*Server).sample},
 	{"GET", "/v1/probe", NodeOnly, Here, (*Server).probe},
 	{"GET", "/v1/routed", NodeOnly, Here, (*Server).routed},
 }

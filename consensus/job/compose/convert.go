@@ -116,6 +116,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 		out.Health = h
 	}
 	c.batch(at, s, &out)
+	out.Autoscale = c.autoscale(at, s.Extensions)
 	if s.Deploy != nil {
 		out.Update = updateOf(s.Deploy.UpdateConfig)
 		out.Rollback = updateOf(s.Deploy.RollbackConfig)
