@@ -42,11 +42,14 @@ type applier struct {
 
 	entries   int
 	size      int64
+	sparse    int64
 	nameBytes int64
 
 	times    map[string]time.Time // of directories, which change while they are filled
 	implicit map[string]bool      // directories without an entry, by clean name without leading slash
 	explicit map[string]bool      // directories with one
+	hollow   map[string]bool      // implicit ones that hold nothing but whiteouts
+	opaque   map[uint64]bool      // directories that hide what is below, by inode; some may be missing
 }
 
 // openDir is a directory that things are made in.
@@ -62,7 +65,7 @@ func newApplier(root string, exactModes bool) (*applier, error) {
 	}
 	return &applier{
 		root: fd, dirs: map[string]openDir{}, exactModes: exactModes, plainRoot: os.Geteuid() == 0 && os.Getegid() == 0, buf: make([]byte, copyChunk),
-		times: map[string]time.Time{}, implicit: map[string]bool{}, explicit: map[string]bool{},
+		times: map[string]time.Time{}, implicit: map[string]bool{}, explicit: map[string]bool{}, hollow: map[string]bool{}, opaque: map[uint64]bool{},
 	}, nil
 }
 
@@ -107,13 +110,19 @@ func (a *applier) entry(h *tar.Header, r io.Reader) error {
 	if name == "" { // the root itself: overlayfs shows the upper directory's attributes anyway
 		return nil
 	}
-	a.noteParents(name, h.Typeflag == tar.TypeDir)
 	dir, base := splitName(name)
+	target, hides := strings.CutPrefix(base, whiteoutPrefix)
+	if hides {
+		if hidden, err := a.hidden(dir); hidden || err != nil {
+			return err
+		}
+	}
+	a.noteParents(name, h.Typeflag == tar.TypeDir, hides)
 	parent, err := a.openDir(dir)
 	if err != nil {
 		return err
 	}
-	if target, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
+	if hides {
 		return a.whiteout(parent.fd, dir, target)
 	}
 	return a.create(h, r, parent, name, base)
@@ -134,6 +143,11 @@ func (a *applier) check(h *tar.Header) (bool, error) {
 		return false, invalidf("files of more than %d bytes together", int64(MaxUnpackedLayerSize))
 	}
 	a.size += h.Size
+	if isSparse(h) {
+		if a.sparse += h.Size; a.sparse > MaxSparseSize { // their zeros are read one by one
+			return false, invalidf("sparse files of more than %d bytes together", int64(MaxSparseSize))
+		}
+	}
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return false, nil
@@ -147,6 +161,18 @@ func (a *applier) check(h *tar.Header) (bool, error) {
 		return false, invalidf("owner %d:%d is not one", h.Uid, h.Gid)
 	}
 	return true, cleanXattrs(h)
+}
+
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // count bounds what one layer makes, with or without an entry.
@@ -167,9 +193,7 @@ func cleanXattrs(h *tar.Header) error {
 			continue
 		}
 		size += len(key) + len(value)
-		keep := name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_") ||
-			strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
-		if !keep {
+		if !keepXattr(name) {
 			delete(h.PAXRecords, key)
 		}
 	}
@@ -179,18 +203,57 @@ func cleanXattrs(h *tar.Header) error {
 	return nil
 }
 
-// noteParents notes which directories the tar describes and which it only uses.
-func (a *applier) noteParents(name string, isDir bool) {
+func keepXattr(name string) bool {
+	return name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_") ||
+		strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+}
+
+// noteParents notes which directories the tar describes and which it only uses, perhaps for whiteouts alone.
+func (a *applier) noteParents(name string, isDir, hides bool) {
 	dir, _ := splitName(name)
 	for ; dir != "" && !a.explicit[dir] && !a.implicit[dir]; dir, _ = splitName(dir) {
 		a.implicit[dir] = true
 		a.nameBytes += int64(len(dir))
+		if hides {
+			a.hollow[dir] = true
+		}
+	}
+	if hides {
+		return
+	}
+	// What holds a file is not hollow, and neither is what holds that.
+	for dir = name; dir != "" && (dir == name || a.hollow[dir]); dir, _ = splitName(dir) {
+		delete(a.hollow, dir)
 	}
 	if isDir {
 		a.explicit[name] = true
 		a.nameBytes += int64(len(name))
 		delete(a.implicit, name)
 	}
+}
+
+// hidden tells whether a directory's name stands for something else in this layer: a file, a link, or a whiteout of all of
+// it. A whiteout in it then has nothing to hide (umoci writes such ones).
+func (a *applier) hidden(dir string) (bool, error) {
+	if dir == "" || a.explicit[dir] {
+		return false, nil
+	}
+	at, err := a.resolve("/")
+	if err != nil {
+		return false, err
+	}
+	for part := range strings.SplitSeq(dir, "/") {
+		next, err := step(at, part)
+		if err != nil {
+			var st unix.Stat_t
+			err := unix.Fstatat(at, part, &st, unix.AT_SYMLINK_NOFOLLOW)
+			unix.Close(at)
+			return err == nil, nil
+		}
+		unix.Close(at)
+		at = next
+	}
+	return false, unix.Close(at)
 }
 
 func (a *applier) implicitDirs() []string {
@@ -270,10 +333,17 @@ func (a *applier) makeDirs(name string, hops int) (int, error) {
 		if part == "" || part == "." {
 			continue
 		}
-		prefix := strings.Join(parts[:i+1], "/")
-		next, err := a.resolve(prefix)
+		// One step from where we are, so that a deep path costs no more than its length; the kernel's way from the root for
+		// links and .., which must not leave it.
+		next, err := -1, error(unix.ENOTDIR)
+		if part != ".." {
+			next, err = step(at, part)
+		}
 		if err != nil {
-			next, err = a.makeDir(at, prefix, part, hops)
+			prefix := strings.Join(parts[:i+1], "/")
+			if next, err = a.resolve("/" + prefix); err != nil {
+				next, err = a.makeDir(at, prefix, part, hops)
+			}
 		}
 		unix.Close(at)
 		if err != nil {
@@ -282,6 +352,11 @@ func (a *applier) makeDirs(name string, hops int) (int, error) {
 		at = next
 	}
 	return at, nil
+}
+
+// step opens a real directory in an open one.
+func step(at int, base string) (int, error) {
+	return unix.Openat(at, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 // makeDir makes one directory of a path, or finds out why it cannot be opened.
@@ -301,14 +376,16 @@ func (a *applier) makeDir(at int, prefix, base string, hops int) (int, error) {
 				return -1, pathError("chmod", prefix, err)
 			}
 		}
-		return a.resolve(prefix)
+		return step(at, base)
 	case err != nil:
 		return -1, pathError("stat", prefix, err)
 	case isWhiteout(&st):
 		if err := a.reopen(at, base); err != nil {
 			return -1, pathError("mkdir", prefix, err)
 		}
-		return a.resolve(prefix)
+		return step(at, base)
+	case base == "..": // of a directory that is gone, or of the root
+		return -1, invalidf("its parent %q is not a directory", shorten(prefix))
 	case st.Mode&unix.S_IFMT != unix.S_IFLNK:
 		return -1, invalidf("its parent %q is not a directory", shorten(prefix))
 	case hops == 0:
@@ -351,9 +428,28 @@ func (a *applier) reopen(at int, base string) error {
 	return a.makeOpaque(at, base)
 }
 
-// makeOpaque hides what lower layers have in a directory.
+// makeOpaque hides what lower layers have in a directory. Whiteouts in it hide nothing any more, and would show: overlayfs
+// lists a directory that it need not merge as it is.
 func (a *applier) makeOpaque(at int, base string) error {
-	return withDir(at, base, func(_ *os.File, fd int) error { return unix.Fsetxattr(fd, overlayOpaque, []byte{'y'}, 0) })
+	return withDir(at, base, func(d *os.File, fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		a.opaque[st.Ino] = true
+		names, err := readNames(d)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && isWhiteout(&st) {
+				if err := unix.Unlinkat(fd, name, 0); err != nil {
+					return err
+				}
+			}
+		}
+		return unix.Fsetxattr(fd, overlayOpaque, []byte{'y'}, 0)
+	})
 }
 
 // withDir opens a directory for what O_PATH does not do.
@@ -382,9 +478,17 @@ func (a *applier) whiteout(at int, dir, target string) error {
 	err := unix.Fstatat(at, target, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case err == unix.ENOENT:
+		if unix.Fstat(at, &st) == nil && a.opaque[st.Ino] {
+			return nil
+		}
 		return pathErrorOrNil("mknod", target, unix.Mknodat(at, target, unix.S_IFCHR, 0))
 	case err != nil:
 		return pathError("stat", target, err)
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR && a.hollow[path.Join(dir, target)]:
+		if err := a.remove(at, target); err != nil {
+			return pathError("hide", target, err)
+		}
+		return pathErrorOrNil("mknod", target, unix.Mknodat(at, target, unix.S_IFCHR, 0))
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return pathErrorOrNil("hide", target, a.makeOpaque(at, target))
 	}
@@ -652,6 +756,7 @@ func (a *applier) remove(at int, base string) error {
 	a.stale = true
 	err := unix.Unlinkat(at, base, 0)
 	if err == unix.EISDIR {
+		clear(a.opaque) // their inodes may come again
 		return removeTree(at, base)
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -65,13 +66,48 @@ func inheritedAttrs(implicit, lowers []string) ([]dirAttr, error) {
 			if err != nil {
 				return nil, err
 			}
-			if mode := st.Mode & 0o7777; mode != 0o755 || st.Uid != 0 || st.Gid != 0 {
-				attrs = append(attrs, dirAttr{name, mode, st.Uid, st.Gid})
+			xattrs, err := dirXattrs(filepath.Join(lower, name))
+			if err != nil {
+				return nil, err
+			}
+			if mode := st.Mode & 0o7777; mode != 0o755 || st.Uid != 0 || st.Gid != 0 || len(xattrs) > 0 {
+				attrs = append(attrs, dirAttr{name, mode, st.Uid, st.Gid, xattrs})
 			}
 			break
 		}
 	}
 	return attrs, nil
+}
+
+// dirXattrs reads what cleanXattrs keeps.
+func dirXattrs(path string) (map[string][]byte, error) {
+	n, err := unix.Llistxattr(path, nil)
+	if err != nil || n == 0 {
+		if err == unix.ENOTSUP {
+			err = nil
+		}
+		return nil, err
+	}
+	list := make([]byte, n)
+	if n, err = unix.Llistxattr(path, list); err != nil {
+		return nil, err
+	}
+	var out map[string][]byte
+	for name := range strings.SplitSeq(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
+		if !keepXattr(name) {
+			continue
+		}
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = map[string][]byte{}
+		}
+		out[name] = value[:n]
+	}
+	return out, nil
 }
 
 // lstatInside looks at directory name in root. Links are not followed, because overlayfs does not when it merges: ENOTDIR
@@ -102,6 +138,11 @@ func applyAttrs(root string, attrs []dirAttr) error {
 		path := filepath.Join(root, at.Path)
 		if err := os.Lchown(path, int(at.UID), int(at.GID)); err != nil {
 			return err
+		}
+		for name, value := range at.Xattrs {
+			if err := unix.Lsetxattr(path, name, value, 0); err != nil && err != unix.ENOTSUP {
+				return err
+			}
 		}
 		if err := unix.Fchmodat(unix.AT_FDCWD, path, at.Mode, 0); err != nil {
 			return err

@@ -13,6 +13,7 @@ const (
 	MaxImageSize = 64 << 30 // all layers of one image as they travel
 
 	MaxUnpackedLayerSize = 64 << 30  // one layer, inflated
+	MaxSparseSize        = 8 << 30   // of one layer's sparse files, holes included
 	MaxLayerEntries      = 4_000_000 // files, directories, links in one layer
 	MaxEntryNameLength   = 4096      // PATH_MAX
 	MaxLayerNameBytes    = 512 << 20 // of all directories of one layer, which are kept in memory

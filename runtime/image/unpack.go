@@ -217,6 +217,8 @@ type dirAttr struct {
 	Mode uint32 `json:"mode"` // permissions with setuid, setgid, sticky, as in stat(2)
 	UID  uint32 `json:"uid"`
 	GID  uint32 `json:"gid"`
+	// Xattrs are the attributes that unpacking keeps, by name; nil: none.
+	Xattrs map[string][]byte `json:"xattrs,omitempty"`
 }
 
 // isMachineError tells errors of this machine from errors of the archive.
