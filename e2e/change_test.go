@@ -171,7 +171,7 @@ func canariesWait(t *testing.T, n *machines.Net) {
 	}
 	runCompose(t, m[0], "mine", file("1"))
 	out := shoalIn(t, m[1], file("2"), "run", "-f", "-", "--name", "mine")
-	contains(t, out, "1 canary of web run version 2", "shoal promote mine/web")
+	contains(t, out, "1 canary of web with version 2 well", "shoal promote mine/web")
 	if got := versions(); got != "211" {
 		t.Errorf("with a canary the versions are %s", got)
 	}

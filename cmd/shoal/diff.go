@@ -74,15 +74,16 @@ func diffFile(c *cli.Context, s *screen, cl *api.Client) error {
 	if err != nil {
 		return err
 	}
-	changes, known, err := changesBy(c.Context, s, cl, spec)
+	cmp, err := compareWith(c.Context, s, cl, spec)
 	if err != nil {
 		return err
 	}
+	changes := cmp.changes
 	if c.Bool("json") {
 		return s.json(changes)
 	}
 	switch {
-	case !known:
+	case !cmp.known():
 		s.printf("job %s would be new:\n", spec.Name)
 	case changes.Empty():
 		s.printf("job %s: nothing differs\n", spec.Name)

@@ -12,11 +12,12 @@ import (
 func planCommand() *cli.Command {
 	return &cli.Command{
 		Name: "plan", Category: categoryRun,
-		Usage:       "show what `shoal run -f` would change, and change nothing",
-		ArgsUsage:   "-f FILE",
-		Description: "Example: shoal plan -f compose.yaml",
-		Flags:       clientFlags(append(fileFlags(), jsonFlag())...),
-		Action:      asking(plan),
+		Usage:     "show what `shoal run -f` would change, how, and what would be placed where; change nothing",
+		ArgsUsage: "-f FILE",
+		Description: "The leader rehearses the change with its own planner, as if every task became ready. With --json it tells the differences, and what would be where.\n\n" +
+			"Example: shoal plan -f compose.yaml",
+		Flags:  clientFlags(append(fileFlags(), jsonFlag())...),
+		Action: asking(plan),
 	}
 }
 
@@ -28,23 +29,41 @@ func plan(c *cli.Context, s *screen, cl *api.Client) error {
 	if err != nil {
 		return err
 	}
-	changes, known, err := changesBy(c.Context, s, cl, spec)
+	return showPlan(c, s, cl, spec)
+}
+
+// planned is what plan --json tells.
+type planned struct {
+	job.Changes
+	How       []string      `json:"how,omitempty"`
+	Rehearsal job.Rehearsal `json:"rehearsal"`
+}
+
+// showPlan says what submitting a spec would change, how, and what would be where in the end.
+func showPlan(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec) error {
+	cmp, err := compareWith(c.Context, s, cl, spec)
 	if err != nil {
 		return err
 	}
 	if c.Bool("json") {
-		return s.json(changes)
+		r, err := cl.Rehearse(c.Context, *spec)
+		if err != nil {
+			return err
+		}
+		return s.json(planned{cmp.changes, cmp.how(), r})
 	}
 	switch {
-	case !known:
+	case !cmp.known():
 		s.printf("job %s would be new:\n", spec.Name)
-	case changes.Empty():
+	case cmp.changes.Empty():
 		s.printf("job %s: nothing to change\n", spec.Name)
+		return nil
 	default:
 		s.printf("job %s would change:\n", spec.Name)
 	}
-	printChanges(s, changes)
-	return printWhere(c.Context, s, cl, spec)
+	printChanges(s, cmp.changes)
+	cmp.printHow(s)
+	return printWhere(c.Context, s, cl, spec, &cmp)
 }
 
 // printChanges prints a line a change, coloured as diffs are.

@@ -67,14 +67,21 @@ func failUpdate(c *cli.Context, s *screen, cl *api.Client) error {
 	})
 }
 
+func canaries(n int) string {
+	if n == 1 {
+		return "1 canary"
+	}
+	return fmt.Sprintf("%d canaries", n)
+}
+
 // sayCanaries tells that what was asked for waits for a person.
 func (w *waiter) sayCanaries(o *outlook) {
 	if w.quiet {
 		return
 	}
 	for _, r := range o.canaries {
-		w.s.printf("job %s: %s of %s run version %d and are well; the others wait: `shoal promote %s/%s` goes on, `shoal fail %s/%s` goes back\n",
-			r.Job, plural(r.Canaries, "canary"), r.Service, r.Version, r.Job, r.Service, r.Job, r.Service)
+		w.s.printf("job %s: %s of %s with version %d well; the others wait: `shoal promote %s/%s` goes on, `shoal fail %s/%s` goes back\n",
+			r.Job, canaries(r.Canaries), r.Service, r.Version, r.Job, r.Service, r.Job, r.Service)
 	}
 }
 

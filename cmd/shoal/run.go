@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"os"
 	"time"
 
@@ -54,7 +53,7 @@ func waitFlags() []cli.Flag {
 }
 
 func runFlags() []cli.Flag {
-	flags := append(append(fileFlags(), waitFlags()...), jsonFlag())
+	flags := append(append(fileFlags(), waitFlags()...), jsonFlag(), &cli.BoolFlag{Name: "dry-run", Usage: "show what would be done and do nothing, as `shoal plan` does"})
 	return append(append(flags, serviceFlags()...), keyFlags()...)
 }
 
@@ -106,6 +105,9 @@ func runJob(c *cli.Context, s *screen, cl *api.Client) error {
 	spec, err := specOf(c, s)
 	if err != nil {
 		return err
+	}
+	if c.Bool("dry-run") {
+		return showPlan(c, s, cl, spec)
 	}
 	return submit(c, s, cl, spec, 0)
 }
@@ -165,9 +167,14 @@ func loadFiles(c *cli.Context, s *screen, name string) (*job.Spec, error) {
 // submit makes the job be so, says what that changes, and waits. rollbackTo is the version that the spec was; 0: none.
 func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec, rollbackTo uint64) error {
 	ctx := c.Context
-	changes, known, err := changesBy(ctx, s, cl, spec)
+	cmp, err := compareWith(ctx, s, cl, spec)
 	if err != nil {
 		return err
+	}
+	if !c.Bool("json") && cmp.known() && !cmp.changes.Empty() {
+		s.printf("job %s changes:\n", spec.Name)
+		printChanges(s, cmp.changes)
+		cmp.printHow(s)
 	}
 	key := api.NewKey()
 	var result api.SubmitResult
@@ -179,7 +186,7 @@ func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec, rollbackT
 		return err
 	}
 	if !c.Bool("json") {
-		sayChanges(s, &result, changes, known)
+		saySubmitted(s, &result, cmp.known())
 	}
 	if c.Bool("rerun") && result.Unchanged {
 		if err := rerun(c, s, cl, &result); err != nil {
@@ -189,38 +196,12 @@ func submit(c *cli.Context, s *screen, cl *api.Client, spec *job.Spec, rollbackT
 	return settle(c, s, cl, &result)
 }
 
-// changesBy compares a spec, as the cluster would take it, with what it has; known is false when there is no such job.
-func changesBy(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec) (changes job.Changes, known bool, err error) {
-	var old *job.Spec
-	err = persist(ctx, s, cl, func() error {
-		d, err := cl.Job(ctx, spec.Name, false)
-		if job.KindOf(err) == job.NotFound {
-			return nil
-		}
-		old = &d.Job.Spec
-		return err
-	})
-	if err != nil {
-		return job.Changes{}, false, err
-	}
-	taken := spec // a new job: names of images are as people wrote them
-	if old != nil {
-		dry, err := cl.Submit(ctx, api.NewKey(), api.SubmitRequest{Spec: *spec, DryRun: true})
-		if err != nil {
-			return job.Changes{}, false, err
-		}
-		taken = &dry.Job.Spec
-	}
-	return job.Diff(old, taken), old != nil, nil
-}
-
-func sayChanges(s *screen, r *api.SubmitResult, changes job.Changes, known bool) {
+func saySubmitted(s *screen, r *api.SubmitResult, known bool) {
 	switch {
 	case r.Unchanged:
 		s.printf("job %s: nothing to change, version %d\n", r.Job.Name, r.Job.Version)
 	case known:
 		s.printf("job %s: submitted as version %d\n", r.Job.Name, r.Job.Version)
-		printChanges(s, changes)
 	default:
 		s.printf("job %s: submitted\n", r.Job.Name)
 	}

@@ -36,7 +36,7 @@ func TestRunSaysWhatItChanges(t *testing.T) {
 	socket := cl.serve(t)
 	shoal(t, socket, runWeb)
 	code, out, _ := shoal(t, socket, "run --name web --replicas 3 example")
-	if code != 0 || !strings.Contains(out, "submitted as version 2\n  ~ web: 2 -> 3 replicas") {
+	if code != 0 || !strings.Contains(out, "job web changes:\n  ~ web: 2 -> 3 replicas\njob web: submitted as version 2\n") {
 		t.Errorf("code %d, out %q", code, out)
 	}
 }

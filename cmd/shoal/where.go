@@ -12,7 +12,7 @@ import (
 )
 
 // printWhere prints what would be placed where, and what would not, by a rehearsal at the leader. Nothing is changed.
-func printWhere(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec) error {
+func printWhere(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec, c *comparison) error {
 	r, err := cl.Rehearse(ctx, *spec)
 	if err != nil {
 		return err
@@ -26,6 +26,9 @@ func printWhere(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec) 
 		t.add(row.service, row.node, row.tasks, row.change)
 	}
 	s.table(t)
+	if err := printPulls(ctx, s, cl, c, &r); err != nil {
+		return err
+	}
 	for _, b := range r.Blocked {
 		s.printf("%s\n", s.paint(red, fmt.Sprintf("%s of %s would wait: %s", plural(b.Slots, "task"), b.Service, oneLine(b.Reason))))
 	}
