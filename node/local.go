@@ -62,23 +62,33 @@ func (n *Node) Exec(ctx context.Context, ref string, s *api.ExecSession) (int, e
 	if err != nil {
 		return -1, err
 	}
-	resize := make(chan runtime.Size, 1)
-	stop := make(chan struct{})
-	defer close(stop)
+	e := runtime.Exec{
+		Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, TTY: s.TTY, Privileged: s.Privileged,
+		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+	}
+	if s.Detach {
+		e.Stdin, e.Stdout, e.Stderr, e.Started = nil, nil, nil, s.Release
+	}
+	sizes, stop := runtimeSizes(s.Resize)
+	defer stop()
+	e.Resize = sizes
+	code, err := n.machine.Runtime.Exec(ctx, c, e)
+	return code, kindly(err)
+}
+
+// runtimeSizes passes a client's terminal sizes on until stop.
+func runtimeSizes(from <-chan api.Size) (sizes <-chan runtime.Size, stop func()) {
+	to, done := make(chan runtime.Size, 1), make(chan struct{})
 	go func() {
-		for size := range s.Resize {
+		for size := range from {
 			select {
-			case resize <- runtime.Size{Rows: size.Rows, Cols: size.Cols}:
-			case <-stop:
+			case to <- runtime.Size{Rows: size.Rows, Cols: size.Cols}:
+			case <-done:
 				return
 			}
 		}
 	}()
-	code, err := n.machine.Runtime.Exec(ctx, c, runtime.Exec{
-		Args: s.Args, Env: s.Env, WorkingDir: s.WorkingDir, User: s.User, TTY: s.TTY,
-		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Resize: resize,
-	})
-	return code, kindly(err)
+	return to, func() { close(done) }
 }
 
 // Stats asks the runtime for a task's live figures.
@@ -91,7 +101,10 @@ func (n *Node) Stats(ctx context.Context, ref string) (api.TaskStats, error) {
 	if err != nil {
 		return api.TaskStats{}, kindly(err)
 	}
-	return api.TaskStats{Task: task, CPU: st.CPU, MemoryBytes: st.MemoryBytes, MemoryLimit: st.MemoryLimit, PIDs: st.PIDs}, nil
+	return api.TaskStats{
+		Task: task, CPU: st.CPU, MemoryBytes: st.MemoryBytes, MemoryLimit: st.MemoryLimit, PIDs: st.PIDs,
+		NetReceived: st.NetReceived, NetSent: st.NetSent, BlockRead: st.BlockRead, BlockWritten: st.BlockWritten,
+	}, nil
 }
 
 // runtimeKinds gives the runtime's and the image store's errors the kinds that travel.

@@ -38,8 +38,10 @@ type Spec struct {
 	User       string   `json:"user,omitempty"`       // uid[:gid] or names, "": the image's
 	Hostname   string   `json:"hostname,omitempty"`   // "": Name; at most 64 bytes
 
-	TTY      bool `json:"tty,omitempty"`
-	Stdin    bool `json:"stdin,omitempty"`    // keep stdin open; else it is /dev/null
+	TTY   bool `json:"tty,omitempty"`
+	Stdin bool `json:"stdin,omitempty"` // keep stdin open; else it is /dev/null
+	// Attach keeps what it writes before the first Attach for that one; see KeptOutput.
+	Attach   bool `json:"attach,omitempty"`
 	Init     bool `json:"init,omitempty"`     // a small reaping init as PID 1
 	ReadOnly bool `json:"readOnly,omitempty"` // root file system is read-only
 
@@ -146,6 +148,7 @@ type Info struct {
 	ExitCode  int    `json:"exitCode,omitempty"`  // 128+n when signal n killed it; valid when Stopped and Starts > 0
 	OOMKilled bool   `json:"oomKilled,omitempty"` // the last exit came from its memory limit
 	Error     string `json:"error,omitempty"`     // why the last start failed or its exit is not known
+	Paused    bool   `json:"paused,omitempty"`    // running, and frozen
 
 	Resources Resources `json:"resources"` // limits that it has, or will have when it runs
 
@@ -183,9 +186,11 @@ type Exec struct {
 	WorkingDir     string // "": the container's
 	User           string // "": the container's
 	TTY            bool
+	Privileged     bool // all capabilities, whatever the container has
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size
+	Started        func() // nil, or called once when the process runs
 }
 
 // Size of a terminal in characters.
@@ -221,6 +226,9 @@ type Stats struct {
 	MemoryBytes int64         // in use, without page cache that can be dropped at once
 	MemoryLimit int64         // 0: none
 	PIDs        int64
+
+	NetReceived, NetSent    int64 // bytes through its network interfaces but for lo, since it was started
+	BlockRead, BlockWritten int64 // bytes from and to block devices
 }
 
 // EventKind tells what happened.
@@ -230,8 +238,9 @@ type EventKind string
 const (
 	EventStarted EventKind = "started"
 	EventExited  EventKind = "exited"
-	EventOOM     EventKind = "oom"  // the kernel killed something in it; it may live on
-	EventLost    EventKind = "lost" // events may have been missed: List again
+	EventOOM     EventKind = "oom"    // the kernel killed something in it; it may live on
+	EventPaused  EventKind = "paused" // it was paused or resumed
+	EventLost    EventKind = "lost"   // events may have been missed: List again
 )
 
 // Event is a hint that a container changed; Inspect tells the truth. ID is empty for EventLost.
@@ -245,6 +254,8 @@ type Event struct {
 // serialised by the runtime. Containers outlive the process that created them: a new Runtime over the same directory
 // adopts them, finds exit codes and logs of the time between, and removes what was left half-made.
 type Runtime interface {
+	Hands
+
 	// Pull makes the image present, from wherever the runtime was told to look, and blocks until it is. progress may be
 	// nil and is called from one goroutine at a time. ErrNotFound, ErrDenied, ErrNoSpace, ErrBusy.
 	Pull(ctx context.Context, ref string, progress func(done, total int64)) (Image, error)

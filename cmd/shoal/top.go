@@ -15,15 +15,32 @@ import (
 
 func topCommand() *cli.Command {
 	return &cli.Command{
-		Name: "top", Aliases: []string{"stats"}, Category: categoryLook,
-		Usage: "show what tasks use: CPU, memory, processes", ArgsUsage: "[JOB]",
-		Description: "On a terminal it goes on until Ctrl-C; in a pipe, or with --once, it prints one table. 100 % is one CPU.\n\nExample: shoal top web",
-		Flags: clientFlags(
-			&cli.BoolFlag{Name: "once", Usage: "print one table and end"},
-			&cli.DurationFlag{Name: "interval", Value: 2 * time.Second, Usage: "`TIME` over which CPU is measured"},
-			jsonFlag(),
-		),
+		Name: "top", Category: categoryLook,
+		Usage: "show the processes of a task, or what all tasks use", ArgsUsage: "[TASK|JOB]",
+		Description: "With a TASK it lists its processes. Without, or with the name of a job of several tasks, it shows what tasks use, as `shoal\n" +
+			"stats` does: on a terminal until Ctrl-C; in a pipe, or with --once, it prints one table. 100 % is one CPU.\n\n" +
+			"Examples:\n  shoal top\n  shoal top web/front.1",
+		Flags:  clientFlags(statsFlags()...),
 		Action: asking(top),
+	}
+}
+
+func statsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "stats", Category: categoryLook,
+		Usage: "show what tasks use: CPU, memory, network, disk, processes", ArgsUsage: "[TASK|JOB...]",
+		Description: "On a terminal it goes on until Ctrl-C; in a pipe, or with --no-stream, it prints one table. 100 % is one CPU. NET and BLOCK are\n" +
+			"bytes in and out since the start.\n\nExample: shoal stats --no-stream web",
+		Flags:  clientFlags(append(statsFlags(), &cli.BoolFlag{Name: "no-stream", Usage: "print one table and end"})...),
+		Action: asking(stats),
+	}
+}
+
+func statsFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "once", Usage: "print one table and end"},
+		&cli.DurationFlag{Name: "interval", Value: 2 * time.Second, Usage: "`TIME` over which CPU is measured"},
+		jsonFlag(),
 	}
 }
 
@@ -31,21 +48,45 @@ func top(c *cli.Context, s *screen, cl *api.Client) error {
 	if err := wantArgs(c, 0, 1); err != nil {
 		return err
 	}
+	word := c.Args().First()
+	if t, err := oneTask(c.Context, cl, word); word != "" && err == nil && !c.IsSet("once") && !c.IsSet("interval") {
+		return processes(c, s, cl, t)
+	}
+	return stats(c, s, cl)
+}
+
+func processes(c *cli.Context, s *screen, cl *api.Client, task *api.Task) error {
+	list, err := cl.Processes(c.Context, string(task.ID))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return s.json(list)
+	}
+	t := newTable("USER", "PID", "PPID", "STATE", "START", "TIME", "MEMORY", "COMMAND")
+	for _, p := range list {
+		t.add(p.User, p.PID, p.Parent, p.State, p.Started.Local().Format("15:04:05"), p.CPU.Round(10*time.Millisecond).String(), job.FormatBytes(p.Memory), p.Command)
+	}
+	s.table(t)
+	return nil
+}
+
+func stats(c *cli.Context, s *screen, cl *api.Client) error {
 	interval := c.Duration("interval")
 	if interval < 100*time.Millisecond {
 		return exitf(exitUsage, "--interval %v: it takes at least 100ms", interval)
 	}
-	once := c.Bool("once") || c.Bool("json") || !s.terminal
+	once := c.Bool("once") || c.Bool("no-stream") || c.Bool("json") || !s.terminal
 	if once && !c.IsSet("interval") {
 		interval = time.Second
 	}
-	before, err := measure(c.Context, cl, c.Args().First())
+	before, err := measure(c.Context, cl, c.Args().Slice())
 	for err == nil {
 		if err = pause(c.Context, interval); err != nil {
 			break
 		}
 		var now sample
-		if now, err = measure(c.Context, cl, c.Args().First()); err != nil {
+		if now, err = measure(c.Context, cl, c.Args().Slice()); err != nil {
 			break
 		}
 		usages := compare(&before, &now)
@@ -83,10 +124,19 @@ type reading struct {
 // measuring bounds how many tasks are asked at once.
 const measuring = 16
 
-func measure(ctx context.Context, cl *api.Client, jobName string) (sample, error) {
-	list, err := cl.Tasks(ctx, api.TaskQuery{Job: jobName})
+func measure(ctx context.Context, cl *api.Client, words []string) (sample, error) {
+	list, err := cl.Tasks(ctx, api.TaskQuery{})
 	if err != nil {
 		return sample{}, err
+	}
+	if len(words) > 0 {
+		targets := make([]target, len(words))
+		for i, w := range words {
+			targets[i] = parseTarget(w)
+		}
+		if list.Tasks, err = pick(targets, list.Tasks); err != nil {
+			return sample{}, err
+		}
 	}
 	out := sample{tasks: list.Tasks, stats: map[job.TaskID]reading{}}
 	readings := make([]*reading, len(list.Tasks))
@@ -139,7 +189,8 @@ func compare(before, now *sample) []usage {
 }
 
 func usageTable(usages []usage) *table {
-	t := newTable("NAME", "NODE", "CPU", "MEMORY", "LIMIT", "PROCESSES", "TASK")
+	t := newTable("NAME", "NODE", "CPU", "MEMORY", "LIMIT", "NET", "BLOCK", "PROCESSES", "TASK")
+	both := func(in, out int64) string { return job.FormatBytes(in) + " / " + job.FormatBytes(out) }
 	for _, u := range usages {
 		cpu, limit := "", ""
 		if u.CPUPercent >= 0 {
@@ -148,7 +199,7 @@ func usageTable(usages []usage) *table {
 		if u.MemoryLimit > 0 {
 			limit = job.FormatBytes(u.MemoryLimit)
 		}
-		t.add(u.Name, u.NodeName, cpu, job.FormatBytes(u.MemoryBytes), limit, u.PIDs, string(u.Task))
+		t.add(u.Name, u.NodeName, cpu, job.FormatBytes(u.MemoryBytes), limit, both(u.NetReceived, u.NetSent), both(u.BlockRead, u.BlockWritten), u.PIDs, string(u.Task))
 	}
 	return t
 }

@@ -136,6 +136,7 @@ type Status struct {
 	Seq    uint64      `json:"seq"` // grows with each report of the node for this task; an older one is ignored
 	State  State       `json:"state"`
 	Health Healthiness `json:"health,omitempty"`
+	Paused bool        `json:"paused,omitempty"` // running, and frozen by somebody: it does not serve, and nothing replaces it
 
 	Address  netip.Addr `json:"address,omitzero"`
 	Ports    []Port     `json:"ports,omitempty"`    // as bound
@@ -156,7 +157,7 @@ type Status struct {
 
 // Ready tells whether a task can serve: running and not known to be unwell.
 func (s *Status) Ready() bool {
-	return s != nil && s.State == Running && (s.Health == HealthNone || s.Health == Healthy)
+	return s != nil && s.State == Running && !s.Paused && (s.Health == HealthNone || s.Health == Healthy)
 }
 
 // Tuning tells whether a change in place is on its way to the task's container.

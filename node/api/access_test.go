@@ -62,7 +62,7 @@ func TestEachRouteIsForItsCallersAlone(t *testing.T) {
 			code, body := status(t, c, wanted(t, route))
 			asked := b.taken()
 			allowed := caller >= route.Access
-			if strings.HasSuffix(route.Path, "/exec") && allowed { // refused for want of an upgrade, but not for its rights
+			if isSession(route.Path) && allowed { // refused for want of an upgrade, but not for its rights
 				allowed, asked = code == http.StatusBadRequest, "exec"
 			}
 			if !allowed && (code != http.StatusForbidden || asked != "") {
@@ -88,7 +88,7 @@ func TestAForwardedRequestHasItsCallersRights(t *testing.T) {
 	for _, caller := range everyone {
 		c := v.client(caller)
 		for _, route := range Routes {
-			if route.Where == Here || strings.HasSuffix(route.Path, "/exec") {
+			if route.Where == Here || isSession(route.Path) {
 				continue
 			}
 			code, body := status(t, c, wanted(t, route))
@@ -244,7 +244,7 @@ func TestBodiesAreBounded(t *testing.T) {
 	limits := map[string]int64{"PUT /v1/jobs/{job}": maxJobBytes, "POST /v1/jobs/{job}/rehearse": maxJobBytes, "POST /v1/report": maxReportBytes, "POST /v1/imagenames": maxJobBytes, "POST /v1/lease": maxJobBytes, "POST /v1/sample": maxReportBytes}
 	c := m.client(NodeOnly)
 	for _, route := range Routes {
-		if route.Method == "GET" || strings.HasSuffix(route.Path, "/images/load") || strings.HasSuffix(route.Path, "/exec") {
+		if route.Method == "GET" || strings.HasSuffix(route.Path, "/images/load") || isSession(route.Path) {
 			continue
 		}
 		limit := limits[route.Method+" "+route.Path]
@@ -354,4 +354,14 @@ func TestADeniedCallerIsNotWaitedFor(t *testing.T) {
 	if _, err := in.ReadByte(); resp.StatusCode != http.StatusForbidden || err != io.EOF {
 		t.Errorf("status %d, then %v; want 403 and the end", resp.StatusCode, err)
 	}
+}
+
+// isSession tells the routes that want an upgraded connection.
+func isSession(path string) bool {
+	for _, name := range []string{"exec", "attach", "forward", "copyout", "copyin"} {
+		if strings.HasSuffix(path, "/"+name) {
+			return true
+		}
+	}
+	return false
 }

@@ -40,6 +40,7 @@ type Backend interface {
 	Placement
 	placements
 	Batches
+	Hands
 
 	Status(ctx context.Context) (Status, error)
 

@@ -375,8 +375,14 @@ func (c *Client) Debug(ctx context.Context) (json.RawMessage, error) {
 
 // Exec runs a command in a task's container and blocks until it ended. ctx ends the connection, and with it the command.
 func (c *Client) Exec(ctx context.Context, task string, e *ClientExec) (int, error) {
+	e.Input = e.Stdin != nil
+	return c.session(ctx, task, "exec", e.ExecRequest, &e.ClientStreams)
+}
+
+// session upgrades a connection to a route of a task and speaks on it until its end.
+func (c *Client) session(ctx context.Context, task, route string, request any, st *ClientStreams) (int, error) {
 	if c.dial == nil {
-		return -1, job.Errorf(job.Internal, "exec: this client has no connection of its own")
+		return -1, job.Errorf(job.Internal, "%s: this client has no connection of its own", route)
 	}
 	conn, err := c.dial(ctx)
 	if err != nil {
@@ -385,7 +391,7 @@ func (c *Client) Exec(ctx context.Context, task string, e *ClientExec) (int, err
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, "POST", c.base+"/v1/tasks/"+url.PathEscape(task)+"/exec", nil)
+	req, err := http.NewRequestWithContext(ctx, "POST", c.base+"/v1/tasks/"+url.PathEscape(task)+"/"+route, nil)
 	if err != nil {
 		return -1, err
 	}
@@ -402,11 +408,11 @@ func (c *Client) Exec(ctx context.Context, task string, e *ClientExec) (int, err
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		defer resp.Body.Close()
 		if resp.StatusCode/100 == 2 {
-			return -1, job.Errorf(job.Internal, "exec: the node did not upgrade the connection")
+			return -1, job.Errorf(job.Internal, "%s: the node did not upgrade the connection", route)
 		}
 		return -1, readError(resp)
 	}
-	return e.runClient(conn, in)
+	return st.runClient(conn, in, request)
 }
 
 // Join asks a peer to make this machine a member.

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"shoal/consensus/job"
 )
 
-// After the upgrade to execProtocol both ends speak frames: one byte of kind, four of length (big endian), the payload.
+// A session (exec, attach, forward, copy) is a connection upgraded to execProtocol. After that both ends speak frames: one
+// byte of kind, four of length (big endian), the payload.
 //
 // The server always reads on, whatever the process does, because only so does it notice that the client is gone. What
 // the process has not read yet is held for it, so a client may have no more than stdinWindow bytes of stdin under way: it
@@ -20,13 +23,15 @@ const (
 )
 
 const (
-	frameStart  = 's' // client, first: ExecRequest
+	frameStart  = 's' // client, first: the route's request
 	frameStdin  = 'i' // client
 	frameEOF    = 'e' // client: stdin is at its end
 	frameResize = 'r' // client: Size
+	frameDetach = 'd' // client, last: it leaves, and what runs goes on
 	frameStdout = 'o' // server
 	frameStderr = 'E' // server
 	frameCredit = 'c' // server: so many more bytes of stdin may be sent, four bytes, big endian
+	frameNote   = 'n' // server: Note
 	frameExit   = 'x' // server, last: execExit
 )
 
@@ -37,8 +42,18 @@ type ExecRequest struct {
 	WorkingDir string   `json:"workingDir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
-	Stdin      bool     `json:"stdin,omitempty"`
-	Size       *Size    `json:"size,omitempty"`
+	Input      bool     `json:"stdin,omitempty"` // there will be stdin
+	Privileged bool     `json:"privileged,omitempty"`
+	// Detach ends the session as soon as the command runs; it then has no input, and its output goes nowhere.
+	Detach bool  `json:"detach,omitempty"`
+	Size   *Size `json:"size,omitempty"`
+}
+
+func (r *ExecRequest) opens() (stdin bool, size *Size, err error) {
+	if len(r.Args) == 0 {
+		return false, nil, job.Errorf(job.Invalid, "exec: no command given")
+	}
+	return r.Input && !r.Detach, r.Size, nil
 }
 
 // Size of a terminal in characters.
@@ -52,12 +67,28 @@ type execExit struct {
 	Error *Error `json:"error,omitempty"`
 }
 
-// ExecSession is the server's end. Stdin is nil when the client sends none; Resize is closed when the client is gone.
-type ExecSession struct {
-	ExecRequest
+// Note tells a client of a session what it waits for.
+type Note struct {
+	State string `json:"state"` // of the task: placed, pulling, created
+	Done  int64  `json:"done,omitempty"`
+	Total int64  `json:"total,omitempty"` // bytes of a pull; 0: not known
+}
+
+// Streams are the server's end of a session. Stdin is nil when the client sends none; Resize is closed when the client is
+// gone.
+type Streams struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size
+	Note           func(Note) // nil only in tests
+	// Release ends the session with the exit code 0 while the work goes on; only its first call counts.
+	Release func()
+}
+
+// ExecSession is the server's end of an exec.
+type ExecSession struct {
+	ExecRequest
+	Streams
 }
 
 type frameWriter struct {

@@ -41,8 +41,8 @@ func TestExecCarriesCodesOutputAndInput(t *testing.T) {
 	}) {
 		var stdout, stderr bytes.Buffer
 		code, err := c.Exec(context.Background(), "t", &ClientExec{
-			ExecRequest: ExecRequest{Args: []string{"a", "b"}, Env: []string{"K=V"}, WorkingDir: "/w", User: "u"},
-			Stdin:       strings.NewReader("input"), Stdout: &stdout, Stderr: &stderr,
+			ExecRequest:   ExecRequest{Args: []string{"a", "b"}, Env: []string{"K=V"}, WorkingDir: "/w", User: "u"},
+			ClientStreams: ClientStreams{Stdin: strings.NewReader("input"), Stdout: &stdout, Stderr: &stderr},
 		})
 		if code != 42 || err != nil || stdout.String() != "input [a b] [K=V] /w u" || stderr.String() != "complaint" {
 			t.Errorf("%s: %d, %v, %q, %q", road, code, err, &stdout, &stderr)
@@ -82,7 +82,7 @@ func TestExecPacesWhatIsBig(t *testing.T) {
 	}) {
 		sum := sha256.New()
 		slow := &hesitant{w: sum}
-		code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"cat"}}, Stdin: bytes.NewReader(data), Stdout: slow})
+		code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"cat"}}, ClientStreams: ClientStreams{Stdin: bytes.NewReader(data), Stdout: slow}})
 		if code != 0 || err != nil || !bytes.Equal(sum.Sum(nil), hash(data)) {
 			t.Errorf("%s: %d, %v, %d bytes", road, code, err, slow.n)
 		}
@@ -126,7 +126,7 @@ func TestExecOutputWaitsForItsReader(t *testing.T) {
 		done := make(chan error, 1)
 		block := make(chan struct{})
 		go func() {
-			_, err := c.Exec(ctx, "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"yes"}}, Stdout: writerFunc(func(p []byte) (int, error) { <-block; return len(p), nil })})
+			_, err := c.Exec(ctx, "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"yes"}}, ClientStreams: ClientStreams{Stdout: writerFunc(func(p []byte) (int, error) { <-block; return len(p), nil })}})
 			done <- err
 		}()
 		steady := func() int { mu.Lock(); defer mu.Unlock(); return written }
@@ -173,7 +173,7 @@ func TestExecEndsWithItsClientWhateverTheCommandDoes(t *testing.T) {
 			in := stdin()
 			go func() {
 				defer close(done)
-				_, _ = c.Exec(ctx, "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"sleep"}}, Stdin: in})
+				_, _ = c.Exec(ctx, "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"sleep"}}, ClientStreams: ClientStreams{Stdin: in}})
 			}()
 			<-started
 			time.Sleep(20 * time.Millisecond) // for the window to fill
@@ -218,7 +218,7 @@ func TestExecTellsTheCodeToAClientThatStillSends(t *testing.T) {
 		return 7, nil
 	}) {
 		for range 5 {
-			if code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"head"}}, Stdin: &endless{n: 1 << 40}}); code != 7 || err != nil {
+			if code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"head"}}, ClientStreams: ClientStreams{Stdin: &endless{n: 1 << 40}}}); code != 7 || err != nil {
 				t.Errorf("%s: %d, %v", road, code, err)
 			}
 		}
@@ -234,7 +234,7 @@ func TestExecDoesNotTakeHalfOfTheInputForTheWhole(t *testing.T) {
 		return -1, err
 	}) {
 		broken := io.MultiReader(strings.NewReader("half"), readerFunc(func([]byte) (int, error) { return 0, errors.New("disk failed") }))
-		if _, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"cat"}}, Stdin: broken}); err == nil || !strings.Contains(err.Error(), "disk failed") {
+		if _, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"cat"}}, ClientStreams: ClientStreams{Stdin: broken}}); err == nil || !strings.Contains(err.Error(), "disk failed") {
 			t.Errorf("%s: %v", road, err)
 		}
 	}
@@ -264,7 +264,7 @@ func TestExecPassesOnTheSizeOfTheTerminal(t *testing.T) {
 			}
 			return len(p), nil
 		})
-		code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"sh"}, TTY: true, Size: &Size{24, 80}}, Stdout: out, Resize: resize})
+		code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"sh"}, TTY: true, Size: &Size{24, 80}}, ClientStreams: ClientStreams{Stdout: out, Resize: resize}})
 		if code != 0 || err != nil {
 			t.Errorf("%s: %d, %v", road, code, err)
 		}
@@ -328,7 +328,7 @@ func TestExecCutsOffAClientThatFloodsStdin(t *testing.T) {
 	cut := make(chan struct{})
 	conn, _ := upgraded(t, func(ctx context.Context, _ *ExecSession) (int, error) { <-ctx.Done(); close(cut); return -1, ctx.Err() })
 	f := &frameWriter{w: conn}
-	_ = f.writeJSON(frameStart, ExecRequest{Args: []string{"x"}, Stdin: true})
+	_ = f.writeJSON(frameStart, ExecRequest{Args: []string{"x"}, Input: true})
 	for range stdinWindow/maxFrameBytes + 2 { // more than the window, without leave
 		if f.write(frameStdin, make([]byte, maxFrameBytes)) != nil {
 			break
@@ -398,13 +398,13 @@ func FuzzReadFrame(f *testing.F) {
 func FuzzExecClient(f *testing.F) {
 	var good bytes.Buffer
 	w := &frameWriter{w: &good}
-	_ = w.writeJSON(frameStart, ExecRequest{Args: []string{"x"}, Stdin: true})
+	_ = w.writeJSON(frameStart, ExecRequest{Args: []string{"x"}, Input: true})
 	_ = w.write(frameStdin, []byte("data"))
 	_ = w.writeJSON(frameResize, Size{1, 2})
 	_ = w.write(frameEOF, nil)
 	f.Add(good.Bytes())
 	f.Fuzz(func(t *testing.T, in []byte) {
-		s, pump, err := readStart(bufio.NewReader(bytes.NewReader(in)), &frameWriter{w: io.Discard})
+		s, pump, err := readStart(bufio.NewReader(bytes.NewReader(in)), &frameWriter{w: io.Discard}, &ExecRequest{})
 		if err != nil {
 			if job.KindOf(err) != job.Invalid {
 				t.Errorf("%v is not invalid", err)

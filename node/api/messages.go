@@ -232,6 +232,12 @@ type TaskStats struct {
 	MemoryBytes int64         `json:"memoryBytes"`
 	MemoryLimit int64         `json:"memoryLimit,omitempty"`
 	PIDs        int64         `json:"pids"`
+
+	// Bytes since its container was started.
+	NetReceived  int64 `json:"netReceived"`
+	NetSent      int64 `json:"netSent"`
+	BlockRead    int64 `json:"blockRead"`
+	BlockWritten int64 `json:"blockWritten"`
 }
 
 // TokenRequest asks for a join token. Zero TTL: 1 hour. MaxUses 0: no limit, 1: one-time.

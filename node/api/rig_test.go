@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -332,4 +333,50 @@ func mustURL(s string) *url.URL {
 		panic(err)
 	}
 	return u
+}
+
+func (b *script) Attach(ctx context.Context, task string, r AttachRequest, s *Streams) (int, error) {
+	return b.Exec(ctx, task, &ExecSession{ExecRequest{Args: []string{"attach"}, Input: r.Input}, *s})
+}
+
+func (b *script) Forward(_ context.Context, task string, r ForwardRequest, s *Streams) error {
+	if err := b.note("forward %s %s", task, r.Address); err != nil {
+		return err
+	}
+	_, err := io.Copy(s.Stdout, s.Stdin)
+	return err
+}
+
+func (b *script) CopyOut(_ context.Context, task string, r CopyOutRequest, to io.Writer) error {
+	_, _ = io.WriteString(to, "archive of "+r.Path)
+	return b.note("copyout %s", task)
+}
+
+func (b *script) CopyIn(_ context.Context, task string, _ CopyInRequest, from io.Reader) error {
+	text, _ := io.ReadAll(from)
+	return b.note("copyin %s %s", task, text)
+}
+
+func (b *script) StatPath(_ context.Context, task, path string) (PathStat, error) {
+	return PathStat{Name: path}, b.note("stat %s", task)
+}
+
+func (b *script) Changes(_ context.Context, task string) ([]Change, error) {
+	return []Change{{"A", "/a"}}, b.note("changes %s", task)
+}
+
+func (b *script) Processes(_ context.Context, task string) ([]Process, error) {
+	return []Process{{PID: 1}}, b.note("processes %s", task)
+}
+
+func (b *script) Container(_ context.Context, task string) (json.RawMessage, error) {
+	return json.RawMessage(`{"a":1}`), b.note("container %s", task)
+}
+
+func (b *script) SetPaused(_ context.Context, task string, paused bool) error {
+	return b.note("paused %s %v", task, paused)
+}
+
+func (b *script) Signal(_ context.Context, task, signal string) error {
+	return b.note("signal %s %s", task, signal)
 }

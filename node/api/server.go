@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"shoal/consensus/job"
@@ -34,6 +35,8 @@ type Server struct {
 	blobs   http.Handler
 	log     *slog.Logger
 	mux     *http.ServeMux
+
+	sessions atomic.Int64
 }
 
 // NewServer makes a handler over backend. images answers /v2/, for nodes and readers only; it may be nil.

@@ -127,9 +127,10 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 	}
 	switch o {
 	case opPull:
-		ref := t.Service.Image
+		ref, task := t.Service.Image, t.Task.ID
 		return func(ctx context.Context) result {
-			res.image, res.err = rt.Pull(ctx, ref, nil)
+			defer r.pulled.forget(task)
+			res.image, res.err = rt.Pull(ctx, ref, r.pulled.note(task))
 			return res
 		}
 	case opCreate:

@@ -93,9 +93,10 @@ const (
 
 // Reconciler is one node's. Its methods may be called from any goroutine, also before and after Run.
 type Reconciler struct {
-	cfg  Config
-	log  *slog.Logger
-	disk *disk
+	cfg    Config
+	pulled pulls // its own lock
+	log    *slog.Logger
+	disk   *disk
 
 	wakeCh   chan struct{} // something is in the inbox
 	resultCh chan result

@@ -170,6 +170,6 @@ func same(a, b *job.Status) bool {
 		return *s.ExitCode
 	}
 	return a.State == b.State && a.Health == b.Health && a.Message == b.Message && a.Address == b.Address &&
-		a.Image == b.Image && a.Restarts == b.Restarts && a.OOM == b.OOM && a.Tuned == b.Tuned && a.Untuned == b.Untuned && a.Refusal == b.Refusal && code(a) == code(b) &&
+		a.Image == b.Image && a.Restarts == b.Restarts && a.OOM == b.OOM && a.Paused == b.Paused && a.Tuned == b.Tuned && a.Untuned == b.Untuned && a.Refusal == b.Refusal && code(a) == code(b) &&
 		slices.Equal(a.Ports, b.Ports) && maps.EqualFunc(a.At, b.At, time.Time.Equal)
 }

@@ -172,6 +172,7 @@ func (t *task) observe(now time.Time, in runtime.Info, seen sight) {
 	}
 	t.status.Image = in.Image
 	t.status.Address = in.Address
+	t.status.Paused = in.Paused
 	if in.Starts > t.startsSeen {
 		t.startsSeen = in.Starts
 		t.noteStart(now)

@@ -91,7 +91,8 @@ func (r *Runtime) adoptOne(id runtime.ID) (_ *container, err error) {
 		return nil, err
 	}
 	if pid != 0 {
-		r.setRunning(c, c.start, pidfd, pid, func() {}) // whoever listens later lists first
+		frozen := r.isFrozen(id)
+		r.setRunning(c, c.start, pidfd, pid, func() { c.paused = frozen }) // whoever listens later lists first
 		return c, nil
 	}
 	if err := r.clearRun(id, dir); err != nil {

@@ -42,6 +42,7 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	if err := r.create(ctx, c); err != nil {
 		c.mu.Lock()
 		c.removed = true
+		c.tellLocked()
 		c.mu.Unlock()
 		if cerr := r.wipe(context.WithoutCancel(ctx), s.ID); cerr != nil {
 			r.log.Warn("a container half made could not be removed; the next start of the agent tries again", "container", s.ID, "err", cerr)

@@ -30,10 +30,13 @@ func (r *Runtime) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int,
 	}
 	r.refresh(c)
 	c.mu.Lock()
-	running, pid := c.state == runtime.Running, c.start.PID
+	running, pid, paused := c.state == runtime.Running, c.start.PID, c.paused
 	c.mu.Unlock()
 	if !running {
 		return 0, conflictf("exec in container %s: it is not running", id)
+	}
+	if paused {
+		return 0, conflictf("exec in container %s: it is paused", id)
 	}
 	code, err := r.exec(ctx, c, pid, e)
 	if err != nil {
@@ -61,7 +64,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 	defer h.reap()
 	err = h.send(stage.Exec{
 		ID: c.id, StateDir: r.cfg.StateDir, InitPID: initPID, Record: c.rec,
-		Args: e.Args, Env: e.Env, User: e.User, WorkingDir: e.WorkingDir, TTY: e.TTY,
+		Args: e.Args, Env: e.Env, User: e.User, WorkingDir: e.WorkingDir, TTY: e.TTY, Privileged: e.Privileged,
 	})
 	if err != nil {
 		return 0, err
@@ -74,6 +77,9 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 	if err := streams.begin(); err != nil {
 		_ = h.send(stage.Word{})
 		return 0, err
+	}
+	if e.Started != nil {
+		e.Started()
 	}
 	end, err := h.receive()
 	streams.finish(ctx)
@@ -174,7 +180,7 @@ func (s *streams) begin() error {
 		if s.e.Stdin != nil {
 			s.in = s.terminal
 		}
-		go s.resize()
+		go resizeTerminal(s.terminal, s.e.Resize, s.done)
 	}
 	for i := range s.outs {
 		s.copies.Go(func() { copyOutput(s.writers[i], s.outs[i]) })
@@ -198,26 +204,6 @@ func (s *streams) copyInput() {
 	}
 	if err == nil {
 		s.in.Write([]byte{endOfTransmission})
-	}
-}
-
-func (s *streams) resize() {
-	for {
-		select {
-		case <-s.done:
-			return
-		case size, ok := <-s.e.Resize:
-			if !ok {
-				return
-			}
-			rc, err := s.terminal.SyscallConn()
-			if err != nil {
-				return
-			}
-			rc.Control(func(fd uintptr) {
-				unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Cols})
-			})
-		}
 	}
 }
 

@@ -41,6 +41,7 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 	defer r.forget(c)
 	c.mu.Lock()
 	c.removed = true
+	c.tellLocked()
 	running, pid, ended := c.state == runtime.Running, c.start.PID, c.ended
 	c.killed = true
 	c.mu.Unlock()

@@ -58,9 +58,20 @@ type container struct {
 	monitor  int           // its pid
 	ended    chan struct{} // closed when the container's run is over; nil before the first
 	until    time.Duration // to when its lease was renewed by us, on the boot clock; 0: by an agent before us, or never
+	paused   bool          // its processes are frozen
 	killed   bool          // we sent SIGKILL in this run: then that was not the memory limit
 	oomSeen  int           // kills reported as events in this run
 	oomWatch *oomWatch
+	changed  chan struct{} // closed and replaced when it is started, cannot be, or is removed
+
+	attach sync.Mutex // guards hub, also while its FIFOs are made, which waits for nobody
+	hub    *hub       // of those who are attached to the present run or, kept for the first, to the last one; may be nil
+}
+
+// tellLocked wakes those who wait for the container to be started.
+func (c *container) tellLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // New opens the runtime over cfg.Dir, adopts the containers that it finds and removes what was left half-made. It starts
@@ -137,7 +148,7 @@ func (r *Runtime) hold(ctx context.Context, id runtime.ID) (*container, error) {
 func newContainer(id runtime.ID, dir string, rec stage.Record) *container {
 	return &container{
 		id: id, dir: dir, rec: rec, op: make(chan struct{}, 1), state: runtime.Created,
-		ports: slices.Clone(rec.Spec.Ports), pidfd: -1,
+		ports: slices.Clone(rec.Spec.Ports), pidfd: -1, changed: make(chan struct{}),
 	}
 }
 
@@ -181,7 +192,7 @@ func (c *container) info() runtime.Info {
 		in.Address = c.start.Address
 	}
 	if c.state == runtime.Running {
-		in.PID = c.start.PID
+		in.PID, in.Paused = c.start.PID, c.paused
 	}
 	if c.exit.Start > 0 {
 		in.FinishedAt = c.exit.At

@@ -68,6 +68,15 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}
+	kept, err := r.keepOutput(c)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && kept != nil {
+			kept.close()
+		}
+	}()
 	l, out, err := r.pool.take()
 	defer r.pool.done()
 	if err != nil {
@@ -128,6 +137,9 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		if lease > 0 && c.until > lease { // renewed while it was started
 			_ = stage.SendLease(pidfd, c.until) // that it ended already is noticed as of any
 		}
+		if kept != nil {
+			go kept.run(c.ended)
+		}
 		r.events.publish(runtime.Event{Kind: runtime.EventStarted, ID: c.id, At: start.At})
 	})
 	return nil
@@ -177,9 +189,10 @@ func (c *container) forgetStart(number int) error {
 func (r *Runtime) setRunning(c *container, start stage.StartRecord, pidfd, monitor int, announce func()) {
 	c.mu.Lock()
 	c.state, c.start, c.pidfd, c.monitor = runtime.Running, start, pidfd, monitor
-	c.ended, c.killed = make(chan struct{}), false
+	c.ended, c.killed, c.paused = make(chan struct{}), false, false
 	err := r.watch.add(pidfd, func() { r.finish(c) })
 	announce()
+	c.tellLocked()
 	c.mu.Unlock()
 	if err != nil {
 		r.log.Warn("exits of a container are noticed only when it is asked for", "container", c.id, "err", err)
@@ -286,6 +299,7 @@ func (r *Runtime) recordFailedStart(c *container, number int, le *stage.Refusal)
 	}
 	c.mu.Lock()
 	c.start, c.exit, c.state = start, exit, runtime.Stopped
+	c.tellLocked()
 	c.mu.Unlock()
 	r.events.publish(runtime.Event{Kind: runtime.EventExited, ID: c.id, At: now})
 }

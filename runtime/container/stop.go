@@ -31,6 +31,7 @@ func (r *Runtime) Stop(ctx context.Context, id runtime.ID, grace time.Duration) 
 	if grace < 0 {
 		grace = stopGrace(c.rec)
 	}
+	r.thaw(c) // frozen, it would not hear
 	if grace > 0 {
 		if err := r.signalFirst(c, pid, stopSignal(c.rec)); err != nil {
 			return fmt.Errorf("stop container %s: %w", id, err)
@@ -140,6 +141,9 @@ func (r *Runtime) signalFirst(c *container, pid int, sig unix.Signal) error {
 	}
 	if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil && err != unix.ESRCH {
 		return err
+	}
+	if sig == unix.SIGKILL {
+		r.thaw(c) // on cgroup v1 a frozen process does not die
 	}
 	return nil
 }

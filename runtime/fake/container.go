@@ -33,6 +33,18 @@ type container struct {
 	logCh   chan struct{} // closed and replaced at each change of lines, and for good at removal
 	removed bool
 	uses    int64 // bytes of memory, as Memory set it; 0: defaultUse
+
+	files   map[string]file // that were copied in, by absolute path
+	members map[*member]struct{}
+	kept    *member       // of a container with Spec.Attach, until the first caller comes
+	stdin   *pipe         // of the present run
+	changed chan struct{} // closed and replaced at each start, and at removal
+}
+
+// tellLocked wakes those who wait for the container to be started.
+func (c *container) tellLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // defaultUse is what Stats tells of a container's memory.
@@ -125,23 +137,32 @@ func (c *container) startLocked() error {
 	c.info.Error, c.info.OOMKilled, c.info.ExitCode = "", false, 0
 	if code, err := findProgram(args[0]); err != nil {
 		c.info.State, c.info.ExitCode, c.info.Error = runtime.Stopped, code, err.Error()
+		c.tellLocked()
 		c.info.FinishedAt = time.Now()
 		return fmt.Errorf("%w: %w", err, runtime.ErrInvalid)
 	}
 	c.m.nextPID++
 	p := c.processLocked(args)
 	p.first = !c.spec.Init && c.spec.Lease == 0
-	p.out = &lineWriter{c: c, stream: runtime.Stdout}
-	p.err = &lineWriter{c: c, stream: runtime.Stderr}
+	p.out = tap{&lineWriter{c: c, stream: runtime.Stdout}, runtime.Stdout}
+	p.err = tap{&lineWriter{c: c, stream: runtime.Stderr}, runtime.Stderr}
 	if c.spec.TTY {
 		p.err = p.out
 	}
 	if c.spec.Stdin {
-		p.in = blockingReader{p.dead}
+		c.stdin = newPipe(p.dead)
+		p.in = c.stdin
+	}
+	if c.spec.Attach {
+		if c.kept != nil {
+			delete(c.members, c.kept)
+		}
+		c.kept = c.seatLocked()
 	}
 	c.proc = p
 	c.execs = map[*process]struct{}{}
 	c.info.State, c.info.PID = runtime.Running, c.m.nextPID
+	c.tellLocked()
 	c.m.emitLocked(runtime.Event{Kind: runtime.EventStarted, ID: c.info.ID, At: time.Now()})
 	_ = c.leaseLocked(p) // it was there a moment ago, and only grows
 	c.m.programs.Go(func() {
@@ -182,7 +203,7 @@ func (c *container) ended(p *process, code int) {
 		return // the machine crashed meanwhile
 	}
 	c.proc = nil
-	c.info.State, c.info.PID, c.info.ExitCode = runtime.Stopped, 0, code
+	c.info.State, c.info.PID, c.info.ExitCode, c.info.Paused = runtime.Stopped, 0, code, false
 	c.info.OOMKilled = p.oom
 	if p.expired {
 		c.info.Error = "its exit is not known: its monitor was killed"
@@ -226,6 +247,7 @@ func (c *container) removeLocked() {
 	if !c.removed {
 		c.removed = true
 		close(c.logCh)
+		c.tellLocked()
 	}
 }
 
@@ -272,18 +294,14 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 }
 
 func closeLine(w io.Writer) {
-	if lw, ok := w.(*lineWriter); ok && lw.rest != "" {
+	t, ok := w.(tap)
+	if !ok {
+		return
+	}
+	if lw := t.lines; lw.rest != "" {
 		lw.c.log(lw.stream, lw.rest)
 		lw.rest = ""
 	}
-}
-
-// blockingReader is an open stdin to which nobody writes.
-type blockingReader struct{ dead <-chan struct{} }
-
-func (r blockingReader) Read([]byte) (int, error) {
-	<-r.dead
-	return 0, io.EOF
 }
 
 func mergeEnv(lists ...[]string) []string {

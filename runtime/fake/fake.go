@@ -148,7 +148,7 @@ func (m *machine) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	if !ok || img.Absent {
 		return runtime.Info{}, fmt.Errorf("create %s: image %s is not present: %w", s.ID, s.Image, runtime.ErrNotFound)
 	}
-	c := &container{m: m, spec: s, image: img, turn: make(chan struct{}, 1), logCh: make(chan struct{})}
+	c := &container{m: m, spec: s, image: img, turn: make(chan struct{}, 1), logCh: make(chan struct{}), changed: make(chan struct{})}
 	c.info = runtime.Info{
 		ID: s.ID, Name: s.Name, Labels: maps.Clone(s.Labels), State: runtime.Created, CreatedAt: time.Now(),
 		Image: img.Digest, Address: m.addressLocked(s), Resources: s.Resources,

@@ -27,6 +27,12 @@ func (m *machine) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int,
 	if e.TTY {
 		errOut = out
 	}
+	m.mu.Lock()
+	paused := first.c.info.Paused
+	m.mu.Unlock()
+	if paused {
+		return 0, fmt.Errorf("exec in %s: it is paused: %w", id, runtime.ErrConflict)
+	}
 	if hook != nil {
 		if code, output, ok := hook(id, e.Args); ok {
 			_, _ = io.WriteString(out, output)
@@ -58,6 +64,9 @@ func (m *machine) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int,
 	c.execs[p] = struct{}{}
 	m.mu.Unlock()
 
+	if e.Started != nil {
+		e.Started()
+	}
 	stop := context.AfterFunc(ctx, func() { p.kill(128 + 9) })
 	code := p.run(e.Args)
 	m.mu.Lock()

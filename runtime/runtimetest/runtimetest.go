@@ -112,6 +112,13 @@ var cases = []struct {
 	{"LeaseEndsTheContainer", testLeaseEnds},
 	{"LeaseIsRenewed", testLeaseRenewed},
 	{"LeaseErrors", testLeaseErrors},
+	{"AttachGivesExitCode", testAttach},
+	{"AttachGetsWhatWasKept", testAttachKeeps},
+	{"AttachStdinAndAgain", testAttachStdin},
+	{"AttachOfSeveral", testAttachSeveral},
+	{"PauseAndResume", testPause},
+	{"ProcessesAreListed", testProcesses},
+	{"CopyBothWays", testCopy},
 }
 
 var adoptionCases = []struct {

@@ -97,7 +97,11 @@ func (e Exec) process() (*libcontainer.Process, error) {
 	if e.TTY {
 		base = append(base, "TERM=xterm")
 	}
-	caps, err := RecordCapabilities(&rec.Spec)
+	spec := rec.Spec
+	if e.Privileged {
+		spec.CapAdd, spec.CapDrop = []string{"ALL"}, nil
+	}
+	caps, err := RecordCapabilities(&spec)
 	if err != nil {
 		return nil, err
 	}

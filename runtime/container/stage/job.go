@@ -56,6 +56,7 @@ type Exec struct {
 	User       string     `json:"user,omitempty"`
 	WorkingDir string     `json:"workingDir,omitempty"`
 	TTY        bool       `json:"tty,omitempty"`
+	Privileged bool       `json:"privileged,omitempty"`
 }
 
 // Word is what the agent says after the job: to a launcher, to go on; to an exec helper, to kill its process.

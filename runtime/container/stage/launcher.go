@@ -348,9 +348,12 @@ func (l *launching) becomeMonitor() error {
 	if err != nil {
 		return err
 	}
-	out, errOut := l.stdio.handOver()
+	if err := holdStdinSignal(); err != nil {
+		return err
+	}
+	out, errOut, in := l.stdio.handOver()
 	limits := logLimits(l.job.Record.Spec.Log)
-	fds := []int{l.dir, logDir, l.exit, l.lock, out, errOut, openOOMCounter(l.job.Cgroup)}
+	fds := []int{l.dir, logDir, l.exit, l.lock, out, errOut, openOOMCounter(l.job.Cgroup), in}
 	args := []string{
 		RoleMonitor, string(l.job.ID), strconv.Itoa(l.job.Start), strconv.Itoa(l.initPID),
 		strconv.FormatInt(limits.MaxBytes, 10), strconv.Itoa(limits.MaxFiles), strconv.FormatInt(max(seq, 1), 10),

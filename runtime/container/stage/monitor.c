@@ -35,18 +35,28 @@ enum {
 	TTY_PAUSE_MS = 200,       // between looks at a terminal that nobody holds open
 	RETRY_SECONDS = 1,        // between attempts to write the exit file
 	LEASE_SIGNAL = 40,        // brings a renewal; lease.go has the same number
+	STDIN_SIGNAL = 41,        // ends the container's standard input; attach.go has the same number
+	READER_MS = 45 * 1000,    // how long an attached reader that takes nothing may hold the container back
+	LAST_READER_MS = 5 * 1000, // the same once the container has ended: its exit waits for it
 };
 
 struct stream {
 	int fd;
 	const char *name;
-	bool hung; // a terminal without a user: EIO until it is opened again
+	const char *fifo; // in the container's directory: who reads there is attached
+	int reader;       // its writing end, -1 while nobody reads
+	bool slow;        // the reader has used up its time: what it does not take at once is dropped for it
+	long missed;      // bytes dropped for it, of which it was not told yet
+	bool hung;        // a terminal without a user: EIO until it is opened again
 	int len;
 	char line[LINE];
 };
 
-static struct stream out_stream = {-1, "stdout", false, 0, {0}};
-static struct stream err_stream = {-1, "stderr", false, 0, {0}};
+static struct stream out_stream = {-1, "stdout", "attach.out", -1, false, 0, false, 0, {0}};
+static struct stream err_stream = {-1, "stderr", "attach.err", -1, false, 0, false, 0, {0}};
+static int state_dir = -1;       // the container's directory
+static int first_pidfd = -1;     // of its first process
+static volatile int stdin_fd = -1; // holds the container's standard input open
 
 static struct {
 	int dir;  // the directory of log files
@@ -226,6 +236,73 @@ static void feed(struct stream *s, const char *data, ssize_t n)
 	}
 }
 
+// await_reader waits until the reader of a stream takes something or is gone; false when its time is up. Leases are renewed
+// meanwhile.
+static bool await_reader(struct stream *s)
+{
+	struct timespec from, now;
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	for (bool ended = false;;) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		long passed = (now.tv_sec - from.tv_sec) * 1000 + (now.tv_nsec - from.tv_nsec) / 1000000;
+		long left = (ended ? LAST_READER_MS : READER_MS) - passed;
+		if (left <= 0)
+			return false;
+		struct pollfd p[3] = {{s->reader, POLLOUT, 0}, {lease_fd, POLLIN, 0}, {ended ? -1 : first_pidfd, POLLIN, 0}};
+		if (poll(p, 3, left) < 0 && errno != EINTR)
+			return false;
+		if (p[1].revents)
+			lease_renew();
+		if (p[0].revents)
+			return true;
+		ended = ended || p[2].revents;
+	}
+}
+
+// pass gives output to whoever is attached. Nobody: it costs the look for a file that is not there.
+static void pass(struct stream *s, const char *data, ssize_t n)
+{
+	char note[128];
+	for (int opened = 0; n > 0;) {
+		if (s->reader < 0) {
+			if (opened++ > 0)
+				return;
+			s->reader = openat(state_dir, s->fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+			s->slow = false;
+			s->missed = 0;
+			if (s->reader < 0)
+				return;
+		}
+		bool telling = s->missed > 0;
+		ssize_t w = telling ? write(s->reader, note, sprintf(note, "\r\n[shoal: %ld bytes of output were not taken in time; the log has them]\r\n", s->missed))
+				    : write(s->reader, data, n);
+		if (w > 0 && telling) {
+			s->missed = 0;
+		} else if (w > 0) {
+			data += w;
+			n -= w;
+			s->slow = false;
+		} else if (w < 0 && errno == EAGAIN) {
+			if (s->slow || !await_reader(s)) {
+				s->slow = true;
+				s->missed += n;
+				return;
+			}
+		} else if (w == 0 || errno != EINTR) { // EPIPE: it is gone; another may be there
+			close(s->reader);
+			s->reader = -1;
+		}
+	}
+}
+
+static void end_stdin(int sig)
+{
+	(void)sig;
+	if (stdin_fd >= 0)
+		close(stdin_fd);
+	stdin_fd = -1;
+}
+
 // pump reads once; false when there is nothing more now.
 static bool pump(struct stream *s)
 {
@@ -233,6 +310,7 @@ static bool pump(struct stream *s)
 	if (n > 0) {
 		feed(s, in, n);
 		flush();
+		pass(s, in, n);
 		return true;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -326,10 +404,10 @@ static void ready(struct stream *s, int fd)
 
 // monitor_main's arguments are written by launcher.becomeMonitor:
 // 1 id, 2 start number, 3 pid, 4 log max bytes, 5 log max files, 6 log number, then descriptors:
-// 7 container dir, 8 log dir, 9 exit file, 10 lock, 11 stdout or terminal, 12 stderr, 13 oom counter
+// 7 container dir, 8 log dir, 9 exit file, 10 lock, 11 stdout or terminal, 12 stderr, 13 oom counter, 14 stdin
 void monitor_main(int argc, char **argv)
 {
-	if (argc != 14)
+	if (argc != 15)
 		_exit(2);
 	for (int sig = 1; sig < 32; sig++)
 		if (sig != SIGCHLD)
@@ -337,6 +415,8 @@ void monitor_main(int argc, char **argv)
 	signal(SIGCHLD, SIG_DFL);
 	for (int sig = 0; sig < 3; sig++) // faults keep their meaning
 		signal((int[]){SIGSEGV, SIGBUS, SIGABRT}[sig], SIG_DFL);
+	stdin_fd = atoi(argv[14]);
+	signal(STDIN_SIGNAL, end_stdin); // the launcher blocked it
 	sigset_t blocked;
 	sigemptyset(&blocked);
 	const char *lease = getenv("SHOAL_LEASE");
@@ -362,9 +442,11 @@ void monitor_main(int argc, char **argv)
 	ready(&out_stream, atoi(argv[11]));
 	ready(&err_stream, atoi(argv[12]));
 
-	int pidfd = syscall(SYS_pidfd_open, pid, 0);
-	if (pidfd >= 0)
-		watch(pidfd);
+	state_dir = dir;
+
+	first_pidfd = syscall(SYS_pidfd_open, pid, 0);
+	if (first_pidfd >= 0)
+		watch(first_pidfd);
 	int status = 0;
 	pid_t got;
 	do

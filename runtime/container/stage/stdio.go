@@ -15,6 +15,7 @@ import (
 // stdio are the ends of the container's streams in the launcher.
 type stdio struct {
 	stdin           *os.File
+	stdinW          *os.File // keeps it open, in the monitor
 	stdout, stdoutW *os.File
 	stderr, stderrW *os.File
 	console         *os.File // receives the terminal
@@ -33,12 +34,22 @@ func (s *stdio) open(job Launch) (err error) {
 	}
 	s.stdin, err = os.Open(os.DevNull)
 	if job.Record.Spec.Stdin {
-		// Both ends in one descriptor: no writer is ever missing, so the container never reads an end of file.
+		// Its writing end stays open in the monitor, so the container reads an end of file only when that one is told to
+		// let go.
 		path := filepath.Join(job.Dir, FileStdin)
 		if err := unix.Mkfifo(path, 0o600); err != nil && err != unix.EEXIST {
 			return fmt.Errorf("make stdin: %w", err)
 		}
-		s.stdin, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+		if s.stdinW, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0); err != nil {
+			return err
+		}
+		// Not by os.OpenFile, which makes a FIFO non-blocking for whoever gets it.
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("open stdin", err)
+		}
+		s.stdin.Close()
+		s.stdin = os.NewFile(uintptr(fd), path)
 	}
 	if err != nil {
 		return err
@@ -80,12 +91,16 @@ func ReceiveFile(sock *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), string(name[:n])), nil
 }
 
-// handOver gives the descriptors that the monitor reads; -1 for none.
-func (s *stdio) handOver() (out, errOut int) {
+// handOver gives the descriptors that the monitor reads, and the one that it keeps open; -1 for none.
+func (s *stdio) handOver() (out, errOut, in int) {
 	if s.terminal != nil {
-		return int(s.terminal.Fd()), -1
+		return int(s.terminal.Fd()), -1, -1
 	}
-	return int(s.stdout.Fd()), int(s.stderr.Fd())
+	in = -1
+	if s.stdinW != nil {
+		in = int(s.stdinW.Fd())
+	}
+	return int(s.stdout.Fd()), int(s.stderr.Fd()), in
 }
 
 // lastWords reads what is in stderr now, or in the terminal, as one line.

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"shoal/consensus/job"
 )
 
 const (
+	// maxSessions bounds the sessions that one node serves or passes on to its own containers at a time.
+	maxSessions = 1024
 	// execStartTime is how long a client may take to say what to run.
 	execStartTime = 10 * time.Second
 	// execLinger is how long the server goes on reading after the exit frame: closing a connection with unread input
@@ -20,11 +23,31 @@ const (
 	execLinger = 3 * time.Second
 )
 
+// opening is the first word of a session: whether there will be stdin, the terminal's size if there is one, and what is
+// wrong with it.
+type opening interface {
+	opens() (stdin bool, size *Size, err error)
+}
+
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
+	var req ExecRequest
+	s.session(w, r, &req, func(ctx context.Context, st *Streams) (int, error) {
+		return s.backend.Exec(ctx, r.PathValue("task"), &ExecSession{req, *st})
+	})
+}
+
+// session upgrades the connection, reads the client's first word into req, and serves it until run is done.
+func (s *Server) session(w http.ResponseWriter, r *http.Request, req opening, run func(context.Context, *Streams) (int, error)) {
 	if r.Header.Get("Upgrade") != execProtocol {
 		writeError(w, job.Errorf(job.Invalid, "exec: the connection must ask for an upgrade to %s", execProtocol))
 		return
 	}
+	if s.sessions.Add(1) > maxSessions {
+		s.sessions.Add(-1)
+		writeError(w, job.Errorf(job.Unavailable, "this node serves %d sessions (exec, attach, port-forward, cp), which is all it takes; try again later", maxSessions))
+		return
+	}
+	defer s.sessions.Add(-1)
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		writeError(w, job.Errorf(job.Invalid, "exec: it takes HTTP/1.1: %w", err))
@@ -47,27 +70,35 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	out := &frameWriter{w: conn}
 	_ = conn.SetReadDeadline(time.Now().Add(execStartTime)) // fails with the connection, and so does reading
-	session, pump, err := readStart(buf.Reader, out)
+	st, pump, err := readStart(buf.Reader, out, req)
 	if err != nil {
 		_ = out.writeJSON(frameExit, execExit{Code: -1, Error: toWire(err)}) // the client is gone if this fails
 		return
 	}
 	_ = conn.SetReadDeadline(time.Time{})
+	var released atomic.Bool
+	st.Release = func() {
+		if !released.Swap(true) {
+			_ = out.writeJSON(frameExit, execExit{})
+		}
+	}
 	pumped := make(chan struct{})
 	go func() {
 		defer close(pumped)
-		pump() // ends when the client is gone
-		cancel()
+		if left := pump(); !left && !released.Load() { // it ends when the client is gone
+			cancel()
+		}
+		_ = conn.Close()
 	}()
-	code, err := s.backend.Exec(ctx, r.PathValue("task"), session)
-	if stdin, ok := session.Stdin.(io.Closer); ok {
+	code, err := run(ctx, st)
+	if stdin, ok := st.Stdin.(io.Closer); ok {
 		_ = stdin.Close()
 	}
 	exit := execExit{Code: code}
 	if err != nil {
 		exit.Error = toWire(err)
 	}
-	if out.writeJSON(frameExit, exit) == nil {
+	if released.Load() || out.writeJSON(frameExit, exit) == nil {
 		select {
 		case <-pumped:
 		case <-time.After(execLinger):
@@ -77,8 +108,9 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	<-pumped
 }
 
-// readStart reads the first frame and gives the session and the loop that feeds it with the client's later frames.
-func readStart(in *bufio.Reader, out *frameWriter) (*ExecSession, func(), error) {
+// readStart reads the first frame into req, and gives the session's streams and the loop that feeds them with the client's
+// later frames.
+func readStart(in *bufio.Reader, out *frameWriter, req opening) (*Streams, func() bool, error) {
 	kind, payload, err := readFrame(in)
 	if err != nil {
 		return nil, nil, job.Errorf(job.Invalid, "exec stream: no request came: %w", err)
@@ -86,28 +118,33 @@ func readStart(in *bufio.Reader, out *frameWriter) (*ExecSession, func(), error)
 	if kind != frameStart {
 		return nil, nil, job.Errorf(job.Invalid, "exec stream: it begins with a frame of kind %q", kind)
 	}
-	s := &ExecSession{Stdout: streamWriter{out, frameStdout}, Stderr: streamWriter{out, frameStderr}}
-	if err := json.Unmarshal(payload, &s.ExecRequest); err != nil {
+	if err := json.Unmarshal(payload, req); err != nil {
 		return nil, nil, job.Errorf(job.Invalid, "exec stream: its first frame is not a request: %w", err)
 	}
-	if len(s.Args) == 0 {
-		return nil, nil, job.Errorf(job.Invalid, "exec: no command given")
+	withStdin, size, err := req.opens()
+	if err != nil {
+		return nil, nil, err
+	}
+	st := &Streams{
+		Stdout: streamWriter{out, frameStdout}, Stderr: streamWriter{out, frameStderr},
+		Note: func(n Note) { _ = out.writeJSON(frameNote, n) }, // a client that is gone ends the pump
 	}
 	resize := make(chan Size, 1)
-	s.Resize = resize
-	if s.Size != nil {
-		resize <- *s.Size
+	st.Resize = resize
+	if size != nil {
+		resize <- *size
 	}
 	var stdin *stdinBuffer
-	if s.ExecRequest.Stdin {
-		stdin = newStdinBuffer(func(n int) { _ = out.write(frameCredit, creditFrame(n)) }) // a client that is gone ends the pump
-		s.Stdin = stdin
+	if withStdin {
+		stdin = newStdinBuffer(func(n int) { _ = out.write(frameCredit, creditFrame(n)) }) // the same
+		st.Stdin = stdin
 	}
-	return s, func() { pumpClient(in, stdin, resize) }, nil
+	return st, func() bool { return pumpClient(in, stdin, resize) }, nil
 }
 
-// pumpClient passes on what the client says until it is gone or breaks the rules. It never waits for the process.
-func pumpClient(in io.Reader, stdin *stdinBuffer, resize chan Size) {
+// pumpClient passes on what the client says until it is gone, breaks the rules or, as it tells, leaves on purpose. It never
+// waits for the process.
+func pumpClient(in io.Reader, stdin *stdinBuffer, resize chan Size) (left bool) {
 	defer close(resize)
 	if stdin != nil {
 		defer stdin.finish(io.ErrUnexpectedEOF)
@@ -115,13 +152,15 @@ func pumpClient(in io.Reader, stdin *stdinBuffer, resize chan Size) {
 	for {
 		kind, payload, err := readFrame(in)
 		if err != nil {
-			return
+			return false
 		}
 		switch kind {
 		case frameStdin:
 			if stdin != nil && stdin.add(payload) != nil {
-				return
+				return false
 			}
+		case frameDetach:
+			return true
 		case frameEOF:
 			if stdin != nil {
 				stdin.finish(io.EOF)

@@ -9,19 +9,28 @@ import (
 	"shoal/consensus/job"
 )
 
-// ClientExec is the client's end. Stdin nil sends none; Resize may be nil.
+// ClientExec is the client's end of an exec.
 type ClientExec struct {
 	ExecRequest
+	ClientStreams
+}
+
+// ClientStreams are the client's end of any session. Stdin nil sends none; Stdout and Stderr nil discard.
+type ClientStreams struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size
+	Detach         <-chan struct{} // once closed the client leaves with ErrDetached; nil: never
+	Note           func(Note)      // nil: not told
 }
 
+// ErrDetached is how a session ends that the client left on purpose.
+var ErrDetached = errors.New("detached")
+
 // runClient speaks the client's side on an upgraded connection until the exit frame.
-func (e *ClientExec) runClient(conn net.Conn, in io.Reader) (int, error) {
-	e.ExecRequest.Stdin = e.Stdin != nil
+func (e *ClientStreams) runClient(conn net.Conn, in io.Reader, request any) (int, error) {
 	out := &frameWriter{w: conn}
-	if err := out.writeJSON(frameStart, e.ExecRequest); err != nil {
+	if err := out.writeJSON(frameStart, request); err != nil {
 		return -1, err
 	}
 	leave, stdinErr := newAllowance(), make(chan error, 1)
@@ -56,7 +65,24 @@ func (e *ClientExec) runClient(conn net.Conn, in io.Reader) (int, error) {
 			}
 		}()
 	}
+	left := make(chan struct{})
+	if e.Detach != nil {
+		go func() {
+			select {
+			case <-e.Detach:
+				close(left)
+				_ = out.write(frameDetach, nil) // if it does not come through, the connection's end says less
+				_ = conn.Close()
+			case <-finished:
+			}
+		}()
+	}
 	code, err := e.readOutput(in, leave)
+	select {
+	case <-left:
+		return -1, ErrDetached
+	default:
+	}
 	select {
 	case cause := <-stdinErr:
 		if err != nil {
@@ -67,20 +93,29 @@ func (e *ClientExec) runClient(conn net.Conn, in io.Reader) (int, error) {
 	return code, err
 }
 
-func (e *ClientExec) readOutput(in io.Reader, leave *allowance) (int, error) {
+func (e *ClientStreams) readOutput(in io.Reader, leave *allowance) (int, error) {
 	for {
 		kind, payload, err := readFrame(in)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return -1, job.Errorf(job.Unavailable, "exec: the connection to the task's node broke: %w", err)
+			return -1, job.Errorf(job.Unavailable, "the connection to the task's node broke: %w", err)
 		}
 		switch kind {
 		case frameStdout:
-			_, _ = e.Stdout.Write(payload)
+			if err := put(e.Stdout, payload); err != nil {
+				return -1, err
+			}
 		case frameStderr:
-			_, _ = e.Stderr.Write(payload)
+			if err := put(e.Stderr, payload); err != nil {
+				return -1, err
+			}
+		case frameNote:
+			var n Note
+			if json.Unmarshal(payload, &n) == nil && e.Note != nil {
+				e.Note(n)
+			}
 		case frameCredit:
 			leave.grant(payload)
 		case frameExit:
@@ -94,4 +129,15 @@ func (e *ClientExec) readOutput(in io.Reader, leave *allowance) (int, error) {
 			return exit.Code, nil
 		}
 	}
+}
+
+// put writes for a person: what cannot be written (a closed pipe) ends the session.
+func put(w io.Writer, p []byte) error {
+	if w == nil {
+		return nil
+	}
+	if _, err := w.Write(p); err != nil {
+		return job.Errorf(job.Internal, "pass the output on: %w", err)
+	}
+	return nil
 }
