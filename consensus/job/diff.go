@@ -41,8 +41,10 @@ type ServiceChange struct {
 	To     int  `json:"to"`
 	Global bool `json:"global,omitempty"` // the new service, or the removed one, has a task on each node
 	// Replace: running tasks end and new ones take their place.
-	Replace bool   `json:"replace,omitempty"`
-	Image   string `json:"image"` // of the new service, or the removed one
+	Replace bool `json:"replace,omitempty"`
+	// Batch: its tasks are meant to end, and a change of its content is another run.
+	Batch bool   `json:"batch,omitempty"`
+	Image string `json:"image"` // of the new service, or the removed one
 	// Renewed: a restart of all tasks was asked for.
 	Renewed bool `json:"renewed,omitempty"`
 	// Fields are what differs, sorted by path; not for services that are added, removed or only scaled.
@@ -83,7 +85,7 @@ func Diff(old, updated *Spec) Changes {
 	}
 	for i := range old.Services {
 		if o := &old.Services[i]; updated.Service(o.Name) == nil {
-			c.Services = append(c.Services, ServiceChange{Name: o.Name, Kind: ServiceRemoved, From: o.Replicas, Global: o.Mode.PerNode(),
+			c.Services = append(c.Services, ServiceChange{Name: o.Name, Kind: ServiceRemoved, From: o.Replicas, Global: o.Mode.PerNode(), Batch: o.IsBatch(),
 				Replace: false, Image: o.Image})
 		}
 	}
@@ -99,14 +101,14 @@ func Diff(old, updated *Spec) Changes {
 }
 
 func diffService(o, u *Service) (ServiceChange, bool) {
-	s := ServiceChange{Name: u.Name, To: u.Replicas, Global: u.Mode.PerNode(), Image: u.Image}
+	s := ServiceChange{Name: u.Name, To: u.Replicas, Global: u.Mode.PerNode(), Batch: u.IsBatch(), Image: u.Image}
 	if o == nil {
 		s.Kind = ServiceAdded
 		return s, true
 	}
 	s.From = o.Replicas
 	switch {
-	case o.Digest() != u.Digest() && o.Shape() == u.Shape():
+	case o.Digest() != u.Digest() && o.Shape() == u.Shape() && !u.IsBatch():
 		s.Kind = ServiceInPlace
 		s.Fields = diffFields(flatten(o), flatten(u))
 	case o.Digest() != u.Digest():
@@ -318,11 +320,11 @@ func (c Changes) String() string {
 func (s ServiceChange) write(b *strings.Builder) {
 	switch s.Kind {
 	case ServiceAdded:
-		fmt.Fprintf(b, "+ %s: %s of %s\n", s.Name, size(s.To, s.Global), shortDigests(s.Image))
+		fmt.Fprintf(b, "+ %s: %s of %s\n", s.Name, s.size(s.To), shortDigests(s.Image))
 	case ServiceRemoved:
-		fmt.Fprintf(b, "- %s: %s of %s\n", s.Name, size(s.From, s.Global), shortDigests(s.Image))
+		fmt.Fprintf(b, "- %s: %s of %s\n", s.Name, s.size(s.From), shortDigests(s.Image))
 	case ServiceScaled:
-		fmt.Fprintf(b, "~ %s: %d -> %s\n", s.Name, s.From, size(s.To, false))
+		fmt.Fprintf(b, "~ %s: %d -> %s\n", s.Name, s.From, s.size(s.To))
 	case ServiceChanged, ServiceTuned, ServiceInPlace:
 		what := "every task is replaced"
 		switch {
@@ -333,9 +335,17 @@ func (s ServiceChange) write(b *strings.Builder) {
 		case s.Renewed && len(s.Fields) == 0:
 			what = "restarted, every task is replaced"
 		}
+		switch {
+		case s.Batch && s.Kind == ServiceTuned:
+			what = "its runs go another way"
+		case s.Batch && s.Renewed && len(s.Fields) == 0:
+			what = "runs anew"
+		case s.Batch:
+			what = "runs with its new content"
+		}
 		fmt.Fprintf(b, "~ %s: %s", s.Name, what)
 		if s.From != s.To && !s.Global {
-			fmt.Fprintf(b, ", %d -> %s", s.From, size(s.To, false))
+			fmt.Fprintf(b, ", %d -> %s", s.From, s.size(s.To))
 		}
 		b.WriteByte('\n')
 		for _, f := range s.Fields {
@@ -358,9 +368,15 @@ func value(s string) string {
 	return ": " + oneLine(s)
 }
 
-func size(replicas int, global bool) string {
+func (s ServiceChange) size(replicas int) string {
 	switch {
-	case global:
+	case s.Batch && s.Global:
+		return "one completion on every node"
+	case s.Batch && replicas == 1:
+		return "1 completion"
+	case s.Batch:
+		return strconv.Itoa(replicas) + " completions"
+	case s.Global:
 		return "one task on every node"
 	case replicas == 1:
 		return "1 replica"
