@@ -260,6 +260,7 @@ func (w *work) drainRun(s *service, r *job.Run) {
 func (w *work) fillRun(s *service, r *job.Run, todo []*slot) (why reason) {
 	pk := newPicker(w.p, s, len(todo))
 	defer pk.done()
+	var short []*slot
 	for _, sl := range todo {
 		if w.left <= 0 {
 			return why
@@ -272,8 +273,9 @@ func (w *work) fillRun(s *service, r *job.Run, todo []*slot) (why reason) {
 		w.p.starved[s] = struct{}{}
 		why.no.join(no)
 		why.slots++
+		short = append(short, sl)
 	}
-	if why.slots > 0 {
+	if why.text = w.preempt(s, pk, short); why.slots > 0 && why.text == "" {
 		why.text = pk.explain(why.no)
 	}
 	return why

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -37,11 +38,21 @@ type group struct {
 	leaves int
 }
 
-// entry is a node's place in a class.
+// entry is a node's place in a class. load and tie (the begin of the node's id) are copies: a comparison that follows
+// pointers costs three cache misses, and with 20,000 nodes there are many.
 type entry struct {
+	load float64
+	tie  uint64
 	n    *node
 	leaf *leaf
 	pos  int
+}
+
+// tieOf orders as ids do, as far as their first eight bytes differ.
+func tieOf(id job.NodeID) uint64 {
+	var b [8]byte
+	copy(b[:], id)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 func classKey(cs []job.Constraint, spread []string, dense bool) string {
@@ -184,7 +195,7 @@ func (c *class) insert(n *node) {
 		}
 		c.leaves[key] = l
 	}
-	e := &entry{n: n, leaf: l, pos: len(l.heap)}
+	e := &entry{load: n.load, tie: tieOf(n.n.ID), n: n, leaf: l, pos: len(l.heap)}
 	l.heap = append(l.heap, e)
 	n.entries = append(n.entries, e)
 	c.size++
@@ -218,8 +229,11 @@ func (c *class) remove(e *entry) {
 
 // less tells which of two nodes of a class comes first.
 func (l *leaf) less(a, b *entry) bool {
-	if a.n.load != b.n.load {
-		return (a.n.load < b.n.load) != l.c.dense
+	if a.load != b.load {
+		return (a.load < b.load) != l.c.dense
+	}
+	if a.tie != b.tie {
+		return a.tie < b.tie
 	}
 	return a.n.n.ID < b.n.n.ID
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"shoal/consensus/job"
@@ -26,6 +27,7 @@ func (w *work) service(s *service) {
 	p := w.p
 	delete(p.wakes, s)
 	delete(p.starved, s)
+	delete(p.promised, s)
 	p.forgive(s)
 	s.cut = 0
 	w.stopExcess(s)
@@ -257,7 +259,9 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 		placed++
 	}
 	if why.slots > 0 {
-		if why.text == "" {
+		if text := w.preempt(s, pk, short); text != "" {
+			why.text = text
+		} else if why.text == "" {
 			why.text = pk.explain(why.no)
 		}
 	} else if gate != "" && len(s.sets[missing]) > 0 {
@@ -299,7 +303,7 @@ func (w *work) place(s *service, sl *slot, n *node, wait job.Wait) {
 		}
 	default:
 		t.Cause = s.cause
-		if n := w.p.nodes[old.Node]; old.Desired == job.DesiredLost || n == nil || !n.n.Eligible() {
+		if n := w.p.nodes[old.Node]; old.Desired == job.DesiredLost || n == nil || !n.n.Eligible() || strings.HasPrefix(old.StopCause, preemptedBy) {
 			t.Cause = old.StopCause
 		}
 	}

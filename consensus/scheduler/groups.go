@@ -11,6 +11,7 @@ import (
 // putCluster takes in what admins decided about the whole cluster; nil before there is one.
 func (p *Planner) putCluster(c *job.Cluster) {
 	p.preempts = c.Setting(job.SettingPreemption) != "off"
+	p.freed = true // who fits nowhere may fit now
 	was := p.strategyOf
 	if p.strategyOf = job.Strategy(c.Setting(job.SettingStrategy)); p.strategyOf == was {
 		return
@@ -34,18 +35,20 @@ func (p *Planner) strategy(s *job.Service) job.Strategy {
 
 // countGroups counts the service's tasks by the groups of its class, if that is not kept already. Tasks on nodes that take
 // none now do not count: they are about to go.
-func (s *service) countGroups() {
+func (p *Planner) countGroups(s *service) {
 	if len(s.class.spread) == 0 || s.grouped == s.class && s.groupedAt == s.class.epoch {
 		return
 	}
 	s.grouped, s.groupedAt = s.class, s.class.epoch
 	s.inGroup = map[*group]int{}
-	for _, l := range s.class.leaves {
-		for _, e := range l.heap {
-			if c := s.count[e.n.n.ID]; c > 0 {
-				for _, g := range l.groups {
-					s.inGroup[g] += c
-				}
+	for id, c := range s.count {
+		n := p.nodes[id]
+		if n == nil {
+			continue
+		}
+		if e := n.entry(s.class); e != nil {
+			for _, g := range e.leaf.groups {
+				s.inGroup[g] += c
 			}
 		}
 	}

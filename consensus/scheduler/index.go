@@ -232,6 +232,7 @@ func (p *Planner) forget(s *service) {
 	}
 	delete(p.wakes, s)
 	delete(p.starved, s)
+	delete(p.promised, s)
 	delete(s.job.services, s.name)
 	if len(s.job.services) == 0 && s.job.job == nil {
 		delete(p.jobs, s.job.name)
@@ -285,6 +286,7 @@ func (p *Planner) setSpec(s *service, spec *job.Service) {
 	s.cause = "submitted"
 	if s.spec != nil && s.digest == d {
 		if s.spec.Replicas == spec.Replicas {
+			p.freed = p.freed || s.spec.PriorityOf() != spec.PriorityOf()
 			s.spec = spec
 			p.classify(s, spec)
 			p.mark(s) // how it is updated may differ

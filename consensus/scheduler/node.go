@@ -73,6 +73,7 @@ func (n *node) weigh() {
 	}
 	n.load = load
 	for _, e := range n.entries {
+		e.load = load
 		e.leaf.fix(e)
 	}
 }

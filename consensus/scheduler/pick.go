@@ -220,7 +220,7 @@ func (k *picker) look(n *node) {
 // makeBranches finds the best node of each leaf.
 func (k *picker) makeBranches() {
 	k.made = true
-	k.s.countGroups()
+	k.p.countGroups(k.s)
 	for _, l := range k.s.class.leaves {
 		b := &branch{leaf: l}
 		k.branches = append(k.branches, b)

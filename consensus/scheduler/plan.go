@@ -197,6 +197,9 @@ func (p *Planner) wakeUp(now time.Time) {
 		}
 		p.freed = false
 	}
+	for s := range p.promised { // nobody else shall take the room meanwhile
+		p.mark(s)
+	}
 	for s, at := range p.wakes {
 		if !at.After(now) {
 			p.mark(s)
@@ -217,6 +220,10 @@ func (p *Planner) undoClaims() {
 	}
 	p.claims = p.claims[:0]
 	clear(p.seats)
+	for _, o := range p.promises {
+		o.n.add(o.i, nil, -1)
+	}
+	p.promises = p.promises[:0]
 }
 
 // mark has a service looked at by the next plan.
@@ -230,10 +237,13 @@ func (p *Planner) mark(s *service) {
 // work is one plan in the making.
 type work struct {
 	p    *Planner
-	now  time.Time
-	left int
-	plan state.Plan
-	next Next
+	gone map[*task]bool // tasks that stop for one of higher priority, or whose room one gets
+	// lowest is the lowest priority of what runs; nil: not looked for yet.
+	lowest *int
+	now    time.Time
+	left   int
+	plan   state.Plan
+	next   Next
 }
 
 func (w *work) wake(at time.Time) {

@@ -8,11 +8,14 @@ type whereabouts struct {
 	homes  map[string]map[homeID]*job.VolumeHome // of data, by volume
 	images map[string]map[*node]int              // nodes whose tasks had the image
 	seats  map[*slot]*node                       // of placements of the plan in the making
+
+	promises []promise             // of the plan in the making
+	promised map[*service]struct{} // services for which room was being made in their last plan
 }
 
 func newWhereabouts() whereabouts {
 	return whereabouts{
 		linked: map[serviceRef][]*service{}, homes: map[string]map[homeID]*job.VolumeHome{},
-		images: map[string]map[*node]int{}, seats: map[*slot]*node{},
+		images: map[string]map[*node]int{}, seats: map[*slot]*node{}, promised: map[*service]struct{}{},
 	}
 }

@@ -20,6 +20,7 @@ const (
 	KiB       Unit = "KiB"
 	PerSecond Unit = "/s"
 	Times     Unit = "x" // a ratio
+	Percent   Unit = "%"
 )
 
 // Goal is what a figure is to reach.

@@ -91,7 +91,7 @@ a much longer name  565,235  565,235  /s    1
 func TestForeignOutputIsRead(t *testing.T) {
 	bench := "goos: linux\nBenchmarkPlan/nodes=5000/tasks=300-2   \t     100\t  530742 ns/op\t    565235 placements/s\t  1 B/op\n" +
 		"BenchmarkPlan/nodes=5000/tasks=300-2   \t     100\t  530742 ns/op\t    1.2e+06 placements/s\nPASS\n"
-	if got, err := placements(bench); err != nil || len(got) != 2 || got[0] != 565235 || got[1] != 1.2e6 {
+	if got, err := figures(placementsLine, bench); err != nil || len(got) != 2 || got[0] != 565235 || got[1] != 1.2e6 {
 		t.Errorf("placements: %v, %v", got, err)
 	}
 	u, err := parseUsage([]byte("00400000-7fff rollup\nRss:    1212 kB\nPss:      97 kB\nPrivate_Clean:  10 kB\nPrivate_Dirty:  66 kB\n"))

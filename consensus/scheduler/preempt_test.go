@@ -1,0 +1,83 @@
+package scheduler
+
+import (
+	"strings"
+	"testing"
+
+	"shoal/consensus/job"
+	"shoal/consensus/state"
+)
+
+func priority(p int) func(*job.Service) { return func(s *job.Service) { s.Priority = &p } }
+
+func at(t *testing.T, node string) func(*job.Service) {
+	return func(s *job.Service) { s.Constraints = append(s.Constraints, con(t, "node.hostname=="+node)) }
+}
+
+func TestPreemptionTakesTheFewestOfTheLowestPriority(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a", memory(1024))
+	w.node("b", memory(1024))
+	w.submit("low", svc("s", 2, wantMemory(256), priority(20), at(t, "a")))
+	w.submit("low2", svc("s", 1, wantMemory(512), priority(20), at(t, "b")))
+	w.submit("mid", svc("s", 1, wantMemory(512), priority(40), at(t, "a")))
+	w.submit("peer", svc("s", 1, wantMemory(512), priority(61), at(t, "b")))
+	w.settle()
+	w.submit("high", svc("s", 1, wantMemory(512), priority(70)))
+	// In one plan, and the room is kept until it is there.
+	pl, _ := w.plan()
+	if len(pl.Stop) != 1 || !strings.Contains(pl.Stop[0].Cause, "preempted by high/s, whose priority is 70 and not 20") {
+		t.Errorf("plan %+v", pl)
+	}
+	if got := w.blocked("high", "s"); !strings.HasPrefix(got, "1: takes the room of tasks of lower priority, and waits for them to stop: low2/s.1 on node b") {
+		t.Errorf("blocked: %q", got)
+	}
+	w.submit("thief", svc("s", 1, wantMemory(512), priority(25)))
+	w.settle()
+	w.expect("high", "s", "b1")
+	w.expect("low", "s", "a2")
+	w.expect("mid", "s", "a1")
+	w.expect("peer", "s", "b1")
+	w.expect("thief", "s", "")
+	w.expectBlocked("low2", "s", "1: no node fits: 1 lacks memory (want 512 MiB, most free 0 B), 1 does not match node.hostname==b")
+	// When there is room again it comes back and says why it had gone.
+	w.apply(state.RemoveJob{Job: "thief", At: w.now})
+	w.apply(state.RemoveJob{Job: "high", At: w.now})
+	w.settle()
+	w.expect("low2", "s", "b1")
+	if k := w.running("low2", "s")[0]; !strings.Contains(k.Cause, "preempted by high/s") {
+		t.Errorf("cause %q", k.Cause)
+	}
+}
+
+func TestNobodyIsPreemptedByAnEqualOrWhenItIsOff(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a", memory(1024))
+	w.submit("one", svc("s", 1, wantMemory(1024), priority(50)))
+	w.settle()
+	w.submit("two", svc("s", 1, wantMemory(1024), priority(59)))
+	w.settle()
+	w.expect("one", "s", "a1")
+	w.expectBlocked("two", "s", "1: no node fits: 1 lacks memory (want 1 GiB, most free 0 B)")
+	w.apply(state.SetCluster{Set: map[string]string{"preemption": "off"}, At: w.now})
+	w.submit("three", svc("s", 1, wantMemory(1024), priority(100)))
+	w.settle()
+	w.expect("one", "s", "a1")
+	w.apply(state.SetCluster{Set: map[string]string{"preemption": ""}, At: w.now})
+	w.settle()
+	w.expect("three", "s", "a1")
+	w.expect("one", "s", "")
+}
+
+func TestWhoIsNotNeededIsLeftAlone(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a", memory(1024), func(n *job.Node) { n.Generic = []job.Generic{{Kind: "gpu", Count: 1}} })
+	w.submit("small", svc("s", 4, wantMemory(128), priority(10)))
+	w.submit("gpu", svc("s", 1, wantMemory(256), priority(30), func(s *job.Service) { s.Generic = []job.GenericRequest{{Kind: "gpu", Count: 1}} }))
+	w.settle()
+	w.submit("high", svc("s", 1, wantMemory(256), priority(90), func(s *job.Service) { s.Generic = []job.GenericRequest{{Kind: "gpu", Count: 1}} }))
+	w.settle()
+	w.expect("high", "s", "a1")
+	w.expect("small", "s", "a4")
+	w.expect("gpu", "s", "")
+}
