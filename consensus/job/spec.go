@@ -164,7 +164,7 @@ type Mount struct {
 }
 
 // Health is a health check: Test is executed in the container (Test[0] is NONE, CMD or CMD-SHELL), or Probe asks it from
-// outside and Test is empty. Zero durations and retries are Docker's defaults.
+// outside and Test is empty; with neither the image's own test is made. Zero durations and retries are Docker's defaults.
 type Health struct {
 	Test          []string      `json:"test"`
 	Probe         *Probe        `json:"probe,omitempty"`

@@ -344,6 +344,7 @@ func (h *Health) validate(p *problems, at string) {
 	switch {
 	case h.Probe != nil:
 		h.validateProbe(p, at)
+	case len(h.Test) == 0: // the image's
 	case kind == "NONE":
 		if len(h.Test) > 1 {
 			p.add(at+".test", "NONE takes no arguments; remove them")

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -26,6 +27,18 @@ func probeAddress(t *task) netip.Addr {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	return t.info.Address
+}
+
+// withTimesOf is the image's check at the times that the service gives; those may be nil.
+func withTimesOf(image, times *job.Health) *job.Health {
+	if times != nil {
+		image.Interval = cmp.Or(times.Interval, image.Interval)
+		image.Timeout = cmp.Or(times.Timeout, image.Timeout)
+		image.StartPeriod = cmp.Or(times.StartPeriod, image.StartPeriod)
+		image.StartInterval = cmp.Or(times.StartInterval, image.StartInterval)
+		image.Retries = cmp.Or(times.Retries, image.Retries)
+	}
+	return image
 }
 
 // askFromOutside makes one check against a container's address. ctx bears the timeout.

@@ -181,3 +181,20 @@ func FuzzServingStatus(f *testing.F) {
 		_, _ = servingStatus(body)
 	})
 }
+
+func TestTimesOfTheImagesCheckCanBeChanged(t *testing.T) {
+	image := job.Health{Test: []string{"CMD", "true"}, Interval: time.Minute, Retries: 5}
+	got := withTimesOf(&image, &job.Health{Interval: time.Second, StartPeriod: 2 * time.Second})
+	if got.Interval != time.Second || got.StartPeriod != 2*time.Second || got.Retries != 5 || len(got.Test) != 2 {
+		t.Errorf("%+v", got)
+	}
+	tk := newTask("t1", "n")
+	tk.Service.Health = &job.Health{Interval: time.Second}
+	if tk.check() != nil {
+		t.Error("an image without a check got one")
+	}
+	tk.info.Labels = map[string]string{labelHealth: `{"test":["CMD","true"],"retries":5}`}
+	if h := tk.check(); h == nil || h.Interval != time.Second || h.Retries != 5 {
+		t.Errorf("%+v", h)
+	}
+}

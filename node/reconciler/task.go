@@ -345,12 +345,12 @@ func exitReason(in runtime.Info, unwell bool) string {
 // check is the health check that applies: the service's, else the image's; nil if there is none.
 func (t *task) check() *job.Health {
 	h := t.Service.Health
-	if h == nil {
+	if h == nil || h.Probe == nil && len(h.Test) == 0 {
 		var fromImage job.Health
 		if text := t.info.Labels[labelHealth]; text == "" || json.Unmarshal([]byte(text), &fromImage) != nil {
 			return nil
 		}
-		h = &fromImage
+		h = withTimesOf(&fromImage, h)
 	}
 	if h.Probe != nil {
 		return h

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
@@ -50,6 +51,9 @@ func checkSettings(s runtime.Spec) error {
 // where Docker warns. It decides what is the same for each start. It costs nothing for a container without settings.
 func (r *Runtime) fit(c *container) error {
 	s := &c.rec.Spec
+	if err := checkControllers(s); err != nil {
+		return err
+	}
 	if s.Isolation == nil && s.Tuning == nil {
 		return nil
 	}
@@ -157,15 +161,43 @@ func fitTuning(t *runtime.Tuning) (warnings []string, err error) {
 	if len(b.Weights) > 0 && !stage.HasIOWeightDevice() {
 		warn("blkio_config.weight_device", "this node's block IO is not weighed (no bfq scheduler, or no io controller)")
 	}
-	if !hasController("blkio") && !hasController("io") {
-		return nil, stage.Cannot("blkio_config", "device rates", "it has no controller for block IO")
-	}
 	for _, d := range slices.Concat(b.Weights, b.ReadBps, b.WriteBps, b.ReadIOps, b.WriteIOps) {
 		if _, err := stage.BlockDevice(d.Path); err != nil {
 			return nil, err
 		}
 	}
+	if !controllers().io {
+		return nil, stage.Cannot("blkio_config", "device rates", "it has no controller for block IO")
+	}
 	return warnings, nil
+}
+
+// controllers are those of this machine's cgroups; they come with the boot.
+var controllers = sync.OnceValue(func() (c struct{ cpu, memory, pids, cpuset, io bool }) {
+	c.cpu, c.memory, c.pids, c.cpuset = hasController("cpu"), hasController("memory"), hasController("pids"), hasController("cpuset")
+	c.io = hasController("io") || hasController("blkio")
+	return c
+})
+
+// checkControllers sees that each limit has a controller that keeps it.
+func checkControllers(s *runtime.Spec) error {
+	have, r, t := controllers(), s.Resources, s.Tuning
+	if t == nil {
+		t = &runtime.Tuning{}
+	}
+	for _, c := range []struct {
+		key, name   string
+		asked, have bool
+	}{
+		{"cpus", "cpu", r.NanoCPUs > 0, have.cpu}, {"cpu_shares", "cpu", t.CPUShares > 0, have.cpu},
+		{"mem_limit", "memory", r.MemoryBytes > 0, have.memory}, {"mem_reservation", "memory", r.MemoryReservationBytes > 0, have.memory},
+		{"pids_limit", "pids", r.PIDs > 0, have.pids}, {"cpuset", "cpuset", t.CPUSet != "", have.cpuset},
+	} {
+		if c.asked && !c.have {
+			return stage.Cannot(c.key, "a limit", "its cgroups have no "+c.name+" controller")
+		}
+	}
+	return nil
 }
 
 // checkCPUs sees that this machine has the processors of a list such as "0-2,4", as Docker does.

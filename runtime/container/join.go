@@ -33,6 +33,25 @@ func (r *Runtime) findJoined(c *container, job *stage.Launch) error {
 	return nil
 }
 
+// stillJoined tells whether the containers that were joined still run as they did: if one has ended meanwhile, its process
+// may have been another's by the time its namespaces were opened.
+func (r *Runtime) stillJoined(job *stage.Launch) error {
+	for id, start := range job.JoinedStarts {
+		other, err := r.find(id)
+		if err == nil {
+			r.refresh(other)
+			other.mu.Lock()
+			same := other.state == runtime.Running && other.start.Start == start
+			other.mu.Unlock()
+			if _, _, statErr := stage.ProcessStat(job.Joined[id]); same && statErr == nil {
+				continue
+			}
+		}
+		return stage.WithKind(runtime.ErrBusy, fmt.Errorf("join container %s: it has ended meanwhile", id))
+	}
+	return nil
+}
+
 // joinedAddress is the address of the container whose network is joined; invalid if there is none.
 func (r *Runtime) joinedAddress(s *runtime.Spec) netip.Addr {
 	id := runtime.Joined(s.Network)

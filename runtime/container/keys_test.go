@@ -417,8 +417,18 @@ func TestUsersOfItsOwn(t *testing.T) {
 	if _, err := r.rt.Start(t.Context(), "second"); err != nil {
 		t.Fatal(err)
 	}
+	r.close()
+	r.open() // who comes later knows which users are taken
 	out, code := r.exec("second", "cat", "/proc/self/uid_map")
 	if f := strings.Fields(out); code != 0 || len(f) != 3 || f[1] != "1879113728" {
 		t.Errorf("exec in the second: %q, %d", out, code)
+	}
+	if err := r.rt.Remove(t.Context(), "rootless"); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"1879048192", "1879179264"} { // the range that became free, then a new one
+		spec.Init, spec.Mounts = false, nil
+		got := r.inside(runtime.ID(fmt.Sprintf("later%d", i)), spec, "tr -s ' ' < /proc/self/uid_map | cut -d' ' -f3")
+		r.wantLines(got, want)
 	}
 }

@@ -41,7 +41,10 @@ func TestMain(m *testing.M) {
 	os.Exit(runTests(m))
 }
 
-const envInside = "SHOAL_TEST_NETNS"
+const (
+	envInside  = "SHOAL_TEST_NETNS"
+	envCgroup2 = "SHOAL_TEST_CGROUP2" // see TestOnCgroup2
+)
 
 func runTests(m *testing.M) int {
 	if os.Geteuid() != 0 || os.Getenv(envInside) != "" {
@@ -49,6 +52,12 @@ func runTests(m *testing.M) int {
 			// Mounts that tests make are theirs alone.
 			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+		if os.Getenv(envCgroup2) != "" {
+			if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
+				fmt.Fprintln(os.Stderr, "hide cgroup v1:", err)
 				return 1
 			}
 		}

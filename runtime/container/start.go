@@ -112,6 +112,9 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return err
 	}
+	if err := r.stillJoined(&job); err != nil {
+		return err
+	}
 	<-moved // from here on it outlives us
 
 	if err := l.send(stage.Word{}); err != nil { // go

@@ -198,9 +198,6 @@ func (c *conversion) health(at string, h *types.HealthCheckConfig) *job.Health {
 		return nil
 	case h.Disable:
 		return &job.Health{Test: []string{"NONE"}}
-	case len(h.Test) == 0:
-		c.problem(at, "there is no test: changing only the times of the image's own check is not honoured by this version; give the test too")
-		return nil
 	}
 	out := &job.Health{
 		Test:          h.Test,

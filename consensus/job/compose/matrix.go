@@ -264,7 +264,7 @@ var Matrix = []Key{
 	{Path: "services.*.healthcheck.retries", Support: Honoured},
 	{Path: "services.*.healthcheck.start_interval", Support: Honoured},
 	{Path: "services.*.healthcheck.start_period", Support: Honoured},
-	{Path: "services.*.healthcheck.test", Support: Honoured, Note: "must be given when anything else of the check is"},
+	{Path: "services.*.healthcheck.test", Support: Honoured, Note: "without it the image's own is made, at the times that are given"},
 	{Path: "services.*.healthcheck.timeout", Support: Honoured},
 	{Path: "services.*.hostname", Support: Honoured},
 	{Path: "services.*.image", Support: Honoured},

@@ -65,7 +65,6 @@ func TestWhatIsNotHonouredIsRefusedWithItsPlaceAndTheNextStep(t *testing.T) {
 		{"restart", service("restart: sometimes"), `services.web.restart: "sometimes" is not known`},
 		{"restart tries", service("restart: on-failure:many"), `"many" is not a number of tries`},
 		{"restart delay", service("deploy: {restart_policy: {delay: 5m}}"), "services.web.deploy.restart_policy.delay: 5m0s is more than 30s"},
-		{"health without a test", service("healthcheck: {interval: 5s}"), "services.web.healthcheck: there is no test"},
 		{"empty command", service("command: []"), "services.web.command: an empty list is not honoured"},
 		{"protocol", service("ports: [{target: 80, protocol: sctp}]"), `services.web.ports[0]: port "80/sctp": protocol "sctp" is not known`},
 		{"published range", service("ports: [{target: 80, published: 8000-8001}]"), "differ in length"},
