@@ -96,6 +96,9 @@ func (n *Node) planFromView(ctx context.Context) error {
 	planner := scheduler.New(view)
 	seen := view.Index()
 	for {
+		if n.rebalance.Swap(false) {
+			planner.BalanceNow()
+		}
 		plan, next := planner.Plan(time.Now(), planLimit)
 		if !plan.Empty() {
 			at, err := n.proposePlan(ctx, plan)

@@ -51,6 +51,7 @@ type Node struct {
 	tried      tried
 	members    members
 	joinTurn   chan struct{}           // of one: joins are taken one at a time
+	rebalance  atomic.Bool             // an admin wants the planner to
 	granter    atomic.Pointer[granter] // of leases; nil while this node does not lead
 	addrKnown  bool                    // the cluster has this node's address; follow's own
 }

@@ -22,6 +22,7 @@ func commands() []*cli.Command {
 		failCommand(),
 		diffCommand(),
 		failoverCommand(),
+		rebalanceCommand(),
 		imageCommand(),
 
 		jobsCommand(),

@@ -94,3 +94,11 @@ func (s *Service) validateFailover(p *problems, at string) {
 func (t *Task) Held() bool {
 	return t.Wait == WaitNone && t.Released == 0 && (t.Failover == FailoverFenced || t.Failover == FailoverManual)
 }
+
+// Rebalances tells whether tasks of the service may be moved to nodes that join or return.
+func (s *Service) Rebalances() bool {
+	if s.Rebalance != nil {
+		return *s.Rebalance
+	}
+	return s.FailoverPolicy().Mode == FailoverFast
+}

@@ -17,12 +17,14 @@ type Setting struct {
 const (
 	SettingStrategy   = "strategy"
 	SettingPreemption = "preemption"
+	SettingRebalance  = "rebalance"
 )
 
 // Settings lists what can be set, by name.
 func Settings() []Setting {
 	return []Setting{
 		{SettingPreemption, "on", []string{"on", "off"}, "whether a task may take the room of one whose priority is lower by 10 or more"},
+		{SettingRebalance, "on", []string{"on", "off"}, "whether tasks move by themselves to nodes that joined or returned"},
 		{SettingStrategy, string(StrategySpread), []string{string(StrategySpread), string(StrategyBinpack)}, "which of equally good nodes gets a task: the least loaded, or the fullest that has room"},
 	}
 }

@@ -87,6 +87,8 @@ type Service struct {
 	DependsOn    []Dependency `json:"dependsOn,omitempty"` // sorted by service
 	Log          LogLimits    `json:"log"`
 
+	// Rebalance says whether its tasks may be moved to nodes that join or return; nil: those of FailoverFast.
+	Rebalance *bool `json:"rebalance,omitempty"`
 	// Failover says when a task of a lost node is placed anew; nil: the defaults (see FailoverPolicy).
 	Failover *Failover `json:"failover,omitempty"`
 
@@ -235,7 +237,7 @@ func (s Service) Content() Service {
 	if s.Mode != ReplicatedJob { // whose completions are what it is
 		s.Replicas = 0
 	}
-	s.Priority, s.Strategy = nil, ""
+	s.Priority, s.Strategy, s.Rebalance = nil, "", nil
 	return s
 }
 

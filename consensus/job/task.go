@@ -208,6 +208,7 @@ const (
 	EventNodeActive   = "node-activated"
 	EventNodeLeft     = "node-left"
 	EventNodeRemoved  = "node-removed"
+	EventRebalance    = "rebalance"     // an admin asked for it
 	EventTaskReleased = "task-released" // of a lost node: it may be placed anew
 	EventVoters       = "voters"
 	EventLeader       = "leader"

@@ -104,7 +104,7 @@ func (s *Service) CanMoveFirst() bool {
 // same way: all that is no part of the Digest but the number of replicas.
 func SameUpdate(a, b *Service) bool {
 	return reflect.DeepEqual(a.Update, b.Update) && reflect.DeepEqual(a.Rollback, b.Rollback) &&
-		a.PriorityOf() == b.PriorityOf() && a.Strategy == b.Strategy && sameBatch(a, b) && sameAutoscale(a, b)
+		a.Rebalances() == b.Rebalances() && a.PriorityOf() == b.PriorityOf() && a.Strategy == b.Strategy && sameBatch(a, b) && sameAutoscale(a, b)
 }
 
 // KeepRenewals takes the counts of restarts over from what a job was, because a submit does not know of them.

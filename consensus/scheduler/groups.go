@@ -10,6 +10,7 @@ import (
 
 // putCluster takes in what admins decided about the whole cluster; nil before there is one.
 func (p *Planner) putCluster(c *job.Cluster) {
+	p.balance.off = c.Setting(job.SettingRebalance) == "off"
 	p.preempts = c.Setting(job.SettingPreemption) != "off"
 	p.freed = true // who fits nowhere may fit now
 	was := p.strategyOf

@@ -65,12 +65,15 @@ func (w *work) handMoves(s *service) {
 			case !before.st.Ready() || w.overdue(before):
 				w.stop(before, job.DesiredStop, after.Cause)
 			default:
-				late := sl.since.Add(progressDeadline)
-				if late.After(w.now) {
+				limit := progressDeadline
+				if w.p.nodes[before.Node].n.Eligible() && s.class.admits(w.p.nodes[before.Node].n) {
+					limit = balancePatience // it may as well stay where it is
+				}
+				if late := sl.since.Add(limit); late.After(w.now) {
 					w.wakeAt(s, late)
 					continue
 				}
-				w.stop(after, job.DesiredStop, fmt.Sprintf("it was not ready after %v", progressDeadline))
+				w.stop(after, job.DesiredStop, fmt.Sprintf("it was not ready after %v", limit))
 			}
 		}
 	}

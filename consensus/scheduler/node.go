@@ -138,6 +138,7 @@ func (n *node) give(i *info) (out []job.Generic) {
 // putNode takes in a node's change; is nil when it was removed.
 func (p *Planner) putNode(was, is *job.Node) {
 	p.freed = true
+	p.noteBalance(was, is)
 	if is != nil {
 		p.noteFlap(was, is)
 	}

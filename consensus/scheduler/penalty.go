@@ -20,8 +20,8 @@ func (p *Planner) noteFailure(t *task) {
 	if t.state() != job.Failed || t.Desired != job.DesiredRun && p.now.IsZero() {
 		return
 	}
-	at := p.now
-	if at.IsZero() {
+	var at time.Time // of the next plan, which looks at this service
+	if p.now.IsZero() {
 		at = t.st.At[job.Failed]
 	}
 	if t.svc.failures == nil {
@@ -38,7 +38,7 @@ func (p *Planner) penalty(s *service, n *node) (failures int) {
 		return 0
 	}
 	for _, at := range s.failures[n.n.ID] {
-		if p.now.Sub(at) <= penaltyWindow {
+		if at.IsZero() || p.now.Sub(at) <= penaltyWindow {
 			failures++
 		}
 	}
@@ -48,9 +48,14 @@ func (p *Planner) penalty(s *service, n *node) (failures int) {
 	return failures
 }
 
-// forgive drops failures that are over, and those on nodes that are gone.
+// forgive gives new failures their time, and drops those that are over or on nodes that are gone.
 func (p *Planner) forgive(s *service) {
 	for id, f := range s.failures {
+		for i := range f {
+			if f[i].IsZero() {
+				f[i] = p.now
+			}
+		}
 		if p.nodes[id] == nil || p.now.Sub(f[len(f)-1]) > penaltyWindow {
 			delete(s.failures, id)
 		}

@@ -59,15 +59,18 @@ type Planner struct {
 	infos      map[job.Digest]*info
 	classes    map[string]*class
 
-	queue   []*service             // dirty, each once
-	globals map[*service]struct{}  // services with a slot per node
-	starved map[*service]struct{}  // services with a slot that fits nowhere
-	wakes   map[*service]time.Time // when a service must be looked at without a change
-	freed   bool                   // since the last plan something ended or a node changed
-	flaps   map[job.NodeID]flaps
-	shut    map[job.NodeID]bool // found flapping by an earlier plan
-	claims  []claim             // of the plan in the making
-	cands   []cand              // memory of pickers
+	queue    []*service             // dirty, each once
+	globals  map[*service]struct{}  // services with a slot per node
+	starved  map[*service]struct{}  // services with a slot that fits nowhere
+	wakes    map[*service]time.Time // when a service must be looked at without a change
+	freed    bool                   // since the last plan something ended or a node changed
+	fresh    bool                   // it has made no plan yet
+	balance  balancer
+	shifting map[*service]struct{} // services that rebalancing moves
+	flaps    map[job.NodeID]flaps
+	shut     map[job.NodeID]bool // found flapping by an earlier plan
+	claims   []claim             // of the plan in the making
+	cands    []cand              // memory of pickers
 
 	whereabouts
 }
@@ -87,6 +90,7 @@ func New(v *state.View) *Planner {
 		infos: map[job.Digest]*info{}, classes: map[string]*class{},
 		whereabouts: newWhereabouts(),
 		globals:     map[*service]struct{}{}, starved: map[*service]struct{}{}, wakes: map[*service]time.Time{},
+		fresh: true, shifting: map[*service]struct{}{},
 		flaps: flapsOf(v), shut: map[job.NodeID]bool{},
 	}
 	p.putCluster(v.Cluster())
@@ -158,6 +162,7 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	}
 	w := &work{p: p, now: now, left: limit, plan: state.Plan{Base: p.index, At: now}}
 	p.now = now
+	p.beginBalance(now)
 	w.reopen()
 	p.wakeUp(now)
 	// Classify all before deciding anything: what is found of one service can let another one of its job go on, which then
@@ -179,6 +184,7 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 		w.service(s)
 		p.forget(s)
 	}
+	w.rebalance()
 	p.undoClaims()
 	if !w.plan.Empty() {
 		w.wake(now.Add(verifyAfter))

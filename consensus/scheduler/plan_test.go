@@ -107,7 +107,7 @@ func TestNodeDownMovesItsTasksAtOnce(t *testing.T) {
 	w.cut[b] = false
 	w.apply(state.NodeUp{Node: b, At: w.now})
 	w.settle()
-	if n := len(w.running("j", "s")); n != 3 || w.perNode("j", "s")[b] != 0 {
+	if n := len(w.running("j", "s")); n != 3 || w.store.View().Status(pl.Place[0].Replaces).State != job.Lost || w.perNode("j", "s")[b] != 1 {
 		t.Error(w.dump())
 	}
 }

@@ -153,7 +153,7 @@ func (w *work) replace(s *service, u job.Update, sl *slot) bool {
 			w.place(s, sl, n, job.WaitNone)
 			return true
 		}
-		if u.Order == job.StartFirst || w.leaving(s) {
+		if u.Order == job.StartFirst || s.leaving() {
 			return false
 		}
 	}
@@ -194,7 +194,7 @@ func (w *work) noRoom(s *service, waiting []*slot) reason {
 }
 
 // leaving tells whether a task of the service is on its way out, which will make room.
-func (w *work) leaving(s *service) bool {
+func (s *service) leaving() bool {
 	for _, sl := range s.slots {
 		for _, t := range sl.tasks {
 			if t.Desired != job.DesiredRun && !t.ended() {

@@ -65,6 +65,8 @@ type Backend interface {
 	Fail(ctx context.Context, key, name string, r FailRequest) (SubmitResult, error)
 	RemoveJob(ctx context.Context, name string) error
 	Failover(ctx context.Context, name string, r FailoverRequest) (FailoverResult, error)
+	// Rebalance tells which tasks had better be on other nodes, and begins to move them unless dry.
+	Rebalance(ctx context.Context, dry bool) (RebalanceResult, error)
 	// Drain closes a node for tasks; those that could not be moved within a time are stopped nevertheless (nil: never).
 	Drain(ctx context.Context, node string, within *time.Duration) error
 	Activate(ctx context.Context, node string) error

@@ -91,6 +91,9 @@ func (b *script) Status(context.Context) (Status, error) { return Status{Name: "
 func (b *script) Lease(_ context.Context, c Caller, _ LeaseRequest) (LeaseResponse, error) {
 	return LeaseResponse{}, b.note("lease %s", c.Node)
 }
+func (b *script) Rebalance(context.Context, bool) (RebalanceResult, error) {
+	return RebalanceResult{}, b.note("rebalance")
+}
 func (b *script) Failover(_ context.Context, name string, _ FailoverRequest) (FailoverResult, error) {
 	return FailoverResult{}, b.note("failover %s", name)
 }

@@ -79,6 +79,8 @@ var Routes = []Route{
 	{"POST", "/v1/settings", Admin, AtLeader, (*Server).setSettings},
 	{"POST", "/v1/jobs/{job}/rehearse", Operator, AtLeader, (*Server).rehearse},
 	{"DELETE", "/v1/nodes/{node}", Admin, AtLeader, (*Server).removeNode},
+	{"GET", "/v1/rebalance", Reader, AtLeader, (*Server).rebalanceShown},
+	{"POST", "/v1/rebalance", Operator, AtLeader, (*Server).rebalance},
 	{"GET", "/v1/members", Reader, Here, (*Server).members},
 	{"GET", "/v1/events", Reader, Fresh, (*Server).events},
 	{"GET", "/v1/tokens", Admin, Fresh, (*Server).tokens},

@@ -29,8 +29,10 @@ func cluster(t *testing.T, n int) *Cluster {
 	return c
 }
 
+// web is a job that stays where it is: who looks for tasks that run twice must not find one that is being moved.
 func web(replicas int, image string) job.Spec {
-	return job.Spec{Name: "shop", Services: []job.Service{{Name: "web", Mode: job.Replicated, Replicas: replicas, Image: image, Command: []string{"sleep", "1000000"}}}}
+	no := false
+	return job.Spec{Name: "shop", Services: []job.Service{{Name: "web", Rebalance: &no, Mode: job.Replicated, Replicas: replicas, Image: image, Command: []string{"sleep", "1000000"}}}}
 }
 
 func (c *Cluster) submit(s job.Spec) {

@@ -159,3 +159,41 @@ func TestCrashLoopShows(t *testing.T) {
 		}
 	})
 }
+
+// A machine that returns gets its share back, one task at a time, and no slot is without a container meanwhile.
+func TestTasksMoveBackToAMachineThatReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		s := web(9, "web:1")
+		s.Services[0].Rebalance = nil
+		c.submit(s)
+		c.awaitRunning(10*time.Second, 9)
+		var m *Machine
+		for _, m = range c.Machines {
+			if m != c.Leader() {
+				break
+			}
+		}
+		m.PowerOff()
+		c.Await(20*time.Second, "nine elsewhere", func() bool { return len(c.Running()) == 9 })
+		m.PowerOn()
+		for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			two := 0
+			got := c.Running()
+			for _, n := range got {
+				two += n - 1
+			}
+			if len(got) != 9 || two > 1 {
+				t.Fatalf("while it moves run %v", got)
+			}
+		}
+		c.awaitRunning(time.Second, 9)
+		if on := c.containersOn(m); len(on) != 3 {
+			t.Errorf("it got %v", on)
+		}
+		res, err := c.Leader().node.Rebalance(context.Background(), true)
+		if err != nil || len(res.Moves) != 0 {
+			t.Errorf("still to move: %+v, %v", res, err)
+		}
+	})
+}

@@ -102,6 +102,7 @@ type shadow struct {
 	tasks    map[job.TaskID]*job.Task
 	statuses map[job.TaskID]*job.Status
 	demands  map[job.Digest]*job.Service // by what jobs said they want
+	shut     map[job.NodeID]bool         // nodes that get no new tasks because they came and went too often
 }
 
 func shadowOf(v *state.View) *shadow {
@@ -220,7 +221,7 @@ func (s *shadow) misplaced(t *job.Task) string {
 	}
 	for _, o := range s.tasks {
 		sameSlot := o.Job == t.Job && o.Service == t.Service && o.Slot == t.Slot && (o.Slot != 0 || o.Node == t.Node)
-		handOver := t.Replaces == o.ID && (o.Digest != t.Digest || o.Renew || o.Tuned > 0) // the former task stays until the new one has proven itself
+		handOver := t.Replaces == o.ID && (o.Digest != t.Digest || o.Renew || o.Tuned > 0 || t.Move && o.Node != t.Node) // the former task stays until the new one has proven itself
 		if o.ID != t.ID && sameSlot && o.Desired == job.DesiredRun && !s.ended(o.ID) && !handOver {
 			return fmt.Sprintf("its slot has task %s", o.ID)
 		}
@@ -280,7 +281,7 @@ func admits(s *job.Service, n *job.Node) bool {
 
 // tooMuch tells whether one more task of a service cannot be on a node.
 func (s *shadow) tooMuch(sv *job.Service, n *job.Node) bool {
-	if n.State != job.NodeReady || n.Drained || !admits(sv, n) {
+	if n.State != job.NodeReady || n.Drained || s.shut[n.ID] || !admits(sv, n) {
 		return true
 	}
 	id := job.TaskID("one-more")
@@ -321,10 +322,23 @@ func (c *Cluster) unsettled() string {
 			return fmt.Sprintf("node %s is %s: %s", n.Name, n.State, n.Reason)
 		}
 	}
+	s.shut = c.flapping(leader)
 	if why := c.wrongHolders(leader, len(s.nodes)); why != "" {
 		return why
 	}
 	return c.wrongContainers(s)
+}
+
+// flapping lists the nodes that the leader says are.
+func (c *Cluster) flapping(leader *Machine) map[job.NodeID]bool {
+	out := map[job.NodeID]bool{}
+	list, _ := leader.node.Nodes(c.t.Context()) // an error is found by wrongHolders
+	for _, n := range list.Nodes {
+		if n.Flapping != "" {
+			out[n.ID] = true
+		}
+	}
+	return out
 }
 
 // wrongHolders compares who holds the log with what the cluster's size asks for.

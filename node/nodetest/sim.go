@@ -32,6 +32,7 @@ import (
 type sim struct {
 	*Cluster
 	r         *rand.Rand
+	extra     *rand.Rand // of what came later: the scripts of old seeds stay as they were
 	audit     *auditor
 	stops     map[*Machine]func() // of the audit of each agent
 	apis      map[*Machine]http.Handler
@@ -58,7 +59,7 @@ var simImages = map[string]fake.Image{"web:1": {}, "web:2": {}, "slow:1": {Absen
 func newSim(t testing.TB, seed uint64) *sim {
 	r := rand.New(rand.NewPCG(seed, 7))
 	s := &sim{
-		r: r, Cluster: New(t, 3+r.IntN(5), seed, simImages), audit: newAuditor(), stops: map[*Machine]func(){}, apis: map[*Machine]http.Handler{},
+		r: r, extra: rand.New(rand.NewPCG(seed, 11)), Cluster: New(t, 3+r.IntN(5), seed, simImages), audit: newAuditor(), stops: map[*Machine]func(){}, apis: map[*Machine]http.Handler{},
 		seed: seed, logs: &logTail{}, histories: map[string]*history{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
 	}
 	s.Logger = slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -126,6 +127,7 @@ func (l *logTail) save(path string) {
 // run is one simulation: a time of trouble, and the peace after it.
 func (s *sim) run(trouble time.Duration) {
 	s.Form()
+	defer s.watchLeased()()
 	s.start = time.Now()
 	for end := s.start.Add(trouble); time.Now().Before(end); {
 		s.step()
@@ -500,6 +502,9 @@ func (s *sim) randomService(jobName string, i int) job.Service {
 	}
 	if i > 0 && s.r.IntN(4) == 0 {
 		sv.DependsOn = []job.Dependency{{Service: "a", Condition: job.DependStarted}}
+	}
+	if sv.Mode == job.Replicated && s.extra.IntN(4) == 0 {
+		sv.Failover = &job.Failover{Mode: job.FailoverFenced, Lease: time.Duration(3+s.extra.IntN(5)) * time.Second}
 	}
 	// What fails here is the simulation's doing and goes on: a rollback would be a change that nobody asked for.
 	sv.Update = &job.Update{

@@ -310,6 +310,10 @@ func (s *sim) drain(m *Machine) {
 		if !drained {
 			return c.Activate(ctx, m.Name)
 		}
+		if s.extra.IntN(3) == 0 {
+			within := time.Duration(s.extra.IntN(20)) * time.Second
+			return c.Drain(ctx, m.Name, &within)
+		}
 		return c.Drain(ctx, m.Name, nil)
 	})
 }

@@ -88,7 +88,7 @@ func TestSpec(t *testing.T) {
 func TestSpecCarriesEveryField(t *testing.T) {
 	elsewhere := map[string]bool{ // what is no matter of the container
 		"Name": true, "Mode": true, "Replicas": true, "Health": true, "Restart": true, "Constraints": true, "DependsOn": true,
-		"Update": true, "Rollback": true, "Renewal": true, "Failover": true, "Drain": true, "Placement": true, "Priority": true, "Strategy": true, "PostStart": true, "PreStop": true,
+		"Update": true, "Rollback": true, "Renewal": true, "Failover": true, "Rebalance": true, "Drain": true, "Placement": true, "Priority": true, "Strategy": true, "PostStart": true, "PreStop": true,
 		"Batch": true, "Schedule": true, "Autoscale": true, "Generic": true,
 	}
 	base := Spec(Assignment{}, "n1", nil, nil, nil)

@@ -58,3 +58,15 @@ func (c *container) leaseLocked(p *process) error {
 	})
 	return nil
 }
+
+// RunningLeased lists the leased containers that run, for tests that look all the time.
+func (m *machine) RunningLeased() (out []runtime.Info) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.containers {
+		if c.spec.Lease > 0 && c.proc != nil {
+			out = append(out, runtime.Info{ID: c.info.ID, Name: c.info.Name, Labels: c.info.Labels}) // labels never change
+		}
+	}
+	return out
+}

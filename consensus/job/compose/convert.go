@@ -93,6 +93,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 		Log:        c.logging(at, s.Logging),
 		DependsOn:  c.dependsOn(at, s.DependsOn),
 		Failover:   c.failover(at, s.Extensions),
+		Rebalance:  c.rebalance(at, s.Extensions),
 	}
 	if err := checkImage(s.Image); err != nil {
 		c.problem(at+".image", "%v", err)

@@ -44,3 +44,22 @@ func (c *conversion) lease(at string, v any) time.Duration {
 	}
 	return d
 }
+
+// rebalance converts `x-rebalance` of a service, or that of the whole file; nil when neither is there.
+func (c *conversion) rebalance(at string, ext map[string]any) *bool {
+	v := ext["x-rebalance"]
+	if v == nil {
+		at, v = "", c.project.Extensions["x-rebalance"]
+	}
+	switch b := v.(type) {
+	case nil:
+		return nil
+	case bool:
+		return &b
+	}
+	if at != "" {
+		at += "."
+	}
+	c.problem(at+"x-rebalance", "%.40v is neither true nor false", v)
+	return nil
+}
