@@ -207,7 +207,7 @@ func (sl *slot) triedToMove() bool {
 
 // worthMoving compares two nodes for one more task.
 func (k *picker) worthMoving(from, to *node) bool {
-	k.s.countGroups()
+	k.p.countGroups(k.s)
 	a, b := from.entry(k.s.class), to.entry(k.s.class)
 	if a == nil || b == nil {
 		return false
