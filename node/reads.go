@@ -83,7 +83,7 @@ func tallyService(v *state.View, j *job.Job, s *job.Service) (want, ready int) {
 	}
 	digest, live := s.Digest(), 0
 	for _, t := range v.TasksOfService(j.Name, s.Name) {
-		if t.Desired != job.DesiredRun || t.Digest != digest {
+		if t.Desired != job.DesiredRun || t.Digest != digest || t.Renew {
 			continue
 		}
 		live++

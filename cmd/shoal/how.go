@@ -70,6 +70,9 @@ func (c *comparison) how() (lines []string) {
 			if job.Wary(was, is) {
 				u := is.UpdatePolicy(false)
 				text = fmt.Sprintf("tasks take it over where they run, %s, each watched for %v", atATime(u.Parallelism), u.Monitor)
+				if u.Canaries > 0 {
+					text += ", " + howCanaries(u)
+				}
 			}
 		case ch.Replace:
 			text = howReplaced(was, is)
@@ -90,11 +93,7 @@ func howReplaced(was, is *job.Service) string {
 	var parts []string
 	parts = append(parts, atATime(u.Parallelism), howOrdered(was, is, u.Order))
 	if u.Canaries > 0 && is.Renewal == was.Renewal {
-		then := "then it waits for `shoal promote`"
-		if u.AutoPromote {
-			then = "the others follow when they are well"
-		}
-		parts = append(parts, fmt.Sprintf("%s first, %s", canaries(u.Canaries), then))
+		parts = append(parts, howCanaries(u))
 	}
 	parts = append(parts, fmt.Sprintf("each good after %v", u.Monitor))
 	switch u.Failure {
@@ -106,6 +105,14 @@ func howReplaced(was, is *job.Service) string {
 		parts = append(parts, "rolled back"+whenFail(u))
 	}
 	return "replaced " + strings.Join(parts, ", ")
+}
+
+func howCanaries(u job.Update) string {
+	then := "then it waits for `shoal promote`"
+	if u.AutoPromote {
+		then = "the others follow when they are well"
+	}
+	return fmt.Sprintf("%s first, %s", canaries(u.Canaries), then)
 }
 
 func whenFail(u job.Update) string {

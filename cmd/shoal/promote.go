@@ -103,6 +103,9 @@ func heldUpBy(list *api.TaskList, b *job.Blocked) string {
 // remarkIn is a task's remark, with what only the list tells: that it is a canary.
 func remarkIn(list *api.TaskList, t *api.Task) string {
 	text := remark(t)
+	if t.Wait != job.WaitNone && t.Desired == job.DesiredRun {
+		text = strings.TrimSuffix(fmt.Sprintf("starts when task %s has ended; %s", t.Replaces, text), "; ")
+	}
 	for i := range list.Rollouts {
 		r := &list.Rollouts[i]
 		if r.Job == t.Job && r.Service == t.Service && r.Live() && r.Canaries > 0 && r.Digest == t.Digest && t.Desired == job.DesiredRun {
