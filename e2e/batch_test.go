@@ -20,6 +20,7 @@ func TestBatches(t *testing.T) {
 	t.Run("cron", func(t *testing.T) { cronRunsNow(t, n) })
 	t.Run("migration", func(t *testing.T) { migrationComesFirst(t, n) })
 	t.Run("autoscale", func(t *testing.T) { scalesByItself(t, n) })
+	t.Run("autoscale by a metric", func(t *testing.T) { scalesByMetric(t, n) })
 }
 
 // batchCompletes runs six completions, two at a time, of which one fails the first time.
@@ -160,4 +161,22 @@ services:
 	refuses(t, m[0], 5, []string{"scales by itself between 1 and 2"}, "", "scale", "grow/web=3")
 	shoal(t, m[0], "exec", "grow/web.1", "rm", "/tmp/busy")
 	count(1)
+}
+
+// scalesByMetric has a node ask a container for its metrics over the network.
+func scalesByMetric(t *testing.T, n *machines.Net) {
+	m := n.Machines()
+	gone(t, m[0], "queue")
+	runCompose(t, m[0], "queue", fmt.Sprintf(`
+services:
+  web:
+    image: %s
+    command: [sh, -c, 'mkdir -p /tmp/w && echo "queue_length{queue=\"mail\"} 250" > /tmp/w/metrics && exec httpd -f -p 9090 -h /tmp/w']
+    init: true
+    stop_grace_period: 1s
+    tmpfs: [/tmp]
+    x-autoscale: { min: 1, max: 3, metrics: [{ port: 9090, name: queue_length, labels: { queue: mail }, target: 100 }], up: { cooldown: 1s } }
+`, busyboxImage))
+	eventually(t, "3 tasks", func() error { return exactly(m[0], "queue", 3) })
+	contains(t, shoal(t, m[1], "events", "--job", "queue"), "web from 1 to 3: autoscale: queue_length 250 of 100")
 }

@@ -1,8 +1,13 @@
 package node
 
 import (
+	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"shoal/consensus/job"
@@ -56,4 +61,30 @@ func FuzzReadMetrics(f *testing.F) {
 			t.Fatalf("%v", got)
 		}
 	})
+}
+
+func TestScrapeAsksEachAddressOnceAndFollowsNobody(t *testing.T) {
+	asked := map[string]int{}
+	var mu sync.Mutex
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[r.URL.Path]++
+		switch r.URL.Path {
+		case "/metrics":
+			fmt.Fprint(w, exposition)
+		case "/away":
+			http.Redirect(w, r, "/metrics", http.StatusFound)
+		}
+	}))
+	defer srv.Close()
+	at := netip.MustParseAddrPort(srv.Listener.Addr().String())
+	m := func(path, name string) job.Metric { return job.Metric{Port: at.Port(), Path: path, Name: name, Target: 1} }
+	got, err := scrape(t.Context(), at.Addr(), []job.Metric{m("", "up"), m("/away", "up"), m("/metrics", "queue_length"), m("", "absent")})
+	if got[0] != 1 || !math.IsNaN(got[1]) || got[2] != 107.5 || !math.IsNaN(got[3]) || err == nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	if asked["/metrics"] != 1 || asked["/away"] != 1 {
+		t.Errorf("asked %v", asked)
+	}
 }

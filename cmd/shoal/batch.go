@@ -224,3 +224,20 @@ func rerun(c *cli.Context, s *screen, cl *api.Client, r *api.SubmitResult) error
 	}
 	return err
 }
+
+// runsOpen tells whether a batch that is meant as a whole has a run under way.
+func runsOpen(targets []target, list *api.TaskList) bool {
+	for i := range list.Runs {
+		r := &list.Runs[i]
+		for _, t := range targets {
+			name := t.job
+			if name == "" {
+				name = t.text
+			}
+			if r.Active() && !t.explicit && name == r.Job && (t.service == "" || t.service == r.Service) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -110,7 +110,8 @@ func waitCommand() *cli.Command {
 		Name: "wait", Category: categoryLook,
 		Usage:     "wait until tasks have ended, and print their exit codes",
 		ArgsUsage: "TASK|JOB...",
-		Description: "One line for each task, in their order. The exit code of `wait` itself is 0 if all is told.\n\n" +
+		Description: "One line for each task, in their order; of a batch the last try of each completion, once its run has ended. The exit\n" +
+			"code of `wait` itself is 0 if all is told.\n\n" +
 			"Example: shoal run -d --mode batch --name import alpine true && shoal wait import",
 		Flags:  clientFlags(jsonFlag()),
 		Action: asking(waitForEnd),
@@ -143,6 +144,10 @@ func waitForEnd(c *cli.Context, s *screen, cl *api.Client) error {
 		})
 		if err != nil {
 			return err
+		}
+		if ids == nil && runsOpen(targets, &list) { // tasks are still to come
+			q.After, q.Wait = list.Index, pollWait
+			continue
 		}
 		if ids == nil {
 			tasks, err := pick(targets, list.Tasks)

@@ -246,12 +246,17 @@ func (w *work) carryOn(s *service, r *job.Run) reason {
 	return wait
 }
 
-// drainRun stops the tasks of a run whose node's drain has no more patience; until then they may finish. Their slots are
+// drainRun stops the tasks of a run that somebody wants replaced, or whose node's drain has no more patience; until then
+// they may finish. Their slots are
 // placed anew, and nothing counts as failed.
 func (w *work) drainRun(s *service, r *job.Run) {
 	for _, sl := range s.in(working) {
-		if t := sl.newestOf(r.Seq); t != nil && t.Desired == job.DesiredRun && !t.ended() && w.overdue(t) {
-			w.stop(t, job.DesiredStop, w.misplacedCause(s, t))
+		if t := sl.newestOf(r.Seq); t != nil && t.Desired == job.DesiredRun && !t.ended() && (t.Renew || w.overdue(t)) {
+			cause := "asked to be replaced"
+			if !t.Renew {
+				cause = w.misplacedCause(s, t)
+			}
+			w.stop(t, job.DesiredStop, cause)
 		}
 	}
 }

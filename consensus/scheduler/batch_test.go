@@ -339,3 +339,115 @@ func TestBatchesSurviveTrouble(t *testing.T) {
 		}
 	}
 }
+
+func TestAStoppedBatchGoesOnWhereItWas(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.ends(func(k *job.Task) job.State {
+		if k.Slot <= 2 {
+			return job.Complete
+		}
+		return job.Running
+	})
+	w.submit("j", batch("b", 4, runs(job.Batch{Retries: retries(0)})))
+	w.settle()
+	w.apply(state.StopJob{Job: "j", At: w.now})
+	w.settle()
+	if n := len(w.running("j", "b")); n != 0 {
+		t.Errorf("%d tasks of a stopped job run", n)
+	}
+	w.ends(complete)
+	w.apply(state.StartJob{Job: "j", At: w.now})
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Seq != 1 || r.Status != job.RunComplete || r.Completed != 4 || r.Failed != 0 {
+		t.Errorf("run %+v", r)
+	}
+	w.apply(state.RemoveJob{Job: "j", At: w.now})
+	w.settle()
+	if n := len(w.store.View().Tasks()) + len(w.store.View().Runs("", "")); n != 0 {
+		t.Errorf("%d tasks and runs are left %s", n, w.dump())
+	}
+}
+
+func TestABatchTaskThatIsToBeReplacedIsNoFailure(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.ends(func(k *job.Task) job.State { return job.Running })
+	w.submit("j", batch("b", 1, runs(job.Batch{Retries: retries(0)})))
+	w.settle()
+	was := w.running("j", "b")[0]
+	w.apply(state.RestartTasks{Job: "j", Tasks: []job.TaskID{was.ID}, At: w.now})
+	w.settle()
+	is := w.running("j", "b")
+	if r := w.lastRun("j", "b"); len(is) != 1 || is[0].ID == was.ID || r.Failed != 0 || !r.Active() {
+		t.Errorf("run %+v %s", r, w.dump())
+	}
+}
+
+// Runs of one service that overlap have slots of their own, and a run in the place of another waits for its tasks to end.
+func TestScheduledRunsOverlap(t *testing.T) {
+	for _, o := range []job.Overlap{job.OverlapAllow, job.OverlapReplace} {
+		w := newWorld(t, 1)
+		w.node("a")
+		w.ends(func(k *job.Task) job.State { return job.Running })
+		s := batch("b", 2)
+		s.Schedule = &job.Schedule{Cron: "@hourly", Overlap: o}
+		w.submit("j", s)
+		var due Schedules
+		for range 3 {
+			w.now = w.now.Add(time.Hour)
+			fire, _ := due.Due(w.store.View(), w.now)
+			for _, c := range fire {
+				w.apply(c)
+			}
+			w.settle()
+		}
+		want := map[job.Overlap]int{job.OverlapAllow: 6, job.OverlapReplace: 2}[o]
+		if n := len(w.running("j", "b")); n != want {
+			t.Errorf("%s: %d tasks run, want %d %s", o, n, want, w.dump())
+		}
+		w.ends(complete)
+		w.settle()
+		for _, r := range w.store.View().Runs("j", "b") {
+			if r.Active() || o == job.OverlapAllow && r.Completed != 2 {
+				t.Errorf("%s: run %+v", o, r)
+			}
+		}
+	}
+}
+
+func TestMissedRuns(t *testing.T) {
+	for _, tt := range []struct {
+		s    job.Schedule
+		late time.Duration
+		want int // runs, for three days that nobody led
+		skip int
+	}{
+		{job.Schedule{Cron: "@daily"}, 5 * time.Hour, 1, 0},
+		{job.Schedule{Cron: "@daily", StartDeadline: 4 * time.Hour}, 5 * time.Hour, 0, 1},
+		{job.Schedule{Cron: "@daily", StartDeadline: 6 * time.Hour}, 5 * time.Hour, 1, 0},
+		{job.Schedule{Cron: "@daily", Missed: job.MissedSkip}, 5 * time.Hour, 0, 1},
+		{job.Schedule{Cron: "@daily", Missed: job.MissedSkip}, 30 * time.Second, 1, 0},
+	} {
+		w := newWorld(t, 1)
+		s := batch("b", 1)
+		s.Schedule = &tt.s
+		w.now = w.now.Add(time.Hour)
+		w.submit("j", s)
+		w.now = w.now.Add(-time.Hour).Add(3 * 24 * time.Hour).Add(tt.late)
+		var due Schedules
+		for range 3 { // it is decided on once
+			fire, next := due.Due(w.store.View(), w.now)
+			for _, c := range fire {
+				w.apply(c)
+			}
+			if want := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC); !next.Equal(want) {
+				t.Errorf("%+v: looks again at %v, want %v", tt.s, next, want)
+			}
+		}
+		row := w.store.View().Schedule("j", "b")
+		if n := len(w.store.View().Runs("j", "b")); n != tt.want || row.Skipped != tt.skip {
+			t.Errorf("%+v, %v late: %d runs and %d left out, want %d and %d", tt.s, tt.late, n, row.Skipped, tt.want, tt.skip)
+		}
+	}
+}
