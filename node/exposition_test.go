@@ -79,7 +79,9 @@ func TestScrapeAsksEachAddressOnceAndFollowsNobody(t *testing.T) {
 	}))
 	defer srv.Close()
 	at := netip.MustParseAddrPort(srv.Listener.Addr().String())
-	m := func(path, name string) job.Metric { return job.Metric{Port: at.Port(), Path: path, Name: name, Target: 1} }
+	m := func(path, name string) job.Metric {
+		return job.Metric{Port: at.Port(), Path: path, Name: name, Target: 1}
+	}
 	got, err := scrape(t.Context(), at.Addr(), []job.Metric{m("", "up"), m("/away", "up"), m("/metrics", "queue_length"), m("", "absent")})
 	if got[0] != 1 || !math.IsNaN(got[1]) || got[2] != 107.5 || !math.IsNaN(got[3]) || err == nil {
 		t.Errorf("%v, %v", got, err)
