@@ -49,10 +49,14 @@ func (c *checker) inStartPeriod(now time.Time) bool {
 
 // wait tells how long it is to the next probe.
 func (c *checker) wait(now time.Time) time.Duration {
+	wait := c.h.Interval
 	if c.inStartPeriod(now) {
-		return c.h.StartInterval
+		wait = c.h.StartInterval
 	}
-	return c.h.Interval
+	if c.early(now) {
+		wait = min(wait, earlyProbe)
+	}
+	return wait
 }
 
 // take judges a probe that began at a time; restart says that it has been unhealthy for too long.
@@ -60,7 +64,7 @@ func (c *checker) take(began time.Time, ok bool) (restart bool) {
 	switch {
 	case ok:
 		c.state, c.streak = job.Healthy, 0
-	case c.inStartPeriod(began):
+	case c.inStartPeriod(began), c.early(began):
 	default:
 		if c.streak++; c.streak >= c.h.Retries {
 			c.state = job.Unhealthy

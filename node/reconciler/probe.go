@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"shoal/consensus/job"
 )
@@ -27,6 +28,15 @@ func probeAddress(t *task) netip.Addr {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	return t.info.Address
+}
+
+// earlyProbe is how often a container that was just started is asked from outside.
+const earlyProbe = time.Second
+
+// early tells that a check from outside is made before its first interval is over. Docker's checks begin after that; one
+// from outside costs next to nothing, so it looks at once whether the container is well, and does not count if it is not.
+func (c *checker) early(now time.Time) bool {
+	return c.h.Probe != nil && c.state == job.HealthStarting && now.Sub(c.started) < c.h.Interval
 }
 
 // withTimesOf is the image's check at the times that the service gives; those may be nil.

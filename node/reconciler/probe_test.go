@@ -198,3 +198,21 @@ func TestTimesOfTheImagesCheckCanBeChanged(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+func TestAProbeFromOutsideLooksEarly(t *testing.T) {
+	start := time.Now()
+	for _, h := range []job.Health{{Probe: &job.Probe{Kind: job.ProbeTCP, Port: 1}, Retries: 1}, {Test: []string{"CMD", "true"}, Retries: 1}} {
+		c := newChecker(h, start, "")
+		if want := map[bool]time.Duration{true: earlyProbe, false: defaultInterval}[h.Probe != nil]; c.wait(start) != want {
+			t.Errorf("waits %v, want %v", c.wait(start), want)
+		}
+		c.take(start.Add(time.Second), false)
+		if want := map[bool]job.Healthiness{true: job.HealthStarting, false: job.Unhealthy}[h.Probe != nil]; c.state != want {
+			t.Errorf("an early failure makes it %s, want %s", c.state, want)
+		}
+		c.take(start.Add(defaultInterval), false)
+		if c.state != job.Unhealthy {
+			t.Errorf("a later one leaves it %s", c.state)
+		}
+	}
+}
