@@ -136,7 +136,7 @@ func (p *pool) missing(now time.Time) (bool, time.Duration) {
 
 // add starts one launcher and waits until it waits.
 func (p *pool) add(ctx context.Context) bool {
-	h, err := p.r.program.startLauncher()
+	h, err := p.r.program.startLauncher(stage.WaitsAhead)
 	if err != nil {
 		return false
 	}

@@ -27,8 +27,9 @@ var helperEnv = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1", "
 
 // startLauncher starts a launcher in a session of its own. It is not waited for here: when its time comes it is a monitor,
 // and the watcher reaps it.
-func (p *program) startLauncher() (*helper, error) {
-	return p.start(&exec.Cmd{Args: []string{stage.RoleLauncher}, SysProcAttr: &syscall.SysProcAttr{}})
+// args is nothing, or stage.WaitsAhead.
+func (p *program) startLauncher(args ...string) (*helper, error) {
+	return p.start(&exec.Cmd{Args: append([]string{stage.RoleLauncher}, args...), SysProcAttr: &syscall.SysProcAttr{}})
 }
 
 // startExec starts an exec helper, which has the streams that its process is to have.

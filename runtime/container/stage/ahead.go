@@ -152,6 +152,16 @@ func startAhead() (_ *ahead, err error) {
 	return a, nil
 }
 
+// practiceMost is above what a configuration for practice has: 30 KiB.
+const practiceMost = 128 << 10
+
+// practice has it read a configuration that means nothing.
+func (a *ahead) practice(config []byte) {
+	if len(config) > 0 && len(config) <= practiceMost {
+		_ = unix.Sendto(int(a.gate.Fd()), config, unix.MSG_DONTWAIT, nil)
+	}
+}
+
 // end kills it, if it was started, and reaps it.
 func (a *ahead) end() {
 	for _, f := range []*os.File{a.init, a.sync, a.log, a.gate} {
@@ -588,9 +598,13 @@ func (b *built) remove() {
 // of the launcher's mount namespace. On the main thread, which is the only one that this is about: it executes the command.
 func awaitGate() error {
 	gate := gateFD
-	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*8))
+	buf, oob := make([]byte, practiceMost), make([]byte, unix.CmsgSpace(4*8))
 	n, oobn, _, _, err := unix.Recvmsg(gate, buf, oob, unix.MSG_CMSG_CLOEXEC)
-	for err == unix.EINTR {
+	for err == unix.EINTR || err == nil && n > 0 && oobn == 0 {
+		if err == nil { // what comes without descriptors is for practice
+			var c initConfig
+			_ = json.Unmarshal(buf[:n], &c)
+		}
 		n, oobn, _, _, err = unix.Recvmsg(gate, buf, oob, unix.MSG_CMSG_CLOEXEC)
 	}
 	if err != nil {

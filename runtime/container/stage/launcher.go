@@ -62,6 +62,12 @@ func launcherMain() {
 	unix.CloseOnExec(AgentFD)
 	// Whatever keeps an init from waiting, a start without one tells what is wrong, or works.
 	l.ahead, _ = startAhead()
+	if len(os.Args) > 1 && os.Args[1] == WaitsAhead {
+		text := warmUp()
+		if l.ahead != nil {
+			l.ahead.practice(text)
+		}
+	}
 	_ = prctlName(CommWaiting)
 	_ = l.reply(Reply{Waiting: true})
 	if err := l.dec.Decode(&l.job); err != nil {
@@ -180,6 +186,9 @@ func (l *launching) takeDir() (err error) {
 	}
 	if l.exit, err = unix.Openat(l.dir, fileExitTemp, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
 		return err
+	}
+	if unix.Fallocate(l.exit, 0, 0, exitFileBytes) == nil {
+		return nil // its blocks are its own from now on
 	}
 	if _, err := unix.Pwrite(l.exit, bytes.Repeat([]byte{' '}, exitFileBytes), 0); err != nil {
 		return fmt.Errorf("make room for the exit code: %w", err)

@@ -24,6 +24,9 @@ const (
 	pathInit     = C.SHOAL_INIT
 )
 
+// WaitsAhead is argv[1] of a launcher that nobody waits for yet.
+const WaitsAhead = "ahead"
+
 // RoleOCI is the name of a process that is an OCI runtime for somebody else (package oci).
 const RoleOCI = "shoal-oci"
 
