@@ -122,8 +122,8 @@ func (r *rig) processes() (out []string) {
 	for _, d := range dirs {
 		b, _ := os.ReadFile(d)
 		for pid := range strings.FieldsSeq(string(b)) {
-			if comm, _ := os.ReadFile("/proc/" + pid + "/comm"); string(comm) == stage.CommWaiting+"\n" {
-				continue // for a container; it ends with its agent
+			if stat, _ := os.ReadFile("/proc/" + pid + "/stat"); strings.Contains(string(stat), fmt.Sprintf("(%s) S %d ", stage.CommWaiting, os.Getpid())) {
+				continue // for a container of ours
 			}
 			if c, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && len(c) > 0 {
 				out = append(out, string(c))

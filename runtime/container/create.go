@@ -74,6 +74,7 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	reach("create held")
 	c.rec.Image, c.rec.Config = string(img.Manifest), imageConfig(img.Config)
 	if _, err := stage.Command(s, c.rec.Config); err != nil {
 		return err
@@ -87,21 +88,29 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	if err := noteCgroupParent(c); err != nil {
 		return err
 	}
+	reach("create directory")
 	if err := r.makeMountSources(c); err != nil {
 		return err
 	}
+	reach("create sources")
 	if r.cfg.Network != nil && s.Network == "" {
 		if c.rec.Address, err = r.cfg.Network.Reserve(string(s.ID)); err != nil {
 			return err
 		}
 	}
+	reach("create reserved")
 	if err := r.writeEtc(c); err != nil {
 		return err
 	}
+	reach("create etc")
 	if err := r.fit(c); err != nil {
 		return err
 	}
-	return stage.WriteJSON(c.dir, stage.FileRecord, c.rec)
+	if err := stage.WriteJSON(c.dir, stage.FileRecord, c.rec); err != nil {
+		return err
+	}
+	reach("create recorded")
+	return nil
 }
 
 func imageConfig(c image.RunConfig) stage.ImageConfig {

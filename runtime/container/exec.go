@@ -62,6 +62,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 		return 0, err
 	}
 	defer h.reap()
+	h.reach("exec helper", 0)
 	err = h.send(stage.Exec{
 		ID: c.id, StateDir: r.cfg.StateDir, InitPID: initPID, Record: c.rec,
 		Args: e.Args, Env: e.Env, User: e.User, WorkingDir: e.WorkingDir, TTY: e.TTY, Privileged: e.Privileged,
@@ -69,9 +70,11 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 	if err != nil {
 		return 0, err
 	}
+	h.reach("exec job sent", initPID)
 	if _, err := h.receive(); err != nil {
 		return codeOf(err), err
 	}
+	h.reach("exec started", initPID)
 	stop := context.AfterFunc(ctx, func() { _ = h.send(stage.Word{}) })
 	defer stop()
 	if err := streams.begin(); err != nil {
@@ -81,8 +84,10 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 	if e.Started != nil {
 		e.Started()
 	}
+	h.reach("exec running", initPID)
 	end, err := h.receive()
 	streams.finish(ctx)
+	h.reach("exec ended", initPID)
 	if ctx.Err() != nil {
 		return 128 + int(unix.SIGKILL), context.Cause(ctx)
 	}

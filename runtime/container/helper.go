@@ -58,8 +58,11 @@ func (p *program) start(cmd *exec.Cmd) (*helper, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd.Path, cmd.Dir, cmd.Env, cmd.SysProcAttr.Setsid = p.path, "/", helperEnv, true
+	cmd.Path, cmd.Dir, cmd.Env, cmd.SysProcAttr.Setsid = p.path, "/", append(stage.CrashEnv(), helperEnv...), true
 	cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...) // stage.AgentFD, stage.ConsoleFD
+	if stage.CrashEnv() != nil && cmd.Stderr == nil {
+		cmd.Stderr = os.Stderr
+	}
 	if err := cmd.Start(); err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("start %s: %w", cmd.Args[0], err)
@@ -127,4 +130,12 @@ func (h *helper) reap() {
 			}
 		}
 	}()
+}
+
+// reach passes a step that is the agent's alone (stage.Steps).
+func reach(s stage.Step) { stage.Reach(s, stage.Doomed{Agent: os.Getpid()}) }
+
+// reach passes a step at which the helper may be another one's victim.
+func (h *helper) reach(s stage.Step, first int) {
+	stage.Reach(s, stage.Doomed{Agent: os.Getpid(), Launcher: h.pid, Init: first})
 }

@@ -38,6 +38,7 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 	if err := os.Remove(filepath.Join(c.dir, stage.FileRecord)); err != nil && !isAbsent(err) {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
+	reach("remove record")
 	defer r.forget(c)
 	c.mu.Lock()
 	c.removed = true
@@ -50,9 +51,11 @@ func (r *Runtime) Remove(ctx context.Context, id runtime.ID) error {
 			return fmt.Errorf("remove container %s: %w", id, err)
 		}
 	}
+	reach("remove ended")
 	if err := r.wipe(ctx, id); err != nil {
 		return err
 	}
+	reach("remove directory")
 	r.mu.Lock()
 	last := len(r.containers) == 1
 	r.mu.Unlock()
@@ -82,14 +85,18 @@ func (r *Runtime) wipe(ctx context.Context, id runtime.ID) error {
 	if err := r.clearRun(id, dir); err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
+	reach("remove cleared")
 	var errs []error
 	if r.cfg.Network != nil {
 		errs = append(errs, r.cfg.Network.Detach(ctx, string(id)))
 	}
+	reach("remove detached")
 	if r.cfg.Volumes != nil {
 		errs = append(errs, r.cfg.Volumes.Release(string(id)))
 	}
+	reach("remove volumes")
 	r.cfg.Images.Release(string(id))
+	reach("remove image")
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}

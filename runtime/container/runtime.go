@@ -240,6 +240,7 @@ func (r *Runtime) finish(c *container) {
 	// The monitor is our child only if we started it; if not, this says ECHILD.
 	unix.Wait4(monitor, nil, unix.WNOHANG, nil)
 
+	reach("finish seen")
 	exit, seen := readExit(c.dir, start)
 	if !seen {
 		// Its monitor was killed: the container's first process has a death signal, but a program that changed its user
@@ -257,6 +258,7 @@ func (r *Runtime) finish(c *container) {
 	c.exit, c.state = exit, runtime.Stopped
 	ended := c.ended
 	c.mu.Unlock()
+	reach("finish recorded")
 	close(ended)
 	r.log.Info("container exited", "container", c.id, "code", exit.Code, "oom", exit.OOM, "err", exit.Error)
 	r.events.publish(runtime.Event{Kind: runtime.EventExited, ID: c.id, At: exit.At})

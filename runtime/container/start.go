@@ -60,6 +60,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err := r.clearRun(c.id, c.dir); err != nil {
 		return fmt.Errorf("clear what the last run left: %w", err)
 	}
+	reach("start cleared")
 	job, err := r.launchJob(ctx, c, number)
 	if err != nil {
 		return err
@@ -77,6 +78,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 			kept.close()
 		}
 	}()
+	reach("start etc")
 	l, out, err := r.pool.take()
 	defer r.pool.done()
 	if err != nil {
@@ -105,9 +107,11 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		}
 	}()
 	defer func() { <-moved }() // the pid is its own until then: whoever waits for it comes later
+	l.reach("start launcher", 0)
 	if err := l.send(job); err != nil {
 		return err
 	}
+	l.reach("start job sent", 0)
 	parked, ports, err := r.park(ctx, c, l)
 	if err != nil {
 		return err
@@ -115,8 +119,10 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err := r.stillJoined(&job); err != nil {
 		return err
 	}
+	l.reach("start attached", parked.PID)
 	<-moved // from here on it outlives us
 
+	l.reach("start moved", parked.PID)
 	if err := l.send(stage.Word{}); err != nil { // go
 		return err
 	}
@@ -124,6 +130,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 	if err != nil {
 		return err
 	}
+	l.reach("start running", parked.PID)
 	pidfd, err := unix.PidfdOpen(l.pid, 0)
 	if err != nil {
 		return fmt.Errorf("open the monitor: %w", err)

@@ -36,6 +36,7 @@ func (r *Runtime) Stop(ctx context.Context, id runtime.ID, grace time.Duration) 
 		if err := r.signalFirst(c, pid, stopSignal(c.rec)); err != nil {
 			return fmt.Errorf("stop container %s: %w", id, err)
 		}
+		reach("stop signalled")
 		if done, err := r.awaitEnd(ctx, c, ended, grace); done || err != nil {
 			return err
 		}

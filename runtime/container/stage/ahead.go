@@ -37,6 +37,8 @@ type ahead struct {
 	sync *os.File // packets: syncPacket
 	log  *os.File // lines that its logger wrote
 	gate *os.File
+	// reach passes a step; a start has it set.
+	reach func(Step)
 }
 
 // Descriptors of the waiting init.
@@ -298,9 +300,11 @@ func (a *ahead) start(stateRoot, id string, config *configs.Config, p *libcontai
 	if err := os.Mkdir(b.stateDir, 0o711); err != nil {
 		return nil, err
 	}
+	a.reach("launch state")
 	if err := cg.Apply(a.pid); err != nil {
 		return b, fmt.Errorf("unable to apply cgroup configuration: %w", err)
 	}
+	a.reach("launch cgroup")
 	var all unix.CPUSet
 	for i := range len(all) {
 		all[i] = ^all[i]
@@ -314,6 +318,7 @@ func (a *ahead) start(stateRoot, id string, config *configs.Config, p *libcontai
 	if err := a.open(b.stateDir, config, p); err != nil {
 		return b, err
 	}
+	a.reach("launch gate")
 	text, err := json.Marshal(newInitConfig(id, config, cg, p))
 	if err != nil {
 		return b, err
@@ -321,6 +326,7 @@ func (a *ahead) start(stateRoot, id string, config *configs.Config, p *libcontai
 	if _, err := a.init.Write(text); err != nil {
 		return b, fmt.Errorf("send the configuration: %w%s", err, a.logs())
 	}
+	a.reach("launch configuration sent")
 	if err := a.follow(b, id, config); err != nil {
 		return b, err
 	}
@@ -408,14 +414,17 @@ func (a *ahead) follow(b *built, id string, config *configs.Config) error {
 		}
 		switch p.Type {
 		case procHooks: // mounts are there; there are no hooks
+			a.reach("launch hooks")
 			if err := b.cgroup.Set(config.Cgroups.Resources); err != nil {
 				return fmt.Errorf("error setting cgroup config for procHooks process: %w", err)
 			}
+			a.reach("launch limits")
 			if err := a.say(procHooksDone); err != nil {
 				return err
 			}
 		case procReady:
 			ready = true
+			a.reach("launch ready")
 			for _, l := range config.Rlimits {
 				if err := unix.Prlimit(a.pid, l.Type, &unix.Rlimit{Max: l.Hard, Cur: l.Soft}, nil); err != nil {
 					return fmt.Errorf("error setting rlimit type %v: %w", l.Type, err)
@@ -424,6 +433,7 @@ func (a *ahead) follow(b *built, id string, config *configs.Config) error {
 			if err := b.save(id, config); err != nil {
 				return fmt.Errorf("unable to store init state: %w", err)
 			}
+			a.reach("launch saved")
 			if err := a.say(procRun); err != nil {
 				return err
 			}

@@ -60,6 +60,7 @@ func launcherMain() {
 	l.enc, l.dec = json.NewEncoder(l.sock), json.NewDecoder(l.sock)
 	logrus.SetOutput(&l.logs)
 	unix.CloseOnExec(AgentFD)
+	crashAt = os.Getenv(crashEnv)
 	// Whatever keeps an init from waiting, a start without one tells what is wrong, or works.
 	l.ahead, _ = startAhead()
 	if len(os.Args) > 1 && os.Args[1] == WaitsAhead {
@@ -74,6 +75,7 @@ func launcherMain() {
 		os.Exit(1) // the agent is gone or does not need us: the init ends at its gate
 	}
 	_ = prctlName(RoleLauncher)
+	l.reach("launch job")
 	err := l.run()
 	l.undo()
 	_ = l.reply(Reply{Refusal: refusalOf(err, l.describe(err))})
@@ -105,10 +107,12 @@ func (l *launching) run() error {
 	if err := l.takeDir(); err != nil {
 		return err
 	}
+	l.reach("launch exit file")
 	// This thread's alone, and only now, so that everything is in it that the machine has mounted by the time of the start.
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}
+	l.reach("launch namespace")
 	shared, err := openShared(l.job)
 	if err != nil {
 		return err
@@ -121,6 +125,7 @@ func (l *launching) run() error {
 	if err != nil {
 		return err
 	}
+	l.reach("launch root")
 	who, err := resolveUser(root, l.job.Record)
 	if err != nil {
 		return err
@@ -131,6 +136,7 @@ func (l *launching) run() error {
 	if err := prepareMounts(l.job, shared); err != nil {
 		return err
 	}
+	l.reach("launch mounts")
 	initSource, err := l.initBinary()
 	if err != nil {
 		return err
@@ -139,9 +145,11 @@ func (l *launching) run() error {
 	if err != nil {
 		return err
 	}
+	l.reach("launch config")
 	if err := l.park(config, who); err != nil {
 		return err
 	}
+	l.reach("launch parked")
 	if err := l.reply(Reply{PID: l.initPID}); err != nil {
 		return err
 	}
@@ -149,13 +157,16 @@ func (l *launching) run() error {
 	if err := l.dec.Decode(&goOn); err != nil {
 		return fmt.Errorf("the agent went away: %w", err)
 	}
+	l.reach("launch word")
 	if err := l.limitCPU(limits, config); err != nil {
 		return err
 	}
+	l.reach("launch quota")
 	at := time.Now().UTC()
 	if err := WriteJSON(l.job.Dir, FileStart, StartRecord{Start: l.job.Start, PID: l.initPID, At: at, Joined: l.job.JoinedStarts, Address: l.job.JoinedAddress}); err != nil {
 		return err
 	}
+	l.reach("launch start file")
 	if l.job.Lease > 0 {
 		if err := armLease(l.job.Lease); err != nil {
 			return err
@@ -164,10 +175,12 @@ func (l *launching) run() error {
 	if err := l.execute(); err != nil {
 		return fmt.Errorf("let the command run: %w", err)
 	}
+	l.reach("launch fifo")
 	if err := l.awaitCommand(); err != nil {
 		return err
 	}
 	_ = l.reply(Reply{Started: &at}) // an agent that is gone adopts it later
+	l.reach("launch command")
 	return l.becomeMonitor()
 }
 
@@ -184,6 +197,7 @@ func (l *launching) takeDir() (err error) {
 	if err := unix.FcntlFlock(uintptr(l.lock), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		return fmt.Errorf("another monitor has %s: %w", l.job.Dir, err)
 	}
+	l.reach("launch locked")
 	if l.exit, err = unix.Openat(l.dir, fileExitTemp, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600); err != nil {
 		return err
 	}
@@ -240,6 +254,8 @@ func (l *launching) start(config *configs.Config) (err error) {
 				return err
 			}
 			l.initPID = a.pid
+			a.reach = l.reach
+			l.reach("launch announced")
 			l.built, err = a.start(l.job.StateDir, id, config, l.proc)
 			return err
 		}
