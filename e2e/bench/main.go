@@ -21,6 +21,7 @@ var groups = []group{
 	binaryGroup,
 	plannerGroup,
 	memoryGroup,
+	containersGroup,
 	startGroup,
 	submitGroup,
 	failoverGroup,
