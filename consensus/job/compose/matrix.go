@@ -448,7 +448,7 @@ var Matrix = []Key{
 	{Path: "services.*.x-placement.with.[].service", Support: Honoured, Since: two},
 	{Path: "services.*.x-placement.with.[].weight", Support: Honoured, Since: two, Note: "1 to 100 makes it a wish; without it is a must"},
 	{Path: "services.*.x-priority", Support: Honoured, Since: two, Note: "0 to 100, default 50; one that is higher by 10 may take another's room"},
-	{Path: "services.*.x-rebalance", Support: Honoured, Note: "`true` or `false`: whether tasks may be moved to nodes that join or return; the default is `true` where `x-failover` is `fast`"},
+	{Path: "services.*.x-rebalance", Support: Honoured, Since: two, Note: "`true` or `false`: whether tasks may be moved to nodes that join or return; the default is `true` where `x-failover` is `fast`"},
 	{Path: "services.*.x-schedule", Support: Honoured, Since: two, Note: "a cron expression, or a mapping; makes the service a batch that runs by it"},
 	{Path: "services.*.x-schedule.cron", Support: Honoured, Since: two, Note: "five fields, `@daily` and the like, or `@every 10m`"},
 	{Path: "services.*.x-schedule.history", Support: Honoured, Since: two, Note: "as in `x-batch`"},
