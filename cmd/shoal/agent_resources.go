@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,7 +75,7 @@ func parseOvercommit(what string, words []string) (*job.Overcommit, error) {
 func machineAttributes(dataDir string, cpus int, memory int64) map[string]string {
 	out := map[string]string{
 		"os": "linux", "os.name": osName(), "cpu.count": strconv.Itoa(cpus), "memory": strconv.FormatInt(memory, 10),
-		"cgroup.version": cgroupVersion(),
+		"cgroup.version": cgroupVersion(), "arch": goruntime.GOARCH,
 	}
 	if m := cpuModel(); m != "" {
 		out["cpu.model"] = m

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,6 +86,9 @@ func overcommitNode(c *cli.Context, _ *screen, cl *api.Client) error {
 	n, err := findNode(c.Context, cl, c.Args().First())
 	if err != nil {
 		return err
+	}
+	if was := n.Overcommit; o != nil && was != nil { // what is not named stays
+		o.CPUPercent, o.MemoryPercent = cmp.Or(o.CPUPercent, was.CPUPercent), cmp.Or(o.MemoryPercent, was.MemoryPercent)
 	}
 	return cl.SetOvercommit(c.Context, string(n.ID), o)
 }

@@ -74,6 +74,7 @@ func (p *Planner) classify(s *service, spec *job.Service) {
 	if was := s.class; was == nil || was.key != p.keyOf(spec) {
 		p.dropClass(s)
 		s.class = p.useClass(spec)
+		s.grouped = nil // it may come back to a class whose counts it did not keep meanwhile
 	}
 }
 

@@ -25,6 +25,10 @@ func (w *work) again(s *service) {
 // service decides on one service whose slots are classified.
 func (w *work) service(s *service) {
 	p := w.p
+	if w.hit[s] {
+		p.mark(s)
+		return
+	}
 	delete(p.wakes, s)
 	delete(p.starved, s)
 	delete(p.promised, s)

@@ -12,7 +12,7 @@ const imageNodes = 64
 
 // noteImage keeps which nodes have which image, as far as their tasks tell: one that was created has it.
 func (p *Planner) noteImage(t *task) {
-	if t.hasImage || t.info == nil || t.st == nil || t.st.At[job.Created].IsZero() && t.st.At[job.Running].IsZero() {
+	if t.hasImage || t.info == nil || t.st == nil || t.st.At[job.Created].IsZero() && t.st.At[job.Running].IsZero() && t.st.State != job.Complete {
 		return
 	}
 	n := p.nodes[t.Node]

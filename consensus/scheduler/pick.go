@@ -27,9 +27,12 @@ type picker struct {
 
 // branch is what a picker knows of a leaf.
 type branch struct {
-	leaf   *leaf
-	best   *node // nil: nothing in it fits
-	rank   rank  // of best
+	leaf *leaf
+	best *node // nil: nothing in it fits
+	rank rank  // of best
+	// in are the tasks of the service in each of the leaf's groups when it was last looked at. Like ranks they only grow, so
+	// it is enough to correct them when the branch comes to the top.
+	in     [job.MaxSpread]int
 	sorted bool
 	heap   []cand
 }
@@ -230,6 +233,9 @@ func (k *picker) makeBranches() {
 }
 
 func (k *picker) order() {
+	for _, b := range k.branches {
+		k.recount(b)
+	}
 	for i := len(k.branches)/2 - 1; i >= 0; i-- {
 		k.sink(i)
 	}
@@ -242,14 +248,14 @@ func (k *picker) first() *node {
 		if b.best == nil {
 			return nil // leaves in which nothing fits are the last
 		}
+		grown := k.recount(b)
 		if b.best != k.avoid && k.refuses(b.best) == fits && k.rank(b.best) == b.rank {
-			k.sink(0) // its tasks may have become more since it was ordered
-			if k.branches[0] == b {
+			if !grown {
 				return b.best
 			}
-			continue
+		} else {
+			k.find(b)
 		}
-		k.find(b)
 		k.sink(0)
 	}
 	return nil
@@ -263,12 +269,22 @@ func (k *picker) before(a, b *branch) bool {
 	if a.best == nil {
 		return a.leaf.key < b.leaf.key
 	}
-	for i, g := range a.leaf.groups {
-		if x, y := k.s.inGroup[g], k.s.inGroup[b.leaf.groups[i]]; x != y {
-			return x < y
+	for i := range a.leaf.groups {
+		if a.in[i] != b.in[i] {
+			return a.in[i] < b.in[i]
 		}
 	}
 	return a.rank.less(b.rank)
+}
+
+// recount brings up to date how many tasks are in a branch's groups; it tells whether that changed.
+func (k *picker) recount(b *branch) (grown bool) {
+	for i, g := range b.leaf.groups {
+		if c := k.s.inGroup[g]; c != b.in[i] {
+			b.in[i], grown = c, true
+		}
+	}
+	return grown
 }
 
 func (k *picker) sink(i int) {

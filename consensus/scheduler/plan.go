@@ -243,7 +243,8 @@ func (p *Planner) mark(s *service) {
 // work is one plan in the making.
 type work struct {
 	p    *Planner
-	gone map[*task]bool // tasks that stop for one of higher priority, or whose room one gets
+	hit  map[*service]bool // services of which tasks stop for others: what else they need, the next plan decides
+	gone map[*task]bool    // tasks that stop for one of higher priority, or whose room one gets
 	// lowest is the lowest priority of what runs; nil: not looked for yet.
 	lowest *int
 	now    time.Time

@@ -28,7 +28,7 @@ func (w *work) preempt(s *service, pk *picker, short []*slot) string {
 		return ""
 	}
 	if w.gone == nil {
-		w.gone = map[*task]bool{}
+		w.gone, w.hit = map[*task]bool{}, map[*service]bool{}
 	}
 	found := 0
 	var first string
@@ -40,7 +40,7 @@ func (w *work) preempt(s *service, pk *picker, short []*slot) string {
 		}
 		found++
 		for _, t := range victims {
-			w.gone[t] = true
+			w.gone[t], w.hit[t.svc] = true, true
 			w.stop(t, job.DesiredStop, fmt.Sprintf("%s%s/%s, whose priority is %d and not %d", preemptedBy, s.job.name, s.name, s.priority(), t.svc.priority()))
 		}
 		for _, t := range stopping(n, w.gone) {
@@ -97,7 +97,7 @@ func (w *work) bestVictims(s *service, pk *picker, sl *slot) (best *node, victim
 		if w.p.closed(n) != "" || pk.rules.most > 0 && s.count[n.n.ID] >= pk.rules.most || pk.rules.breaks(n) != nil {
 			return
 		}
-		vs, ok := w.victims(n, pk.ask, s.priority()-job.PriorityGap)
+		vs, ok := w.victims(s, n, pk.ask)
 		if !ok {
 			return
 		}
@@ -155,9 +155,25 @@ func costOf(n *node, vs []*task) victimCost {
 	return c
 }
 
-// victims chooses tasks of at most a priority without which, and without what stops anyway, a task would fit on a node;
-// false when it would not.
-func (w *work) victims(n *node, i *info, most int) (out []*task, ok bool) {
+// needs tells whether a service must be where another one is: then taking that one's room helps nobody.
+func (p *Planner) needs(s, o *service) bool {
+	if slices.Contains(s.together, o) || slices.Contains(s.followers, o) {
+		return true
+	}
+	if pl := s.spec.Placement; pl != nil {
+		for _, peer := range pl.Peers {
+			if !peer.Apart && peer.Weight == 0 && p.peerOf(s, peer) == o {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// victims chooses tasks of lower priority without which, and without what stops anyway, a task of a service would fit on a
+// node; false when it would not.
+func (w *work) victims(s *service, n *node, i *info) (out []*task, ok bool) {
+	most := s.priority() - job.PriorityGap
 	left := n.copy()
 	for _, t := range stopping(n, w.gone) {
 		left.add(t.info, t.Generic, -1)
@@ -167,7 +183,7 @@ func (w *work) victims(n *node, i *info, most int) (out []*task, ok bool) {
 	}
 	var able []*task
 	for t := range n.tasks {
-		if t.weighs() && t.Desired == job.DesiredRun && t.info != nil && !w.gone[t] && t.svc.spec != nil && t.svc.priority() <= most {
+		if t.weighs() && t.Desired == job.DesiredRun && t.info != nil && !w.gone[t] && t.svc.spec != nil && t.svc.priority() <= most && !w.p.needs(s, t.svc) {
 			able = append(able, t)
 		}
 	}

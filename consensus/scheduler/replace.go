@@ -162,10 +162,12 @@ func (w *work) replace(s *service, u job.Update, sl *slot) bool {
 	w.p.release(n, s, t.info, t.Task)
 	defer w.p.claim(n, s, t.info, t.Task)
 	to, _ := w.pickOne(s, sl)
-	switch to {
-	case nil:
+	switch {
+	case to == nil:
 		return false
-	case n:
+	case to == n && len(s.spec.Generic) > 0: // what the former has cannot be promised to the new one, others may get it
+		return w.stop(t, job.DesiredStop, s.oldCause(t))
+	case to == n:
 		w.place(s, sl, to, job.WaitRoom)
 	default:
 		w.place(s, sl, to, job.WaitTurn)

@@ -37,13 +37,17 @@ func (w *work) canTune(s *service, t *task, risky func(a, b *job.Service) bool) 
 	if n == nil {
 		return false
 	}
-	if !t.weighs() || t.info.demand == s.info.demand {
+	if !t.weighs() || t.info.demand == s.info.demand && s.spec.Placement == nil {
 		return true
 	}
 	w.p.release(n, s, t.info, t.Task)
-	no := n.refuses(s.info)
-	w.p.claim(n, s, t.info, t.Task)
-	return no == fits
+	defer w.p.claim(n, s, t.info, t.Task)
+	if t.info.demand != s.info.demand && n.refuses(s.info) != fits {
+		return false
+	}
+	// What it is to be may not be allowed where it is.
+	r := w.p.newRules(s)
+	return !(r.most > 0 && s.count[n.n.ID] >= r.most) && r.breaks(n) == nil
 }
 
 // tune gives a task the present content in place; false when the plan is full.
