@@ -291,11 +291,11 @@ func referencedPlan(w *world) (state.Plan, Next) {
 			}
 			mine := d.score(n, k.Job, s)
 			for _, o := range v.Nodes() {
-				if kept || w.p.closed(w.p.nodes[o.ID]) != "" || !d.takes(o, k.Job, s) {
+				if kept || k.Move || w.p.closed(w.p.nodes[o.ID]) != "" || !d.takes(o, k.Job, s) {
 					continue
 				}
 				if other := d.score(o, k.Job, s); slices.Compare(other, mine) < 0 {
-					w.t.Fatalf("%s/%s placed on %s with %v, but %s has %v; plan %+v %s", k.Job, k.Name(), n.Name, mine, o.Name, other, pl, w.dump())
+					w.t.Fatalf("%s/%s placed on %s with %v, but %s has %v %s", k.Job, k.Name(), n.Name, mine, o.Name, other, w.dump())
 				}
 			}
 		}
