@@ -458,7 +458,14 @@ func (s *sim) randomSpec(name string, is *jobState) job.Spec {
 	if is != nil && s.r.IntN(2) == 0 { // a new version of one service
 		spec.Services = slices.Clone(is.Services)
 		sv := &spec.Services[s.r.IntN(len(spec.Services))]
-		sv.Env = []string{fmt.Sprintf("VERSION=%d", s.r.IntN(1000))}
+		switch s.r.IntN(3) {
+		case 0: // taken over where it runs
+			sv.Labels = map[string]string{"version": fmt.Sprint(s.r.IntN(1000))}
+		case 1:
+			sv.Limits.MemoryBytes = int64(16+s.r.IntN(100)) << 20
+		default:
+			sv.Env = []string{fmt.Sprintf("VERSION=%d", s.r.IntN(1000))}
+		}
 	} else {
 		for i := range 1 + s.r.IntN(3) {
 			spec.Services = append(spec.Services, s.randomService(name, i))
