@@ -34,6 +34,9 @@ func start(c *cli.Context, s *screen, cl *api.Client) error {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
+	if err := jobsExist(c, cl, c.Args().Slice()); err != nil {
+		return err
+	}
 	return changeEach(c, s, cl, c.Args().Slice(), "started", func(key, name string) (api.SubmitResult, error) {
 		return cl.StartJob(c.Context, key, name)
 	})
@@ -75,6 +78,9 @@ func restart(c *cli.Context, s *screen, cl *api.Client) error {
 	}
 	names, asked, err := parseRestarts(c.Args().Slice())
 	if err != nil {
+		return err
+	}
+	if err := jobsExist(c, cl, names); err != nil {
 		return err
 	}
 	return changeEach(c, s, cl, names, "restarting", func(key, name string) (api.SubmitResult, error) {

@@ -18,10 +18,8 @@ func rmCommand() *cli.Command {
 }
 
 func remove(c *cli.Context, s *screen, cl *api.Client) error {
-	for _, name := range c.Args().Slice() { // before anything is removed: one of them may be a typing error
-		if _, err := cl.Job(c.Context, name, false); err != nil {
-			return err
-		}
+	if err := jobsExist(c, cl, c.Args().Slice()); err != nil {
+		return err
 	}
 	return endJobs(c, s, cl, "removed", func(name string) error {
 		err := cl.RemoveJob(c.Context, name)

@@ -17,7 +17,20 @@ func stopCommand() *cli.Command {
 }
 
 func stop(c *cli.Context, s *screen, cl *api.Client) error {
+	if err := jobsExist(c, cl, c.Args().Slice()); err != nil {
+		return err
+	}
 	return endJobs(c, s, cl, "stopped", func(name string) error { return cl.StopJob(c.Context, name) })
+}
+
+// jobsExist looks for all jobs that are named before anything is done to one: another may be a typing error.
+func jobsExist(c *cli.Context, cl *api.Client, names []string) error {
+	for _, name := range names {
+		if _, err := cl.Job(c.Context, name, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endJobs asks for the end of each job and then waits for all of them.
