@@ -89,7 +89,7 @@ func (c *conversion) service(name string, s *types.ServiceConfig, volumes map[st
 		CapDrop:    s.CapDrop,
 		Ports:      c.ports(at, s.Ports),
 		Mounts:     c.mounts(at, s, volumes),
-		Health:     c.health(at, s.HealthCheck),
+		Health:     c.health(s.HealthCheck),
 		Log:        c.logging(at, s.Logging),
 		DependsOn:  c.dependsOn(at, s.DependsOn),
 		Failover:   c.failover(at, s.Extensions),
@@ -192,8 +192,7 @@ func (c *conversion) ports(at string, ports []types.ServicePortConfig) []job.Por
 	return out
 }
 
-func (c *conversion) health(at string, h *types.HealthCheckConfig) *job.Health {
-	at += ".healthcheck"
+func (c *conversion) health(h *types.HealthCheckConfig) *job.Health {
 	switch {
 	case h == nil:
 		return nil
