@@ -18,6 +18,7 @@ import (
 	"shoal/consensus"
 	"shoal/consensus/job"
 	"shoal/gossip"
+	"shoal/node/api"
 	"shoal/runtime"
 	"shoal/runtime/image"
 	"shoal/runtime/network"
@@ -69,6 +70,8 @@ type Config struct {
 	Raft   consensus.Timing
 	Gossip gossip.Timing
 	Logger *slog.Logger
+	// ImageCare is how the node looks after its images; the zero value leaves them alone.
+	ImageCare ImageCare
 }
 
 // Underlay is how nodes reach each other. The real one is sockets.
@@ -94,6 +97,8 @@ type Machine struct {
 	Runtime runtime.Runtime
 	Network Network
 	Images  Images
+	// Usage tells what containers and volumes take of the disk; nil: nothing is told.
+	Usage func(ctx context.Context) ([]api.DiskPart, error)
 	// Run keeps its parts going until ctx ends and touches no container when it returns; nil: nothing to run.
 	Run func(ctx context.Context) error
 	// Info carries Capacity, OS, Arch and Kernel.

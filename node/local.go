@@ -159,18 +159,6 @@ func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) 
 	return viewImages(list), nil
 }
 
-// PullImage makes an image present here, from a peer or its registry.
-func (n *Node) PullImage(ctx context.Context, ref string, progress func(done, total int64)) (api.Image, error) {
-	if _, err := n.machine.Runtime.Pull(ctx, ref, progress); err != nil {
-		return api.Image{}, kindly(err)
-	}
-	i, err := n.machine.Images.Get(ref)
-	if err != nil {
-		return api.Image{}, kindly(err)
-	}
-	return viewImage(i), nil
-}
-
 // RemoveImage removes a name or an image from this node's store; a name means whatever its registry says again.
 func (n *Node) RemoveImage(ctx context.Context, ref string) error {
 	if err := n.machine.Images.Remove(ref); err != nil {

@@ -131,6 +131,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},
 		{"membership", n.watchMembership},
 		{"certificate", n.keepCertificate},
+		{"images", n.careForImages},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
 }

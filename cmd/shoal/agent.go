@@ -93,7 +93,7 @@ func agentConfig(c *cli.Context) (node.Config, error) {
 	cfg := node.Config{
 		Generic: generic, Overcommit: overcommit,
 		DataDir: dataDir, Name: c.String("name"), Voter: job.VoterPolicy(c.String("voter")), Join: c.StringSlice("join"), Token: c.String("token"),
-		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images, reserve),
+		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images, reserve), ImageCare: images.care,
 		DrainOnStop: c.Duration("drain-on-stop"),
 	}
 	if cfg.DrainOnStop < 0 {

@@ -24,6 +24,7 @@ func commands() []*cli.Command {
 		failoverCommand(),
 		rebalanceCommand(),
 		imageCommand(),
+		systemCommand(),
 
 		jobsCommand(),
 		psCommand(),

@@ -19,10 +19,10 @@ func imageCommand() *cli.Command {
 		Name: "image", Category: categoryRun,
 		Usage:       "bring images to a node; the others take them from there",
 		Description: "Example: docker save web:1 | shoal image load",
-		Subcommands: []*cli.Command{
+		Subcommands: append([]*cli.Command{
 			{
 				Name: "ls", Usage: "list the images of the asked node", Description: "Example: shoal image ls",
-				Flags: clientFlags(jsonFlag()), Action: asking(listImages),
+				Flags: clientFlags(nodeFlag(), jsonFlag()), Action: asking(listImages),
 			},
 			{
 				Name: "load", Usage: "load an archive made by `docker save`, or an OCI layout as tar", ArgsUsage: "[FILE]",
@@ -37,14 +37,16 @@ func imageCommand() *cli.Command {
 			{
 				Name: "pull", Usage: "bring an image from another node or its registry", ArgsUsage: "IMAGE",
 				Description: "Example: shoal image pull nginx:1.27",
-				Flags:       clientFlags(jsonFlag()), Action: asking(pullImage),
+				Flags: clientFlags(nodeFlag(),
+					&cli.StringFlag{Name: "platform", Usage: "`OS/ARCH[/VARIANT]` to take of an image for several (default: the node's)"}, jsonFlag()),
+				Action: asking(pullImage),
 			},
 			{
 				Name: "rm", Usage: "remove images from the asked node", ArgsUsage: "IMAGE...", Description: "Example: shoal image rm web:1",
-				Flags: clientFlags(), Action: asking(removeImages),
+				Flags: clientFlags(nodeFlag()), Action: asking(removeImages),
 			},
 			demoImageCommand(),
-		},
+		}, moreImageVerbs()...),
 	}
 }
 
@@ -52,7 +54,7 @@ func listImages(c *cli.Context, s *screen, cl *api.Client) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	images, err := cl.Images(c.Context)
+	images, err := cl.OnNode(c.String("node")).List(c.Context)
 	if err != nil {
 		return err
 	}
@@ -140,20 +142,9 @@ func pullImage(c *cli.Context, s *screen, cl *api.Client) error {
 		return err
 	}
 	ref := c.Args().First()
-	drawn := false
-	i, err := cl.PullImage(c.Context, ref, func(p api.PullProgress) {
-		if s.live {
-			of := ""
-			if p.Total > 0 {
-				of = " of " + job.FormatBytes(p.Total)
-			}
-			s.errf("\r\x1b[K%s: %s%s", ref, job.FormatBytes(p.Done), of)
-			drawn = true
-		}
-	})
-	if drawn {
-		s.errf("\r\x1b[K")
-	}
+	bars := &pullBars{s: s, ref: ref}
+	i, err := cl.OnNode(c.String("node")).Pull(c.Context, ref, c.String("platform"), bars.draw)
+	bars.clear()
 	if err != nil {
 		return err
 	}
@@ -169,7 +160,7 @@ func removeImages(c *cli.Context, _ *screen, cl *api.Client) error {
 		return err
 	}
 	for _, ref := range c.Args().Slice() {
-		if err := cl.RemoveImage(c.Context, ref); err != nil {
+		if err := cl.OnNode(c.String("node")).Remove(c.Context, ref); err != nil {
 			return err
 		}
 	}

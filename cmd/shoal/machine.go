@@ -53,6 +53,7 @@ func machineMaker(cgroupParent string, settings imageConfig, reserve job.Resourc
 			return nil, err
 		}
 		m := &node.Machine{Runtime: containers, Network: &tellNetwork{Network: net, log: cfg.Logger}, Images: images, Info: info}
+		m.Usage = diskParts(cfg.Dir, containers)
 		m.Run = func(ctx context.Context) error {
 			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return net.Run(ctx) })

@@ -88,7 +88,7 @@ func TestAForwardedRequestHasItsCallersRights(t *testing.T) {
 	for _, caller := range everyone {
 		c := v.client(caller)
 		for _, route := range Routes {
-			if route.Where == Here || isSession(route.Path) {
+			if route.Where == Here || route.Where == AtNode || isSession(route.Path) {
 				continue
 			}
 			code, body := status(t, c, wanted(t, route))

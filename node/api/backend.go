@@ -38,6 +38,7 @@ type Placement interface {
 // methods are safe for concurrent use. Errors have a job.Kind; errors without one are answered as Internal.
 type Backend interface {
 	Placement
+	ImageKeeper
 	placements
 	Batches
 	Hands
@@ -82,7 +83,7 @@ type Backend interface {
 	Stats(ctx context.Context, task string) (TaskStats, error)
 	Images(ctx context.Context) ([]Image, error)
 	LoadImage(ctx context.Context, r io.Reader) ([]Image, error)
-	PullImage(ctx context.Context, ref string, progress func(done, total int64)) (Image, error)
+	PullImage(ctx context.Context, ref, platform string, progress func(PullProgress)) (Image, error)
 	RemoveImage(ctx context.Context, ref string) error
 	Debug(ctx context.Context) (any, error)
 

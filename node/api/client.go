@@ -345,8 +345,12 @@ func (c *Client) LoadImage(ctx context.Context, r io.Reader) ([]Image, error) {
 
 // PullImage makes the asked node pull an image.
 func (c *Client) PullImage(ctx context.Context, ref string, progress func(PullProgress)) (Image, error) {
+	return c.pullImage(ctx, url.Values{"ref": {ref}}, progress)
+}
+
+func (c *Client) pullImage(ctx context.Context, q url.Values, progress func(PullProgress)) (Image, error) {
 	var last Image
-	err := readStream(ctx, c, "POST", "/v1/images/pull", url.Values{"ref": {ref}}, func(p PullProgress) error {
+	err := readStream(ctx, c, "POST", "/v1/images/pull", q, func(p PullProgress) error {
 		switch {
 		case p.Error != nil:
 			return p.Error.err()
@@ -358,7 +362,7 @@ func (c *Client) PullImage(ctx context.Context, ref string, progress func(PullPr
 		return nil
 	})
 	if err == nil && last.ID == "" {
-		err = job.Errorf(job.Unavailable, "pull %s: the answer of %s broke off", ref, c.name)
+		err = job.Errorf(job.Unavailable, "pull %s: the answer of %s broke off", q.Get("ref"), c.name)
 	}
 	return last, err
 }

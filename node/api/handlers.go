@@ -240,8 +240,9 @@ func (s *Server) loadImage(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) {
 	st := newStream(w, r)
-	v, err := s.backend.PullImage(r.Context(), r.URL.Query().Get("ref"), func(done, total int64) {
-		_ = st.send(PullProgress{Done: done, Total: total}) // a caller that is gone ends ctx
+	q := r.URL.Query()
+	v, err := s.backend.PullImage(r.Context(), q.Get("ref"), q.Get("platform"), func(p PullProgress) {
+		_ = st.send(p) // a caller that is gone ends ctx
 	})
 	if err == nil {
 		err = st.send(PullProgress{Image: &v})

@@ -265,10 +265,20 @@ type Image struct {
 
 // PullProgress is a line of a pull's stream; the last has Image or Error.
 type PullProgress struct {
-	Done  int64  `json:"done"`
-	Total int64  `json:"total"`
-	Image *Image `json:"image,omitempty"`
-	Error *Error `json:"error,omitempty"`
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+	// Layers are on their way, lowest first; nil when the source does not tell.
+	Layers []LayerProgress `json:"layers,omitempty"`
+	Image  *Image          `json:"image,omitempty"`
+	Error  *Error          `json:"error,omitempty"`
+}
+
+// LayerProgress is one layer on its way, in bytes.
+type LayerProgress struct {
+	Digest string `json:"digest"`
+	Done   int64  `json:"done"`
+	Total  int64  `json:"total"`
+	Here   bool   `json:"here,omitempty"` // it was on the node before
 }
 
 // JoinRequest comes from a machine without a certificate; the token is its proof.

@@ -187,13 +187,43 @@ func (b *script) LoadImage(_ context.Context, r io.Reader) ([]Image, error) {
 	}
 	return []Image{}, b.note("load")
 }
-func (b *script) PullImage(_ context.Context, ref string, progress func(done, total int64)) (Image, error) {
+func (b *script) PullImage(_ context.Context, ref, _ string, progress func(PullProgress)) (Image, error) {
 	if err := b.note("pull %s", ref); err != nil {
 		return Image{}, err
 	}
-	progress(1, 2)
+	progress(PullProgress{Done: 1, Total: 2})
 	return Image{ID: ref}, nil
 }
+
+func (b *script) NodeAddr(context.Context, string) (string, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.owner == "" {
+		return "", false, job.Errorf(job.NotFound, "no such node")
+	}
+	return b.owner, b.owner == "self", nil
+}
+func (b *script) InspectImage(_ context.Context, ref string) (ImageDetail, error) {
+	return ImageDetail{}, b.note("inspect image %s", ref)
+}
+func (b *script) SaveImages(_ context.Context, w io.Writer, refs []string) error {
+	if err := b.note("save images %v", refs); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "archive")
+	return err
+}
+func (b *script) TagImage(_ context.Context, ref, name string) error {
+	return b.note("tag image %s %s", ref, name)
+}
+func (b *script) PruneImages(_ context.Context, r PruneRequest) (PruneResult, error) {
+	return PruneResult{}, b.note("prune images %v", r.All)
+}
+func (b *script) DiskUsage(context.Context) (DiskUsage, error) { return DiskUsage{}, b.note("df") }
+func (b *script) ImagesNeeded(context.Context) (ImagesNeeded, error) {
+	return ImagesNeeded{}, b.note("images needed")
+}
+
 func (b *script) RemoveImage(_ context.Context, ref string) error { return b.note("rm image %s", ref) }
 func (b *script) Debug(context.Context) (any, error)              { return struct{}{}, b.note("debug") }
 

@@ -23,6 +23,7 @@ const (
 	AtLeader              // the leader; without one the request fails
 	Fresh                 // the leader, or without one this node's own state, marked stale
 	AtOwner               // the node that runs the task {task}
+	AtNode                // the node that the query's node names; the asked one without
 )
 
 // Route is one line of the protocol.
@@ -86,10 +87,15 @@ var Routes = []Route{
 	{"GET", "/v1/tokens", Admin, Fresh, (*Server).tokens},
 	{"POST", "/v1/tokens", Admin, AtLeader, (*Server).createToken},
 	{"DELETE", "/v1/tokens/{token}", Admin, AtLeader, (*Server).removeToken},
-	{"GET", "/v1/images", Reader, Here, (*Server).images},
-	{"POST", "/v1/images/load", Operator, Here, (*Server).loadImage},
-	{"POST", "/v1/images/pull", Operator, Here, (*Server).pullImage},
-	{"DELETE", "/v1/images", Operator, Here, (*Server).removeImage},
+	{"GET", "/v1/images", Reader, AtNode, (*Server).images},
+	{"GET", "/v1/images/inspect", Reader, AtNode, (*Server).inspectImage},
+	{"GET", "/v1/images/save", Reader, AtNode, (*Server).saveImages},
+	{"POST", "/v1/images/tag", Operator, AtNode, (*Server).tagImage},
+	{"POST", "/v1/images/prune", Operator, AtNode, (*Server).pruneImages},
+	{"GET", "/v1/system/df", Reader, AtNode, (*Server).diskUsage},
+	{"POST", "/v1/images/load", Operator, AtNode, (*Server).loadImage},
+	{"POST", "/v1/images/pull", Operator, AtNode, (*Server).pullImage},
+	{"DELETE", "/v1/images", Operator, AtNode, (*Server).removeImage},
 	{"GET", "/v1/debug", Admin, Here, (*Server).debug},
 
 	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
@@ -97,6 +103,7 @@ var Routes = []Route{
 	{"POST", "/v1/renew", NodeOnly, AtLeader, (*Server).renew},
 	{"POST", "/v1/register", NodeOnly, AtLeader, (*Server).register},
 	{"POST", "/v1/imagenames", NodeOnly, AtLeader, (*Server).nameImages},
+	{"GET", "/v1/imagesneeded", NodeOnly, AtLeader, (*Server).imagesNeeded},
 	{"DELETE", "/v1/imagenames", NodeOnly, AtLeader, (*Server).unnameImage},
 	{"POST", "/v1/lease", NodeOnly, AtLeader, (*Server).lease},
 	{"POST", "/v1/report", NodeOnly, AtLeader, (*Server).report},

@@ -97,6 +97,8 @@ func (s *Server) serve(route Route, w http.ResponseWriter, r *http.Request) {
 		s.fresh(route, w, r)
 	case AtOwner:
 		s.atOwner(route, w, r)
+	case AtNode:
+		s.atNode(route, w, r)
 	default:
 		route.handle(s, w, r)
 	}

@@ -299,6 +299,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(done, tota
 	if err != nil {
 		return runtime.Image{}, kindOf(err)
 	}
+	r.cfg.Images.Use(img) // until the container holds it
 	out := runtime.Image{Ref: ref, Digest: string(img.Manifest), SizeBytes: img.Size}
 	if h := img.Config.Healthcheck; h != nil {
 		out.Health = &runtime.HealthConfig{

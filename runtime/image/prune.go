@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +23,13 @@ type PrunePolicy struct {
 	// Unpacked deletes the unpacked trees of images that are named but not held, too. They are made again when needed, at
 	// the cost of unpacking.
 	Unpacked bool
+	// Named deletes images with a name, too, if no holder needs them and they were not used for Unused, which is at least ten
+	// minutes. Keep is asked about each and spares it by true; nil spares none.
+	Named  bool
+	Unused time.Duration
+	Keep   func(Image) bool
+	// Most ends the deletion of named images after so many, the longest unused first. 0: no end.
+	Most int
 	// DryRun only reports.
 	DryRun bool
 }
@@ -42,14 +51,26 @@ func (s *Store) Prune(ctx context.Context, p PrunePolicy) (Freed, error) {
 	}
 	before := time.Now().Add(-max(grace, 0))
 	var dropped []digest.Digest
+	var entries map[digest.Digest]*entry
 	decide := func(c *catalog) error {
-		dropped = nil
+		dropped, entries = nil, maps.Clone(c.images)
 		for m, e := range c.images {
 			if len(c.namesOf(m)) == 0 && len(s.heldBy(m)) == 0 && !e.added.After(before) {
 				dropped = append(dropped, m)
 			}
 		}
+		if p.Named {
+			named := s.unused(c, time.Now().Add(-max(p.Unused, useGrace)), p.Keep)
+			named = slices.DeleteFunc(named, func(m digest.Digest) bool { return slices.Contains(dropped, m) || len(c.namesOf(m)) == 0 })
+			if p.Most > 0 {
+				named = named[:min(p.Most, len(named))]
+			}
+			dropped = append(dropped, named...)
+		}
 		for _, m := range dropped {
+			for _, name := range c.namesOf(m) {
+				delete(c.names, name)
+			}
 			delete(c.images, m)
 		}
 		if len(dropped) == 0 || p.DryRun {
@@ -60,7 +81,12 @@ func (s *Store) Prune(ctx context.Context, p PrunePolicy) (Freed, error) {
 	if err := s.change(decide); err != nil && !errors.Is(err, errNoChange) {
 		return Freed{}, fmt.Errorf("prune images: %w", err)
 	}
-	sw := &sweep{s: s, before: before, dryRun: p.DryRun, held: p.Unpacked, ignore: dropped}
+	sw := &sweep{s: s, before: before, dryRun: p.DryRun, held: p.Unpacked, ignore: dropped, at: map[digest.Digest]bool{}}
+	for m := range dropped {
+		for _, d := range entries[dropped[m]].everything() { // these need no grace: they belonged to somebody
+			sw.at[d] = true
+		}
+	}
 	freed, err := sw.run(ctx)
 	freed.Images = dropped
 	if err != nil {
@@ -81,6 +107,7 @@ type sweep struct {
 	before time.Time              // spare what is younger
 	only   map[digest.Digest]bool // look at these only; nil: at all
 	ignore []digest.Digest        // manifests that count as gone already (a dry run)
+	at     map[digest.Digest]bool // spare these by no age
 	held   bool                   // trees are needed by held images only
 	dryRun bool
 }
@@ -118,14 +145,20 @@ func (w *sweep) run(ctx context.Context) (Freed, error) {
 	return freed, nil
 }
 
+// digestOfFile reads the digest in the name of a blob, a tree or what stands beside it.
+func digestOfFile(name string) (digest.Digest, bool) {
+	hex, _, _ := strings.Cut(strings.TrimSuffix(name, ".json"), "-")
+	d := digest.NewDigestFromEncoded(digest.SHA256, hex)
+	return d, checkDigest(d) == nil
+}
+
 // retire deletes one blob or tree if nothing needs it, and returns its size.
 func (w *sweep) retire(ctx context.Context, path, name string, tree bool) (int64, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, false, err
 	}
-	hex, _, _ := strings.Cut(strings.TrimSuffix(name, ".json"), "-")
-	d := digest.NewDigestFromEncoded(digest.SHA256, hex)
-	if checkDigest(d) != nil || w.only != nil && !w.only[d] {
+	d, ok := digestOfFile(name)
+	if !ok || w.only != nil && !w.only[d] {
 		return 0, false, nil
 	}
 	fi, err := os.Lstat(path)
@@ -135,7 +168,7 @@ func (w *sweep) retire(ctx context.Context, path, name string, tree bool) (int64
 	if err != nil {
 		return 0, false, err
 	}
-	if changed(fi).After(w.before) || w.s.needs(d, tree, w) {
+	if !w.at[d] && changed(fi).After(w.before) || w.s.needs(d, tree, w) {
 		return 0, false, nil
 	}
 	size := treeSize(path)
@@ -147,7 +180,7 @@ func (w *sweep) retire(ctx context.Context, path, name string, tree bool) (int64
 		return 0, false, err
 	}
 	defer os.RemoveAll(trash)
-	ok, err := w.s.retireUnneeded(path, filepath.Join(trash, name), d, tree, w)
+	ok, err = w.s.retireUnneeded(path, filepath.Join(trash, name), d, tree, w)
 	return size, ok, err
 }
 

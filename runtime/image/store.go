@@ -61,6 +61,8 @@ type Store struct {
 	uploads uploads
 
 	settling settler
+	opened   time.Time
+	used     map[digest.Digest]time.Time // manifests; guarded by mu
 }
 
 // Open opens the store in cfg.Dir and makes what is missing. Leftovers of a crash are removed; an image whose manifest or
@@ -80,7 +82,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.registries == nil {
 		s.registries = &Registries{}
 	}
-	s.settling.stopCh = make(chan struct{})
+	s.settling.stopCh, s.opened = make(chan struct{}), time.Now()
 	s.fetches.ownErrors, s.blobs.ownErrors = true, true
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -273,6 +275,7 @@ func (s *Store) Hold(ref, owner string) (Image, error) {
 		s.holds[owner] = map[digest.Digest]int{}
 	}
 	s.holds[owner][m]++
+	s.useLocked(m)
 	return c.image(m), nil
 }
 
@@ -280,6 +283,9 @@ func (s *Store) Hold(ref, owner string) (Image, error) {
 func (s *Store) Release(owner string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for m := range s.holds[owner] {
+		s.useLocked(m)
+	}
 	delete(s.holds, owner)
 }
 
