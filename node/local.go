@@ -114,7 +114,8 @@ var runtimeKinds = []struct {
 }{
 	{runtime.ErrNotFound, job.NotFound}, {runtime.ErrConflict, job.Conflict}, {runtime.ErrInvalid, job.Invalid},
 	{runtime.ErrDenied, job.Denied}, {runtime.ErrBusy, job.Unavailable}, {runtime.ErrNoSpace, job.Unavailable},
-	{image.ErrNotFound, job.NotFound}, {image.ErrInvalid, job.Invalid},
+	{image.ErrNotFound, job.NotFound}, {image.ErrInvalid, job.Invalid}, {image.ErrDenied, job.Denied}, {image.ErrUnavailable, job.Unavailable},
+	{image.ErrInUse, job.Conflict}, {image.ErrCorrupt, job.Unavailable},
 }
 
 func kindly(err error) error {
