@@ -155,3 +155,20 @@ func runSteps(v *state.View, t *job.Task) []api.Step {
 	}
 	return []api.Step{{At: r.Created, What: "run began", Index: r.Index, Text: fmt.Sprintf("run %d of %s/%s: %s", r.Seq, r.Job, r.Service, r.Cause)}}
 }
+
+// withBatches adds the runs and the changes by autoscaling of what a query asks for; a node has none.
+func withBatches(v *state.View, q api.TaskQuery, list *api.TaskList) {
+	if q.Node != "" {
+		return
+	}
+	for _, r := range runsOf(v, q.Job) {
+		if q.Service == "" || q.Service == r.Service {
+			list.Runs = append(list.Runs, r)
+		}
+	}
+	for _, a := range v.Autoscales(q.Job) {
+		if q.Service == "" || q.Service == a.Service {
+			list.Autoscales = append(list.Autoscales, *a)
+		}
+	}
+}

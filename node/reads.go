@@ -116,7 +116,8 @@ func (n *Node) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, error)
 	if q.Job != "" && v.Job(q.Job) == nil && len(v.TasksOfJob(q.Job)) == 0 {
 		return api.TaskList{}, noSuchJob(q.Job)
 	}
-	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job), Rollouts: rolloutsOf(v, q.Job), Runs: runsOf(v, q.Job)}
+	list := api.TaskList{Meta: api.Meta{Index: v.Index()}, Tasks: []api.Task{}, Blocked: blockedOf(v, q.Job), Rollouts: rolloutsOf(v, q.Job)}
+	withBatches(v, q, &list)
 	for _, t := range tasksFor(v, q) {
 		if view := viewTask(v, t); q.All || t.Desired == job.DesiredRun && shownTask(v, t) || !view.State().Terminal() {
 			list.Tasks = append(list.Tasks, view)

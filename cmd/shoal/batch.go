@@ -241,3 +241,35 @@ func runsOpen(targets []target, list *api.TaskList) bool {
 	}
 	return false
 }
+
+// runRows adds, for each batch, its newest run as a whole, and for each service that scales by itself its last change.
+func runRows(t *table, list *api.TaskList, now time.Time) {
+	for i := range list.Runs {
+		r := &list.Runs[i]
+		if last := list.LastRun(r.Job, r.Service); last != r {
+			continue
+		}
+		said := fmt.Sprintf("%d of %d complete", r.Completed, r.Slots)
+		if r.Slots == 0 {
+			said = fmt.Sprintf("complete on %s", plural(r.Completed, "node"))
+		}
+		if r.Failed > 0 {
+			said += fmt.Sprintf(", %d failed", r.Failed)
+		}
+		if r.Lost > 0 {
+			said += fmt.Sprintf(", %d lost", r.Lost)
+		}
+		if r.Reason != "" {
+			said += ": " + oneLine(r.Reason)
+		}
+		state, since := runCell(r), r.Created
+		if !r.Active() {
+			since = r.Ended
+		}
+		state.text += " " + ageOf(since, now)
+		t.add("", fmt.Sprintf("%s/%s run %d", r.Job, r.Service, r.Seq), "", state, "", "", "", said)
+	}
+	for _, a := range list.Autoscales {
+		t.add("", a.Job+"/"+a.Service, "", cell{fmt.Sprintf("scaled to %d %s ago", a.To, ageOf(a.At, now)), dim}, "", "", "", a.Cause)
+	}
+}

@@ -54,7 +54,7 @@ func ps(c *cli.Context, s *screen, cl *api.Client) error {
 	s.stale(list.Stale, list.Index)
 	images := newImages(cl)
 	images.learn(c.Context, &list)
-	if len(list.Tasks)+len(list.Blocked) == 0 {
+	if len(list.Tasks)+len(list.Blocked)+len(list.Runs) == 0 {
 		sayNothing(s, q)
 		return nil
 	}
@@ -145,6 +145,7 @@ func taskTable(list *api.TaskList, images *imageNames, now time.Time) *table {
 		}
 		t.add(string(task.ID), fullName(task), task.NodeName, describe(task, now), images.of(task), ports, restarts, remarkIn(list, task))
 	}
+	runRows(t, list, now)
 	for _, b := range list.Blocked {
 		state := heldUpBy(list, &b) + " " + ageOf(b.Since, now)
 		t.add("", b.Job+"/"+b.Service+" ×"+strconv.Itoa(b.Slots), "", cell{state, yellow}, images.byService[b.Job+"/"+b.Service], "", "", b.Reason)

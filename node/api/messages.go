@@ -123,6 +123,8 @@ type TaskList struct {
 	Blocked  []job.Blocked `json:"blocked,omitempty"`
 	Rollouts []job.Rollout `json:"rollouts,omitempty"` // of the jobs asked for
 	Runs     []job.Run     `json:"runs,omitempty"`     // of their batches: those under way and the last ones
+	// Autoscales are the last changes of their services that scale by themselves.
+	Autoscales []job.AutoscaleState `json:"autoscales,omitempty"`
 	// Want and Ready tally the jobs asked for: tasks meant to run, and those that serve.
 	Want  int `json:"want"`
 	Ready int `json:"ready"`
