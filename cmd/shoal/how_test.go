@@ -75,3 +75,17 @@ func TestRestartTakesServicesOrTasks(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoWaitsLearnsThatSomebodyGaveTheUpdateUp(t *testing.T) {
+	asked := &job.Job{Name: "shop", Version: 2, Spec: job.Spec{Services: []job.Service{{Name: "web", Replicas: 1}}}}
+	list := &api.TaskList{Want: 1, Ready: 1, Rollouts: []job.Rollout{{Job: "shop", Service: "web", Version: 3, RollbackOf: 2, RollbackTo: 1, Status: job.RolloutComplete, Reason: "too slow"}}}
+	o := judge(&asked.Spec, list, nil)
+	o.follow(asked, list)
+	w := &waiter{submitted: &api.SubmitResult{Job: *asked}}
+	if o.healthy() || o.turned == nil {
+		t.Fatalf("%+v", o)
+	}
+	if got := w.turnedBack(&o).Error(); !strings.Contains(got, "web was rolled back\n  too slow") {
+		t.Error(got)
+	}
+}

@@ -15,7 +15,7 @@ func (o *outlook) follow(asked *job.Job, list *api.TaskList) {
 	watched := map[string]bool{}
 	for i := range list.Rollouts {
 		r := &list.Rollouts[i]
-		back := r.Automatic && r.RollbackOf <= asked.Version && r.Version > asked.Version
+		back := r.RollbackOf != 0 && r.RollbackOf <= asked.Version && r.Version > asked.Version
 		if r.Job != asked.Name || r.Version > asked.Version && !back {
 			continue
 		}
@@ -43,7 +43,7 @@ func (w *waiter) turnedBack(o *outlook) error {
 	r, name := o.turned, w.submitted.Job.Name
 	var b strings.Builder
 	switch {
-	case !r.Automatic:
+	case r.Version <= w.submitted.Job.Version: // it is the change that was asked for itself
 		fmt.Fprintf(&b, "job %s: the update of %s to version %d is paused\n  %s\n", name, r.Service, r.Version, oneLine(r.Reason))
 		fmt.Fprintf(&b, "what was not replaced yet runs on; `shoal rollback %s` goes back, submitting it again goes on", name)
 	case r.Status == job.RolloutPaused:
