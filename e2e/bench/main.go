@@ -46,6 +46,7 @@ type bench struct {
 	samples int
 	peers   bool
 	soak    time.Duration
+	raw     string
 	report  report
 }
 
@@ -64,6 +65,7 @@ func main() {
 		markdown = flag.String("md", "", "also write the figures to this `FILE` as Markdown")
 		peers    = flag.Bool("peers", false, "also measure runc and crun of the distribution, side by side; installs them")
 		soak     = flag.Duration("soak", 0, "also run five machines for this `TIME` with packet loss and a busy CPU, and count who is declared dead")
+		raw      = flag.String("raw", "", "add each power-off to this `FILE`, and count those that are there: so that many can be measured bit by bit")
 		strict   = flag.Bool("strict", false, "exit with 2 when a goal is missed; later goals do not count")
 	)
 	flag.Parse()
@@ -72,7 +74,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	b := &bench{ctx: ctx, samples: *samples, peers: *peers, soak: *soak}
+	b := &bench{ctx: ctx, samples: *samples, peers: *peers, soak: *soak, raw: *raw}
 	err := b.all(*binary, *only)
 	if len(b.report.Figures) > 0 {
 		b.report.End, b.report.Took = readLoad(), time.Since(b.report.Begun)
