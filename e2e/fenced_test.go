@@ -44,7 +44,7 @@ func TestFencedWriterIsNeverThereTwice(t *testing.T) {
 services:
   writer:
     image: %s
-    command: [sh, -c, "trap '' TERM; exec setuidgid 1000:1000 sh -c 'while :; do echo $$SHOAL_FENCING_TOKEN >> /record; sleep 0.01; done'"]
+    command: [sh, -c, "trap '' TERM; exec /bin/busybox su -s /bin/sh nobody -c 'while :; do echo $$SHOAL_FENCING_TOKEN >> /record; sleep 0.01; done'"]
     x-failover: {mode: fenced, lease: 4s}
     volumes: [{type: bind, source: %s, target: /record}]
 `, busyboxImage, record))

@@ -8,8 +8,9 @@ import (
 	"shoal/consensus/state"
 )
 
-// A flapping node is one that came and went flapChanges times within flapWindow. It keeps what it runs, and gets no new
-// tasks until it has been quiet for a while: flapPause, doubled with each further change, at most maxFlapPause.
+// A flapping node is one that came and went flapChanges times within flapWindow. It keeps what it runs, and gets new
+// tasks only where no other node takes them, until it has been quiet for a while: flapPause, doubled with each further
+// change, at most maxFlapPause.
 const (
 	flapWindow   = 10 * time.Minute
 	flapChanges  = 5
@@ -50,7 +51,7 @@ func (f flaps) until(now time.Time) (end time.Time, changes int) {
 	return end, changes
 }
 
-// Flapping tells which nodes get no new tasks because they came and went too often, each with the reason for people.
+// Flapping tells which nodes are the last choice because they came and went too often, each with the reason for people.
 func Flapping(v *state.View, now time.Time) map[job.NodeID]string {
 	out := map[job.NodeID]string{}
 	for id, f := range flapsOf(v) {
@@ -62,7 +63,7 @@ func Flapping(v *state.View, now time.Time) map[job.NodeID]string {
 }
 
 func flapText(end time.Time, changes int) string {
-	return fmt.Sprintf("flapping: it came and went %d times in %v, and gets no new tasks until %s", changes, flapWindow, end.UTC().Format(time.TimeOnly))
+	return fmt.Sprintf("flapping: it came and went %d times in %v, and gets no new tasks that fit elsewhere until %s", changes, flapWindow, end.UTC().Format(time.TimeOnly))
 }
 
 // flapsOf reads the history's changes of nodes.
@@ -84,38 +85,15 @@ func (p *Planner) noteFlap(was, is *job.Node) {
 	p.flaps[is.ID] = p.flaps[is.ID].add(is.Since)
 }
 
-// closed says why a node takes no new tasks for now, "" if it does. What runs there stays. It does not change while a plan
-// is made.
-func (p *Planner) closed(n *node) string {
+// flapPenalty makes a flapping node the last choice of every service, worse than one on which its tasks keep failing.
+const flapPenalty = 1000
+
+// flapping tells whether a node counts as flapping in the plan that is made.
+func (p *Planner) flapping(n *node) bool {
 	f := p.flaps[n.n.ID]
 	if len(f) < flapChanges {
-		return ""
+		return false
 	}
-	end, changes := f.until(p.now)
-	if end.IsZero() {
-		return ""
-	}
-	return flapText(end, changes)
-}
-
-// reopen has those looked at that waited for a flapping node once it is quiet, and the plan made again by then.
-func (w *work) reopen() {
-	for id, f := range w.p.flaps {
-		if w.p.nodes[id] == nil {
-			delete(w.p.flaps, id)
-			continue
-		}
-		if len(f) < flapChanges {
-			continue
-		}
-		end, _ := f.until(w.now)
-		switch was := w.p.shut[id]; {
-		case !end.IsZero():
-			w.p.shut[id] = true
-			w.wake(end)
-		case was:
-			delete(w.p.shut, id)
-			w.p.freed = true
-		}
-	}
+	end, _ := f.until(p.now)
+	return !end.IsZero()
 }

@@ -166,6 +166,7 @@ func (p *Planner) putNode(was, is *job.Node) {
 }
 
 func (p *Planner) dropNode(id job.NodeID) {
+	delete(p.flaps, id)
 	n := p.nodes[id]
 	if n == nil {
 		return

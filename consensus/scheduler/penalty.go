@@ -34,8 +34,8 @@ func (p *Planner) noteFailure(t *task) {
 // penalty is how much worse a node is for a service than others, 0 for as good: for what its tasks did there before. It
 // outweighs all but the spread over labels. It does not change while a plan is made.
 func (p *Planner) penalty(s *service, n *node) (failures int) {
-	if len(s.failures) == 0 {
-		return 0
+	if p.flapping(n) {
+		return flapPenalty
 	}
 	for _, at := range s.failures[n.n.ID] {
 		if at.IsZero() || p.now.Sub(at) <= penaltyWindow {

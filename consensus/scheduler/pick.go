@@ -165,8 +165,6 @@ func (p *Planner) refusal(k *picker, n *node) refusal {
 // refuses says in which way one more task of the service does not fit on a node that its class admits.
 func (k *picker) refuses(n *node) refusal {
 	switch {
-	case k.p.closed(n) != "":
-		return isClosed
 	case k.rules.most > 0 && k.s.count[n.n.ID] >= k.rules.most:
 		return hasMost
 	}

@@ -68,9 +68,8 @@ type Planner struct {
 	balance  balancer
 	shifting map[*service]struct{} // services that rebalancing moves
 	flaps    map[job.NodeID]flaps
-	shut     map[job.NodeID]bool // found flapping by an earlier plan
-	claims   []claim             // of the plan in the making
-	cands    []cand              // memory of pickers
+	claims   []claim // of the plan in the making
+	cands    []cand  // memory of pickers
 
 	whereabouts
 }
@@ -91,7 +90,7 @@ func New(v *state.View) *Planner {
 		whereabouts: newWhereabouts(),
 		globals:     map[*service]struct{}{}, starved: map[*service]struct{}{}, wakes: map[*service]time.Time{},
 		fresh: true, shifting: map[*service]struct{}{},
-		flaps: flapsOf(v), shut: map[job.NodeID]bool{},
+		flaps: flapsOf(v),
 	}
 	p.putCluster(v.Cluster())
 	for _, n := range v.Nodes() {
@@ -163,7 +162,6 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	w := &work{p: p, now: now, left: limit, plan: state.Plan{Base: p.index, At: now}}
 	p.now = now
 	p.beginBalance(now)
-	w.reopen()
 	p.wakeUp(now)
 	// Classify all before deciding anything: what is found of one service can let another one of its job go on, which then
 	// joins the end of the queue.

@@ -94,7 +94,7 @@ func (w *work) lowestPriority() int {
 func (w *work) bestVictims(s *service, pk *picker, sl *slot) (best *node, victims []*task) {
 	var cost victimCost
 	try := func(n *node) {
-		if w.p.closed(n) != "" || pk.rules.most > 0 && s.count[n.n.ID] >= pk.rules.most || pk.rules.breaks(n) != nil {
+		if pk.rules.most > 0 && s.count[n.n.ID] >= pk.rules.most || pk.rules.breaks(n) != nil {
 			return
 		}
 		vs, ok := w.victims(s, n, pk.ask)

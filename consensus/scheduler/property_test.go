@@ -249,7 +249,7 @@ func checkedPlan(w *world) (state.Plan, Next) {
 		if k.Wait == job.WaitNone && s.Mode != job.Global && len(s.Mounts) == 0 && (old == nil || old.Node == "" || k.Attempt == 0) {
 			for _, o := range v.Nodes() {
 				in := w.p.nodes[o.ID]
-				shunned := w.p.closed(in) != "" || w.p.penalty(w.p.service(k.Job, k.Service), in) > 0
+				shunned := w.p.penalty(w.p.service(k.Job, k.Service), in) > 0
 				if c := d.count[k.Job+"/"+k.Service]; d.takes(o, s) && full.takes(o, s) && !shunned && c[o.ID] < c[k.Node] {
 					w.t.Fatalf("%s placed on %s, but %s has fewer of it (%v): %+v %s", k.Name(), n.Name, o.Name, c, pl, w.dump())
 				}

@@ -81,7 +81,6 @@ const (
 	lacksPIDs
 	lacksGeneric
 	portTaken
-	isClosed
 	hasMost
 	lacksFriend
 	hasFoe
@@ -96,7 +95,6 @@ type refusals struct {
 	peers  map[string]int // services to be with or apart from, with the sign of which
 	free   job.Resources  // the most that is free where CPU, memory or pids lack, each by itself
 	lacks  map[string]int // the most that is free of a generic resource where it lacks
-	closed string         // why one of those that are closed is
 	// because says all where nodes were not asked. bound says why one node alone was asked.
 	because, bound string
 	all            bool // every node is to be asked
@@ -142,7 +140,7 @@ func (r *refusals) add(o refusals) {
 	r.free.NanoCPUs = max(r.free.NanoCPUs, o.free.NanoCPUs)
 	r.free.MemoryBytes = max(r.free.MemoryBytes, o.free.MemoryBytes)
 	r.free.PIDs = max(r.free.PIDs, o.free.PIDs)
-	r.because, r.bound, r.closed = cmp.Or(r.because, o.because), cmp.Or(r.bound, o.bound), max(r.closed, o.closed)
+	r.because, r.bound = cmp.Or(r.because, o.because), cmp.Or(r.bound, o.bound)
 }
 
 func addCounts(to *map[string]int, more map[string]int) {
@@ -175,8 +173,6 @@ func (r *refusals) note(k *picker, n *node, no refusal) {
 				r.lacks[g.Kind] = max(r.lacks[g.Kind], free)
 			}
 		}
-	case isClosed:
-		r.closed = max(r.closed, k.p.closed(n))
 	case lacksFriend, hasFoe:
 		addCounts(&r.peers, map[string]int{k.rules.breaks(n).String(): 1})
 	}
@@ -257,7 +253,6 @@ func (r *refusals) parts(i *info) (parts []string) {
 	each(musts, "is not ", "are not ")
 	each(theirs, "has a task that must be apart from it, of ", "have a task that must be apart from it, of ")
 	say(breaksFollower, "cannot take", "cannot take", " those that share its node")
-	say(isClosed, "takes no new tasks for now", "take no new tasks for now", " ("+r.closed+")")
 	each(r.broken, "does not match ", "do not match ")
 	say(isDraining, "is draining", "are draining", "")
 	say(isDown, "is down or left", "are down or left", "")
