@@ -291,7 +291,7 @@ func referencedPlan(w *world) (state.Plan, Next) {
 			}
 			mine := d.score(n, k.Job, s)
 			for _, o := range v.Nodes() {
-				if kept || k.Move || w.p.closed(w.p.nodes[o.ID]) != "" || !d.takes(o, k.Job, s) {
+				if kept || k.Move || w.p.flapping(w.p.nodes[o.ID]) || !d.takes(o, k.Job, s) {
 					continue
 				}
 				if other := d.score(o, k.Job, s); slices.Compare(other, mine) < 0 {
@@ -348,7 +348,7 @@ func nothingLeft(w *world) {
 				w.t.Fatalf("%s/%s has %d of %d and no reason %s", j.Name, s.Name, live, s.Replicas, w.dump())
 			}
 			for _, n := range v.Nodes() {
-				if w.p.closed(w.p.nodes[n.ID]) == "" && d.takes(n, j.Name, s) {
+				if d.takes(n, j.Name, s) {
 					w.t.Fatalf("%s/%s has %d of %d although %s takes one %s", j.Name, s.Name, live, s.Replicas, n.Name, w.dump())
 				}
 			}
