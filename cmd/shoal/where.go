@@ -14,7 +14,12 @@ import (
 // printWhere prints what would be placed where, and what would not, by a rehearsal at the leader. Nothing is changed.
 func printWhere(ctx context.Context, s *screen, cl *api.Client, spec *job.Spec, c *comparison) error {
 	r, err := cl.Rehearse(ctx, *spec)
-	if err != nil {
+	switch job.KindOf(err) {
+	case "":
+	case job.Denied, job.NotFound: // a reader's role, or an agent of before
+		s.note("where tasks would be placed cannot be told: %v", err)
+		return nil
+	default:
 		return err
 	}
 	if len(r.Tasks)+len(r.Blocked)+len(r.Taken) == 0 {
