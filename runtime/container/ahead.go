@@ -17,7 +17,7 @@ import (
 const (
 	// aheadLeast launchers wait ahead of any start, each with an init; a burst that finds too few makes it more.
 	aheadLeast = 2
-	// aheadMost bounds what waiting costs in memory: DESIGN.md, "Launchers that wait", has the figure.
+	// aheadMost bounds what waiting costs in memory: 3 MiB each.
 	aheadMost = 8
 	// aheadQuiet is how long no start must have been asked for before launchers are replaced: until then the processors
 	// belong to the starts themselves.
