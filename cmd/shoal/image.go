@@ -25,7 +25,7 @@ func imageCommand() *cli.Command {
 				Flags: clientFlags(nodeFlag(), jsonFlag()), Action: asking(listImages),
 			},
 			{
-				Name: "load", Usage: "load an archive made by `docker save`, or an OCI layout as tar", ArgsUsage: "[FILE]",
+				Name: "load", Usage: "load an archive made by `docker save`, or an OCI layout as tar or directory", ArgsUsage: "[FILE]",
 				Description: "Without FILE it reads standard input. Compressed archives are taken too.\n\n" +
 					"Examples:\n  shoal image load web.tar\n  docker save web:1 | shoal image load",
 				Flags: clientFlags(
@@ -108,6 +108,14 @@ func loadImage(c *cli.Context, s *screen, cl *api.Client) error {
 		}
 		defer f.Close()
 		in = f
+		if fi, err := f.Stat(); err == nil && fi.IsDir() {
+			layout, err := layoutArchive(path)
+			if err != nil {
+				return err
+			}
+			defer layout.Close()
+			in = layout
+		}
 	} else if is, _ := terminalOf(in); is {
 		return exitf(exitUsage, "image load takes a FILE, or an archive on standard input; `shoal image load --help` shows an example")
 	}
