@@ -57,7 +57,7 @@ func TestDiskFull(t *testing.T) {
 	must(t, os.Remove(filler(m)))
 	must(t, m.AwaitReady(patience))
 	eventually(t, "submits to work again", func() error {
-		if r := m.Shoal("run", "--timeout", "20s", "--name", "after", busyboxImage, "sleep", "1000"); r.Code != 0 {
+		if r := m.Shoal("run", "--replicas", "1", "--timeout", "20s", "--name", "after", busyboxImage, "sleep", "1000"); r.Code != 0 {
 			return r
 		}
 		return nil

@@ -249,7 +249,7 @@ func imagePeers(t *testing.T, n *machines.Net) {
 	}
 	says(t, a, "e2e/peer:1", "from a peer") // a takes it back from b, or b runs it
 	gone(t, a, "user")
-	shoal(t, a, "run", "--name", "user", "--stop-timeout", "100ms", "e2e/peer:1", "sleep", "100000")
+	shoal(t, a, "run", "--replicas", "1", "--name", "user", "--stop-timeout", "100ms", "e2e/peer:1", "sleep", "100000")
 	k := slots(t, a, "user")["user.1"]
 	if r := attempt(machineOf(t, n, k), nil, "image", "rm", "e2e/peer:1"); r.Code == 0 {
 		if got := shoal(t, a, "exec", "user/user.1", "/bin/busybox", "cat", "/word"); got != "from a peer\n" {
@@ -278,7 +278,7 @@ func imageSettings(t *testing.T, n *machines.Net) {
 		t.Fatal(r)
 	}
 	gone(t, m[0], "settings")
-	shoal(t, m[0], "run", "-e", "SIZE=large", "--name", "settings", "e2e/settings:1")
+	shoal(t, m[0], "run", "--replicas", "1", "-e", "SIZE=large", "--name", "settings", "e2e/settings:1")
 	if k := slots(t, m[1], "settings")["settings.1"]; k.Status == nil || k.Status.Health != job.Healthy {
 		t.Errorf("the image's health check: %+v", k.Status)
 	}

@@ -337,7 +337,7 @@ func jobUnknownImage(t *testing.T, n *machines.Net) {
 func jobUnknownCommand(t *testing.T, n *machines.Net) {
 	m := n.Machines()[2]
 	gone(t, m, "commandless")
-	refuses(t, m, 8, []string{"127", "/no/such/program"}, "", "run", "--name", "commandless", "--restart", "no", busyboxImage, "/no/such/program")
+	refuses(t, m, 8, []string{"127", "/no/such/program"}, "", "run", "--replicas", "1", "--name", "commandless", "--restart", "no", busyboxImage, "/no/such/program")
 	contains(t, shoal(t, m, "why", "commandless/commandless.1"), "127", "failed")
 }
 

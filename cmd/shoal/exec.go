@@ -5,6 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"shoal/consensus/job"
 	"shoal/node/api"
 )
 
@@ -51,6 +52,11 @@ func execTask(c *cli.Context, s *screen, cl *api.Client) error {
 	defer at.restore()
 	e.Env, e.Size = append(at.env, e.Env...), at.size
 	code, err := cl.Exec(c.Context, c.Args().First(), e)
+	if job.KindOf(err) == job.NotFound && code < 0 { // the name of a job with one task means that
+		if t, lookErr := oneTask(c.Context, cl, c.Args().First()); lookErr == nil && string(t.ID) != c.Args().First() {
+			code, err = cl.Exec(c.Context, string(t.ID), e)
+		}
+	}
 	at.restore() // before anything is said
 	return sessionEnd(c, code, err)
 }

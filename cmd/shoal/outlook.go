@@ -60,7 +60,7 @@ func (p *prospect) String() string {
 		return p.batchLine()
 	}
 	parts := []string{fmt.Sprintf("%d/%d ready", p.ready, p.want)}
-	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost), former, leaving} {
+	for _, st := range []string{"pending", string(job.Placed), string(job.Pulling), string(job.Created), "starting", string(job.Running), "paused", string(job.Unhealthy), string(job.Stopping), string(job.Complete), string(job.Failed), string(job.Lost), former, leaving} {
 		if n := p.states[st]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, st))
 		}
@@ -138,6 +138,8 @@ func (p *prospect) count(svc *job.Service, t *api.Task) {
 	case t.Ready, state == job.Complete && svc.Restart.Policy != job.RestartAny:
 		p.ready++
 		return
+	case state == job.Running && t.Status.Paused:
+		word = "paused"
 	case state == job.Running && t.Status.Health == job.HealthStarting:
 		word = "starting"
 	case state == job.Running && t.Status.Health == job.Unhealthy:

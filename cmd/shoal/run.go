@@ -15,14 +15,19 @@ import (
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name: "run", Category: categoryRun,
-		Usage:     "submit a job and wait until it is healthy",
+		Usage:     "run a container in the foreground, or submit a job and wait until it is healthy",
 		ArgsUsage: "-f FILE | IMAGE [COMMAND...]",
-		Description: "With -f the job is what a Compose file says; otherwise it is one service of an image. A job of the same name is\n" +
-			"changed to what is said now, and only what differs is replaced. Ctrl-C stops the waiting, not the job.\n\n" +
+		Description: "IMAGE alone behaves as `docker run`: a container on some node whose output comes here, never started again, with its exit code\n" +
+			"(125: shoal's own failure, 126 and 127: the command cannot be executed or is not there, 128 and the signal's number). Ctrl-C is\n" +
+			"sent to it, a second one kills it; with -it ctrl-p ctrl-q leaves it running, and `shoal attach` comes back. --rm removes it at\n" +
+			"its end.\n\n" +
+			"With --detach, --replicas or --mode it is a service of that image, and with -f the job is what a Compose file says: a job of\n" +
+			"the same name is changed to what is said now, and only what differs is replaced. Ctrl-C stops the waiting, not the job.\n\n" +
 			"An update that fails is rolled back by itself; then the exit code is 8.\n\n" +
 			"A batch is waited for until it is complete or has failed; then the exit code is its program's. It runs anew only when\n" +
 			"its content changed, or with --rerun.\n\n" +
 			"Examples:\n" +
+			"  shoal run --rm -it alpine sh\n" +
 			"  shoal run -f compose.yaml\n" +
 			"  shoal run --name web --replicas 3 -p 8080:80 nginx:1.27\n" +
 			"  shoal run --mode batch --name once alpine echo hello",
@@ -54,6 +59,7 @@ func waitFlags() []cli.Flag {
 
 func runFlags() []cli.Flag {
 	flags := append(append(fileFlags(), waitFlags()...), jsonFlag(), &cli.BoolFlag{Name: "dry-run", Usage: "show what would be done and do nothing, as `shoal plan` does"})
+	flags = append(flags, foregroundFlags()...)
 	return append(append(flags, serviceFlags()...), keyFlags()...)
 }
 
@@ -102,6 +108,12 @@ func serviceFlags() []cli.Flag {
 }
 
 func runJob(c *cli.Context, s *screen, cl *api.Client) error {
+	if inForeground(c) {
+		return runInForeground(c, s, cl)
+	}
+	if err := onlyInForeground(c); err != nil {
+		return err
+	}
 	spec, err := specOf(c, s)
 	if err != nil {
 		return err
@@ -124,9 +136,13 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, err := envOfFiles(c)
+	if err != nil {
+		return nil, err
+	}
 	return compose.FromFlags(compose.Flags{
 		Name: c.String("name"), Image: c.Args().First(), Command: c.Args().Tail(), Replicas: c.Int("replicas"), Mode: c.String("mode"), Dir: dir,
-		Env: c.StringSlice("env"), Environ: os.Environ(), Labels: c.StringSlice("label"), Ports: c.StringSlice("publish"),
+		Env: append(files, c.StringSlice("env")...), Environ: os.Environ(), Labels: c.StringSlice("label"), Ports: c.StringSlice("publish"),
 		Mounts: c.StringSlice("volume"), Tmpfs: c.StringSlice("tmpfs"), Constraints: c.StringSlice("constraint"),
 		Entrypoint: c.String("entrypoint"), Restart: c.String("restart"), CPUs: c.String("cpus"), Memory: c.String("memory"),
 		ReserveCPUs: c.String("reserve-cpus"), ReserveMemory: cmp.Or(c.String("reserve-memory"), c.String("memory-reservation")), PIDs: c.Int64("pids-limit"),

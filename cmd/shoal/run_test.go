@@ -63,7 +63,7 @@ func TestRunGivesUpOnAJobWithoutHope(t *testing.T) {
 		want []string
 	}{
 		"failed three times": {runWeb, job.Status{State: job.Failed, ExitCode: &three}, 2, []string{"failed 3 times in a row: exit code 3"}},
-		"never restarted":    {"run --name web --restart no example", job.Status{State: job.Failed, ExitCode: &three, OOM: true}, 0, []string{"failed: exit code 3, out of memory, and its restart policy is no"}},
+		"never restarted":    {"run --replicas 1 --name web --restart no example", job.Status{State: job.Failed, ExitCode: &three, OOM: true}, 0, []string{"failed: exit code 3, out of memory, and its restart policy is no"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := newCluster()

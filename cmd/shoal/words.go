@@ -46,6 +46,8 @@ func describe(t *api.Task, now time.Time) cell {
 	state, c := t.State(), cell{}
 	c.text, c.style = string(state), plainStyle
 	switch {
+	case state == job.Running && t.Status.Paused:
+		c.text, c.style = "paused", yellow
 	case state == job.Running && t.Status.Health != job.HealthNone:
 		c.text += " (" + string(t.Status.Health) + ")"
 	case state == job.Failed && t.Status != nil && t.Status.OOM:

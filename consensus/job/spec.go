@@ -66,6 +66,7 @@ type Service struct {
 	Hostname   string            `json:"hostname,omitempty"` // "": "<service>-<slot>"
 	TTY        bool              `json:"tty,omitempty"`
 	Stdin      bool              `json:"stdin,omitempty"`
+	Attach     bool              `json:"attach,omitempty"` // keep what a task writes for the first who attaches to it
 	Init       bool              `json:"init,omitempty"`
 	ReadOnly   bool              `json:"readOnly,omitempty"`
 	StopSignal string            `json:"stopSignal,omitempty"`

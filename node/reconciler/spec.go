@@ -51,7 +51,7 @@ func Spec(a Assignment, node job.NodeID, env []string, health *runtime.HealthCon
 		Image: s.Image, Entrypoint: s.Entrypoint, Command: s.Command,
 		Env:        slices.Concat(s.Env, env, genericEnv(t.Generic)),
 		WorkingDir: s.WorkingDir, User: s.User, Hostname: hostname(t, s),
-		TTY: s.TTY, Stdin: s.Stdin, Init: s.Init, ReadOnly: s.ReadOnly,
+		TTY: s.TTY, Stdin: s.Stdin, Attach: s.Attach, Init: s.Init, ReadOnly: s.ReadOnly,
 		StopSignal: s.StopSignal, StopGrace: s.StopGrace,
 		Mounts: mounts(s.Mounts), CapAdd: s.CapAdd, CapDrop: s.CapDrop,
 		Resources: runtime.Resources{
