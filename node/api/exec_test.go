@@ -455,3 +455,34 @@ func FuzzReadError(f *testing.F) {
 		}
 	})
 }
+
+func TestDetachedWorkGoesOn(t *testing.T) {
+	ended := make(chan error, 1)
+	for road, c := range roads(t, func(ctx context.Context, s *ExecSession) (int, error) {
+		if s.Detach {
+			s.Release()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(300 * time.Millisecond):
+		}
+		ended <- ctx.Err()
+		return 0, nil
+	}) {
+		if code, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"x"}, Detach: true}}); code != 0 || err != nil {
+			t.Errorf("%s: %d, %v", road, code, err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%s: the work was ended: %v", road, err)
+		}
+		leave := make(chan struct{})
+		time.AfterFunc(20*time.Millisecond, func() { close(leave) })
+		_, err := c.Exec(context.Background(), "t", &ClientExec{ExecRequest: ExecRequest{Args: []string{"x"}}, ClientStreams: ClientStreams{Detach: leave}})
+		if !errors.Is(err, ErrDetached) {
+			t.Errorf("%s: %v, want detached", road, err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%s: the work of one who left was ended: %v", road, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -70,7 +71,9 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request, req opening, ru
 	}
 	out := &frameWriter{w: conn}
 	_ = conn.SetReadDeadline(time.Now().Add(execStartTime)) // fails with the connection, and so does reading
-	st, pump, err := readStart(buf.Reader, out, req)
+	// Not through net/http's reader, at whose end the request's context ends: work may outlive its client.
+	begun, _ := buf.Reader.Peek(buf.Reader.Buffered()) // never more than there is
+	st, pump, err := readStart(bufio.NewReader(io.MultiReader(bytes.NewReader(begun), conn)), out, req)
 	if err != nil {
 		_ = out.writeJSON(frameExit, execExit{Code: -1, Error: toWire(err)}) // the client is gone if this fails
 		return
