@@ -143,7 +143,7 @@ services:
     stop_grace_period: 1s
     tmpfs: [/tmp]
     deploy: { resources: { limits: { cpus: "0.1" } } }
-    x-autoscale: { min: 1, max: 2, cpu: 40%%, window: 5s, up: { cooldown: 1s }, down: { cooldown: 6s } }
+    x-autoscale: { min: 1, max: 2, cpu: 40%%, window: 5s, up: { cooldown: 1s }, down: { cooldown: 1s } }
 `, busyboxImage))
 	count := func(want int) {
 		t.Helper()
