@@ -301,8 +301,8 @@ func jobBadFiles(t *testing.T, n *machines.Net) {
 		file  string
 		words []string
 	}{
-		{web("sysctls: { net.core.somaxconn: 1024 }"), []string{"sysctls", "web"}},
-		{web("privileged: true"), []string{"privileged", "web", "cap_add"}},
+		{web("storage_opt: { size: 1G }"), []string{"storage_opt", "web"}},
+		{web("isolation: hyperv"), []string{"isolation", "web"}},
 		{web("imagee: x"), []string{"imagee"}},
 		{web("deploy: { replicas: -1 }"), []string{"replicas"}},
 		{"services:\n  web:\n    command: [x]\n", []string{"image", "web"}},
@@ -314,11 +314,11 @@ func jobBadFiles(t *testing.T, n *machines.Net) {
 	refuses(t, m, 5, []string{"MISSING", "web", "must be set"}, web("environment: { A: '${MISSING:?must be set}' }"), "run", "-f", "-", "--name", "bad")
 	refuses(t, m, 3, []string{"no-such-file.yaml"}, "", "run", "-f", "no-such-file.yaml")
 	refuses(t, m, 3, []string{"bad"}, "", "scale", "bad/web=1") // nothing of all that was submitted
-	r := attempt(m, strings.NewReader(web("sysctls: { net.core.somaxconn: 1024 }")), "run", "-f", "-", "--name", "bad", "--lenient")
+	r := attempt(m, strings.NewReader(web("storage_opt: { size: 1G }")), "run", "-f", "-", "--name", "bad", "--lenient")
 	if r.Code != 0 {
 		t.Errorf("--lenient: %v", r)
 	}
-	contains(t, r.Stderr, "warning", "sysctls")
+	contains(t, r.Stderr, "warning", "storage_opt")
 }
 
 func jobUnknownImage(t *testing.T, n *machines.Net) {
