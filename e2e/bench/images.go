@@ -35,7 +35,7 @@ var imagesGroup = group{
 	name: "images",
 	how: "load and unpack of an image of 250 MB in five layers, made of this machine's /usr/lib and /usr/share (so the compression is a real one): `shoal image load` " +
 		"on a node against `docker load` of the distribution's dockerd (overlay2, in namespaces of its own), the same archive, interleaved. Each load is the first on a fresh ext4 " +
-		"in a file, because ext4 is slow to take inodes again that were freed in the last minutes. Both commands return when the layers are unpacked; ours are synced to disk then, " +
+		"in a file, because ext4 is slow to take inodes again that were freed in the last minutes. Both commands return when the layers are unpacked. Of ours the blobs are on disk then and the unpacked trees are synced behind; " +
 		"docker's are in the page cache. Docker 20.10 has no zstd: ours with zstd is compared with docker and gzip.",
 	enabled: func(b *bench) bool { return b.peers },
 	run:     measureImages,
