@@ -100,11 +100,11 @@ func (n *Node) followOthers(ctx context.Context) error {
 func (n *Node) followAt(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(feedPatience, func() { cancel(fmt.Errorf("silent for %v", feedPatience)) })
+	silence := time.AfterFunc(feedSilence, func() { cancel(fmt.Errorf("silent for %v", feedSilence)) })
 	defer silence.Stop()
 	led := time.Now()
 	err := api.NewClient(addr, n.peers.transport).Feed(ctx, n.id, func(f api.FeedFrame) error {
-		silence.Reset(feedPatience)
+		silence.Reset(feedSilence)
 		switch {
 		case f.LeaderAddr != "":
 			led = time.Now()
