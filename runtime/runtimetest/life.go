@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"shoal/runtime"
@@ -132,6 +133,9 @@ func badCommand(s *suite, command string, code int) {
 	s.wantExit(in, code)
 	if in.Error == "" {
 		s.Error("Info.Error does not say why the start failed")
+	}
+	if strings.Contains(in.Error, "\n") || len(in.Error) > 256 { // people see it in a line of ps
+		s.Errorf("Info.Error is no line for people: %q", in.Error)
 	}
 }
 

@@ -128,7 +128,7 @@ func startAhead() (_ *ahead, err error) {
 	cmd.Env = []string{
 		"GOMAXPROCS=1", "GOGC=off", "_LIBCONTAINER_INITTYPE=standard", envGate + "=" + strconv.Itoa(gateFD),
 		"_LIBCONTAINER_INITPIPE=" + strconv.Itoa(initPipeFD), "_LIBCONTAINER_SYNCPIPE=" + strconv.Itoa(syncPipeFD),
-		"_LIBCONTAINER_LOGPIPE=" + strconv.Itoa(logPipeFD),
+		"_LIBCONTAINER_LOGPIPE=" + strconv.Itoa(logPipeFD), "_LIBCONTAINER_LOGLEVEL=" + strconv.Itoa(int(logrus.WarnLevel)),
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start libcontainer's init: %w", err)
@@ -503,6 +503,7 @@ func (a *ahead) logs() string {
 		case err != nil:
 		case l.Level == "fatal", l.Level == "panic":
 			out = append(out, l.Msg)
+		case l.Level == "debug", l.Level == "info":
 		default:
 			logrus.Warn(l.Msg) // the launcher's own, which it puts behind errors
 		}
