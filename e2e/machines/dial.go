@@ -11,19 +11,18 @@ import (
 
 // DialContext connects to an address as a program on the machine would; it fits http.Transport. Addresses are numeric.
 func (m *Machine) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	m.mu.Lock()
-	pid := m.pid
-	m.mu.Unlock()
-	if pid == 0 {
-		return nil, fmt.Errorf("dial %s: machine %s is off", addr, m.Name)
-	}
+	return m.net.driver.dial(ctx, m, network, addr)
+}
+
+// dialFrom connects as a program in a network namespace would.
+func dialFrom(ctx context.Context, namespace, network, addr string) (net.Conn, error) {
 	type result struct {
 		conn net.Conn
 		err  error
 	}
 	done := make(chan result, 1)
 	go func() {
-		conn, err := dialIn(ctx, fmt.Sprintf("/proc/%d/ns/net", pid), network, addr)
+		conn, err := dialIn(ctx, namespace, network, addr)
 		done <- result{conn, err}
 	}()
 	r := <-done

@@ -78,7 +78,7 @@ func Open(dir string) (*Net, error) {
 	if s.ID == "" || s.Holder == nil {
 		return nil, fmt.Errorf("read %s: it names no switch", filepath.Join(dir, stateFile))
 	}
-	n := &Net{opts: Options{Binary: s.Binary, Dir: dir, LogLevel: s.LogLevel, Keep: s.Keep}, id: s.ID, dir: dir, ownDir: s.OwnDir, holder: s.Holder}
+	n := &Net{opts: Options{Binary: s.Binary, Dir: dir, LogLevel: s.LogLevel, Keep: s.Keep}, id: s.ID, dir: dir, ownDir: s.OwnDir, holder: s.Holder, driver: namespaces{}}
 	n.ledger = &ledger{before: map[string]bool{}, spaces: map[string]uint64{}}
 	for _, thing := range s.Before {
 		n.ledger.before[thing] = true

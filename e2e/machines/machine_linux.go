@@ -85,8 +85,10 @@ func (m *Machine) Wipe() error {
 	if m.Running() {
 		return fmt.Errorf("wipe the disk of %s: its agent runs", m.Name)
 	}
-	return os.RemoveAll(m.DataDir())
+	return m.net.driver.wipe(m)
 }
+
+func (m *Machine) emptyDisk() error { return os.RemoveAll(m.DataDir()) }
 
 func (m *Machine) removeDisk() error {
 	if m.Options.DiskBytes == 0 && m.Options.DiskImage == "" {
@@ -102,6 +104,13 @@ func (m *Machine) PowerOn() error {
 	if m.init != nil {
 		return fmt.Errorf("machine %s is on already", m.Name)
 	}
+	if err := m.net.driver.powerOn(m); err != nil {
+		return errors.Join(err, m.net.driver.powerOff(m))
+	}
+	return nil
+}
+
+func (m *Machine) powerOnLocked() error {
 	// bash reaps whatever becomes its child, as an init must.
 	init := exec.Command("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"bash", "-c", "hostname "+m.Name+"; trap : CHLD; while :; do sleep 1000 & wait; done")
@@ -114,14 +123,11 @@ func (m *Machine) PowerOn() error {
 		m.pid = childOf(p.PID)
 		return m.pid != 0 && differentNet(m.pid) && hostnameSet(m.pid)
 	})
-	if err == nil {
-		m.net.note(m.pid)
-		err = m.plugIn()
-	}
 	if err != nil {
-		return errors.Join(err, m.powerOffLocked())
+		return err
 	}
-	return nil
+	m.net.note(m.pid)
+	return m.plugIn()
 }
 
 func (m *Machine) plugIn() error {
@@ -138,7 +144,7 @@ func (m *Machine) plugIn() error {
 func (m *Machine) PowerOff() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.powerOffLocked()
+	return m.net.driver.powerOff(m)
 }
 
 func (m *Machine) powerOffLocked() error {
@@ -183,11 +189,10 @@ func (m *Machine) Start(args ...string) error {
 	if level == "" {
 		level = "info"
 	}
-	words := slices.Concat(m.enter(), []string{
+	cmd := m.shell(slices.Concat([]string{
 		m.binary(), "agent", "--data-dir", m.DataDir(), "--socket", m.Socket(), "--name", m.Name, "--bind", m.Addr.String() + ":6174",
 		"--cgroup-parent", m.Cgroup(), "--log-level", level,
-	}, m.Options.AgentArgs, args)
-	cmd := exec.Command(words[0], words[1:]...)
+	}, m.Options.AgentArgs, args)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if _, err := startApart(cmd, m.net.opts.Keep); err != nil {
 		return err
@@ -199,7 +204,7 @@ func (m *Machine) Start(args ...string) error {
 	}()
 	m.agent = a
 	return await(5*time.Second, "the agent of "+m.Name, func() bool {
-		a.pid = childOf(cmd.Process.Pid)
+		a.pid = m.net.driver.agentPID(m, cmd.Process.Pid)
 		return a.pid != 0 || a.ended()
 	})
 }
@@ -221,17 +226,11 @@ func (m *Machine) binary() string {
 	return m.net.opts.Binary
 }
 
-// enter is the command that runs another one inside of the machine.
-func (m *Machine) enter() []string {
-	return []string{"nsenter", "-t", strconv.Itoa(m.pid), "-n", "-m", "-u", "-i", "-p", "--"}
-}
-
 // Command makes a command that runs inside of the machine.
 func (m *Machine) Command(args ...string) *exec.Cmd {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	words := append(m.enter(), args...)
-	return exec.Command(words[0], words[1:]...)
+	return m.shell(args...)
 }
 
 // On tells whether the machine is switched on, and Running whether its agent runs.
@@ -264,16 +263,9 @@ func (m *Machine) Signal(s syscall.Signal) error {
 	if pid == 0 {
 		return fmt.Errorf("the agent of machine %s does not run", m.Name)
 	}
-	if err := unix.Kill(pid, s); err != nil {
-		return err
-	}
-	// nsenter stops with the child that it waits for, and would not notice the child's end.
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s == syscall.SIGCONT && m.agent.cmd != nil {
-		return m.agent.cmd.Process.Signal(s)
-	}
-	return nil
+	return m.net.driver.signal(m, pid, s)
 }
 
 // AwaitEnd waits for the agent to end and gives its exit code; -1 if another process started it.
@@ -296,7 +288,9 @@ func (m *Machine) AwaitEnd(limit time.Duration) (int, error) {
 }
 
 // Processes lists the machine's processes, those of its containers too, in the caller's namespace: pid to command line.
-func (m *Machine) Processes() map[int]string {
+func (m *Machine) Processes() map[int]string { return m.net.driver.processes(m) }
+
+func (m *Machine) kernelProcesses() map[int]string {
 	m.mu.Lock()
 	root := m.pid
 	m.mu.Unlock()
@@ -329,7 +323,9 @@ func (m *Machine) Processes() map[int]string {
 
 // Tasks tells which tasks of a job truly run on the machine: task id to the process ids of its container, in the
 // caller's namespace, its first process first. It asks the kernel, not the agent.
-func (m *Machine) Tasks(job string) map[string][]int {
+func (m *Machine) Tasks(job string) map[string][]int { return m.net.driver.tasks(m, job) }
+
+func (m *Machine) kernelTasks(job string) map[string][]int {
 	out := map[string][]int{}
 	for pid := range m.Processes() {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))

@@ -39,6 +39,7 @@ type Net struct {
 	dir    string
 	ownDir bool
 	holder *process // keeps the switch's network namespace
+	driver driver
 
 	mu       sync.Mutex
 	ledger   *ledger
@@ -58,7 +59,7 @@ func New(o Options) (*Net, error) {
 	}
 	b := make([]byte, 3)
 	_, _ = rand.Read(b) // never fails
-	n := &Net{opts: o, id: hex.EncodeToString(b), dir: o.Dir, ledger: newLedger()}
+	n := &Net{opts: o, id: hex.EncodeToString(b), dir: o.Dir, ledger: newLedger(), driver: namespaces{}}
 	if n.dir == "" {
 		dir, err := os.MkdirTemp("", "shoal-machines-")
 		if err != nil {
@@ -98,7 +99,7 @@ func (n *Net) Add(o MachineOptions) (*Machine, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m := n.machine(len(n.machines)+1, o)
-	if err := m.makeDisk(); err != nil {
+	if err := n.driver.makeDisk(m); err != nil {
 		return nil, err
 	}
 	n.machines = append(n.machines, m)
@@ -127,7 +128,7 @@ func (n *Net) Close() error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup // each of them may wait for the kernel
 	for i, m := range all {
-		wg.Go(func() { errs[i] = errors.Join(m.PowerOff(), m.removeDisk()) })
+		wg.Go(func() { errs[i] = errors.Join(m.PowerOff(), n.driver.removeDisk(m)) })
 	}
 	wg.Wait()
 	spaces := ownSpaces(n.holder.PID)
