@@ -13,6 +13,7 @@ import (
 
 	"shoal/consensus/job"
 	"shoal/node"
+	"shoal/runtime/step"
 )
 
 const defaultDataDir = "/var/lib/shoal"
@@ -54,6 +55,9 @@ func runAgent(c *cli.Context) error {
 	}
 	if os.Geteuid() != 0 {
 		return job.Errorf(job.Denied, "the agent makes containers and needs root: run it with sudo or as a service")
+	}
+	if err := step.FromEnv(); err != nil {
+		return job.Errorf(job.Invalid, "%w", err)
 	}
 	cfg, err := agentConfig(c)
 	if err != nil {

@@ -26,14 +26,16 @@ var table = map[string][]string{
 	"consensus/job/compose": {"consensus/job"},
 	"consensus/state":       {"consensus/job"},
 	"consensus/scheduler":   {"consensus/job", "consensus/state"},
-	"consensus":             {"consensus/job", "consensus/state"},
+	"consensus":             {"consensus/job", "consensus/state", "runtime/step"},
 	"gossip":                {},
 	"gossip/gossiptest":     {},
 	"runtime":               {},
-	"runtime/image":         {},
-	"runtime/network":       {},
-	"runtime/volume":        {},
-	"runtime/container":     {"runtime", "runtime/container/stage", "runtime/image", "runtime/network", "runtime/volume"},
+	// Moments at which tests kill or fail a process; below everything that writes to a disk.
+	"runtime/step":      {},
+	"runtime/image":     {"runtime/step"},
+	"runtime/network":   {},
+	"runtime/volume":    {"runtime/step"},
+	"runtime/container": {"runtime", "runtime/container/stage", "runtime/image", "runtime/network", "runtime/step", "runtime/volume"},
 	// What is started for each container: every import is paid for with each start.
 	"runtime/container/stage": {"runtime"},
 	// An OCI runtime's command line, for others' suites and engines: the same start, without agent and monitor.
@@ -46,13 +48,13 @@ var table = map[string][]string{
 	"node/reconciler":                     {"consensus/job", "runtime"},
 	"node": {
 		"consensus", "consensus/job", "consensus/state", "consensus/scheduler", "gossip", "node/api", "node/pki", "node/reconciler",
-		"runtime", "runtime/image", "runtime/network", "runtime/volume",
+		"runtime", "runtime/image", "runtime/network", "runtime/step", "runtime/volume",
 	},
 	"node/nodetest": {
 		"consensus/job", "consensus/state", "gossip/gossiptest", "node", "node/api", "runtime", "runtime/fake", "runtime/image", "runtime/network",
 	},
 	"cmd/shoal": {
-		"consensus/job", "consensus/job/compose", "node", "node/api", "runtime", "runtime/container", "runtime/container/oci", "runtime/image", "runtime/network", "runtime/volume",
+		"consensus/job", "consensus/job/compose", "node", "node/api", "runtime", "runtime/container", "runtime/container/oci", "runtime/image", "runtime/network", "runtime/step", "runtime/volume",
 	},
 	// The proof stands outside of the house and may look in at its doors.
 	"e2e/house":       {},
