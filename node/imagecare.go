@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/node/api"
@@ -14,6 +16,7 @@ const (
 	keepEvery    = 15 * time.Second // between two looks at what should be here
 	sweepEvery   = 10 * time.Minute // between two looks at what should not
 	maxSweepStep = 1_000            // images in one sweep
+	copyWait     = 30 * time.Second // for other nodes to copy what was just loaded
 )
 
 // careForImages keeps copies of what was loaded or pushed, and deletes what is not needed any more. It blocks until ctx ends.
@@ -71,6 +74,46 @@ func (n *Node) keepCopies(ctx context.Context, k imageKeeper, needed api.ImagesN
 			n.log.Warn("an image that this node keeps has not its name", "image", name.Name, "error", err)
 		}
 	}
+}
+
+// spreadCopies has the nodes that keep an image copy it now rather than at their next look, so that it outlives this machine
+// when whoever loaded it hears that it is there. It gives the number of nodes that have all of the images, this one
+// among them. What cannot be copied in time is left to the other nodes' care.
+func (n *Node) spreadCopies(ctx context.Context, images []image.Image) int {
+	if _, err := n.keeper(); err != nil || n.cfg.ImageCare.Copies <= 1 {
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(ctx, copyWait)
+	defer cancel()
+	self := n.cfg.Advertise.String()
+	alive := append(n.livePeers(), self)
+	at := map[string][]string{} // names that a node is to have, by its address
+	for _, i := range images {
+		if len(i.Names) == 0 { // nobody is to keep it
+			return 1
+		}
+		for _, addr := range keepers(string(i.Manifest), alive, n.cfg.ImageCare.Copies) {
+			if addr != self {
+				at[addr] = append(at[addr], i.Names...)
+			}
+		}
+	}
+	var have atomic.Int64
+	var wg sync.WaitGroup
+	for addr, names := range at {
+		wg.Go(func() {
+			c := api.NewClient(addr, n.peers.transport)
+			for _, name := range names {
+				if _, err := c.PullImage(ctx, name, nil); err != nil {
+					n.log.Warn("a node that should keep a copy of an image has none yet", "image", name, "node", addr, "error", err)
+					return
+				}
+			}
+			have.Add(1)
+		})
+	}
+	wg.Wait()
+	return 1 + int(have.Load())
 }
 
 // keepers picks count of the nodes, the same ones wherever it is asked.

@@ -129,7 +129,11 @@ func (n *Node) TagImage(ctx context.Context, ref, name string) error {
 		return kindly(err)
 	}
 	img.Names = []string{full.String()}
-	return n.tellImageNames(ctx, []image.Image{img})
+	if err := n.tellImageNames(ctx, []image.Image{img}); err != nil {
+		return err
+	}
+	n.spreadCopies(ctx, []image.Image{img})
+	return nil
 }
 
 // PullImage makes an image present here. A name that was loaded or pushed means what it meant then, and comes from a node;

@@ -148,7 +148,7 @@ func viewImage(i image.Image) api.Image {
 	return api.Image{ID: string(i.ID), Names: i.Names, Digest: string(i.Manifest), SizeBytes: i.Size, Layers: len(i.Layers), Created: i.Created}
 }
 
-// LoadImage takes an archive into this node's store.
+// LoadImage takes an archive into this node's store, and has it copied to the nodes that are to keep it.
 func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) {
 	list, err := n.machine.Images.Load(ctx, r, image.LoadOptions{Unpack: true})
 	if err != nil {
@@ -157,7 +157,12 @@ func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) 
 	if err := n.tellImageNames(ctx, list); err != nil {
 		return nil, job.Errorf(job.KindOf(err), "the image is stored here, but the cluster could not be told what its name means now: %w; load it again then", err)
 	}
-	return viewImages(list), nil
+	copies := n.spreadCopies(ctx, list)
+	out := viewImages(list)
+	for i := range out {
+		out[i].Copies = copies
+	}
+	return out, nil
 }
 
 // RemoveImage removes a name or an image from this node's store; a name means whatever its registry says again.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -140,9 +141,20 @@ func load(c *cli.Context, s *screen, cl *api.Client, in io.Reader) error {
 			}
 			name = strings.Join(names, ", ")
 		}
-		s.printf("loaded %s (%s, %s)\n", name, shortID(i.ID), job.FormatBytes(i.SizeBytes))
+		s.printf("loaded %s (%s, %s)%s\n", name, shortID(i.ID), job.FormatBytes(i.SizeBytes), copiesPhrase(i.Copies))
 	}
 	return nil
+}
+
+// copiesPhrase tells how many nodes would have to die for the image to be gone.
+func copiesPhrase(copies int) string {
+	switch {
+	case copies <= 0: // an older node: it does not tell
+		return ""
+	case copies == 1:
+		return " on this node alone"
+	}
+	return fmt.Sprintf(" on %d nodes", copies)
 }
 
 func pullImage(c *cli.Context, s *screen, cl *api.Client) error {

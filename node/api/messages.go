@@ -263,6 +263,8 @@ type Image struct {
 	SizeBytes int64     `json:"sizeBytes"`
 	Layers    int       `json:"layers"`
 	Created   time.Time `json:"created,omitzero"`
+	// Copies is how many nodes had it, the asked one too, when a load ended; 0 in other answers.
+	Copies int `json:"copies,omitempty"`
 }
 
 // PullProgress is a line of a pull's stream; the last has Image or Error.
