@@ -14,7 +14,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak conformance docs fuzz sim clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ bench: build ## the figures: submit, start, fail-over, memory, size
 soak: build ## five machines under packet loss and a busy CPU for TIME (default 30m): is any declared dead?
 	@CGO_ENABLED=0 go build -o build/bench ./e2e/bench
 	@exec build/bench -binary $(BIN) -only '^soak$$' -soak $(or $(TIME),30m)
+
+soak-use: build ## three machines in use for TIME (default 2h): does memory, disk or anything else grow? the plot: build/soak
+	@CGO_ENABLED=0 go build -o build/soak-use ./e2e/soak
+	@exec build/soak-use -binary $(BIN) -for $(or $(TIME),2h)
 
 conformance: build ## others' suites judge what starts containers: runtime-tools' validation, beside runc; docker and podman over it
 	@packaging/deps.sh conformance

@@ -94,13 +94,6 @@ func TestForeignOutputIsRead(t *testing.T) {
 	if got, err := figures(placementsLine, bench); err != nil || len(got) != 2 || got[0] != 565235 || got[1] != 1.2e6 {
 		t.Errorf("placements: %v, %v", got, err)
 	}
-	u, err := parseUsage([]byte("00400000-7fff rollup\nRss:    1212 kB\nPss:      97 kB\nPrivate_Clean:  10 kB\nPrivate_Dirty:  66 kB\n"))
-	if err != nil || u != (usage{1212, 97, 76}) {
-		t.Errorf("usage: %+v, %v", u, err)
-	}
-	if _, err := parseUsage(nil); err == nil {
-		t.Error("an empty smaps_rollup was taken")
-	}
 	clocks := parseClocks("    mode: 0\n    time.tv_sec:  1795393728\n    time.tv_usec: 760247\n    return value: 5\n    time.tv_sec:  1\n    time.tv_usec: 2\n")
 	if len(clocks) != 2 || !clocks[0].Equal(time.UnixMicro(1795393728760247)) || !clocks[1].Equal(time.UnixMicro(1000002)) {
 		t.Errorf("clocks: %v", clocks)

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"shoal/consensus/job"
@@ -23,9 +19,6 @@ var memoryGroup = group{
 		"the agent of the machine that runs them all (and leads). Monitors: each of these 50. PSS divides pages among all processes that map them.",
 	run: func(b *bench) error { return b.withCluster(memoryMachines, measureMemory) },
 }
-
-// usage is the memory of a process in KiB.
-type usage struct{ rss, pss, private float64 }
 
 func measureMemory(c *cluster) error {
 	idle := newUsages("agent, idle", MiB, &Goal{Bound: 60})
@@ -68,7 +61,7 @@ func measureMemory(c *cluster) error {
 			return err
 		}
 	}
-	for _, pid := range monitorsOf(leader) {
+	for _, pid := range leader.Monitors() {
 		if err := monitors.sample(pid); err != nil {
 			return err
 		}
@@ -93,7 +86,7 @@ func newUsages(what string, unit Unit, rssGoal *Goal) *usages {
 func (u *usages) all() []*series { return []*series{u.rss, u.pss, u.private} }
 
 func (u *usages) sample(pid int) error {
-	v, err := readUsage(pid)
+	v, err := machines.ReadMemory(pid)
 	if err != nil {
 		return err
 	}
@@ -101,48 +94,8 @@ func (u *usages) sample(pid int) error {
 	if u.rss.unit == MiB {
 		scale = 1024
 	}
-	u.rss.add(v.rss / scale)
-	u.pss.add(v.pss / scale)
-	u.private.add(v.private / scale)
+	u.rss.add(v.RSS / scale)
+	u.pss.add(v.PSS / scale)
+	u.private.add(v.Private / scale)
 	return nil
-}
-
-func readUsage(pid int) (usage, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return usage{}, err
-	}
-	return parseUsage(b)
-}
-
-// parseUsage reads smaps_rollup (proc(5)).
-func parseUsage(b []byte) (usage, error) {
-	found := map[string]float64{}
-	for line := range bytes.Lines(b) {
-		f := strings.Fields(string(line))
-		if len(f) == 3 && f[2] == "kB" {
-			v, err := strconv.ParseFloat(f[1], 64)
-			if err != nil {
-				return usage{}, fmt.Errorf("smaps_rollup: %w", err)
-			}
-			found[strings.TrimSuffix(f[0], ":")] = v
-		}
-	}
-	u := usage{found["Rss"], found["Pss"], found["Private_Clean"] + found["Private_Dirty"]}
-	if u.rss == 0 {
-		return u, fmt.Errorf("smaps_rollup has no Rss")
-	}
-	return u, nil
-}
-
-// monitorsOf finds the monitor processes of a machine's containers by the name that they give themselves.
-func monitorsOf(m *machines.Machine) []int {
-	var out []int
-	for pid := range m.Processes() {
-		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if err == nil && strings.TrimSpace(string(comm)) == "shoal-monitor" {
-			out = append(out, pid)
-		}
-	}
-	return out
 }

@@ -61,6 +61,7 @@ var table = map[string][]string{
 	"e2e/machines":    {"consensus/job", "node/api", "runtime/image"},
 	"e2e/demo":        {"consensus/job", "e2e/machines", "node/api"},
 	"e2e/conformance": {},
+	"e2e/soak":        {"consensus/job", "e2e/machines", "node/api"},
 	"e2e/bench":       {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
 	"e2e":             {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
 }
