@@ -14,7 +14,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim chaos clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,11 @@ fuzz: ## each fuzz target for FUZZTIME (default 30s)
 
 sim: ## whole clusters in fake time: random trouble for SEEDS seeds or SECONDS (default 200 and 300), then figures
 	@node/nodetest/sim.sh $(or $(SEEDS),200) $(or $(SECONDS),300) $(or $(FIRST),1)
+
+chaos: build ## break a cluster at random for SECONDS or FAULTS faults (default 60), by SEED; CHAOSFLAGS=-list tells which
+	@packaging/deps.sh test
+	@CGO_ENABLED=0 go build -o build/chaos-run ./e2e/chaos/run
+	@exec build/chaos-run -binary $(BIN) -time $(or $(SECONDS),0)s -count $(or $(FAULTS),0) -seed $(or $(SEED),0) $(CHAOSFLAGS)
 
 clean: ## what building made
 	rm -rf bin build $(STAGE)

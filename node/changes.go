@@ -58,6 +58,9 @@ func submitResult(res state.Result, err error) (api.SubmitResult, error) {
 		return api.SubmitResult{}, err
 	}
 	j, ok := res.Value.(*job.Job)
+	if res.Value == nil { // the second answer to a key
+		return api.SubmitResult{}, job.Errorf(job.Conflict, "it was done at an earlier try, and the job has been removed since; see `shoal events`")
+	}
 	if !ok {
 		return api.SubmitResult{}, job.Errorf(job.Internal, "the log answered a submit with %T", res.Value)
 	}

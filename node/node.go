@@ -52,6 +52,7 @@ type Node struct {
 	members    members
 	joinTurn   chan struct{}           // of one: joins are taken one at a time
 	rebalance  atomic.Bool             // an admin wants the planner to
+	hashing    sync.Mutex              // held by the one who computes the hash of the state
 	granter    atomic.Pointer[granter] // of leases; nil while this node does not lead
 	addrKnown  bool                    // the cluster has this node's address; follow's own
 }

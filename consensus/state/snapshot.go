@@ -102,33 +102,44 @@ func (v *View) Persist(w io.Writer) error {
 }
 
 func (v *View) writeRecords(out io.Writer) (n uint32, err error) {
+	for i := range snapshotTables {
+		k, err := v.writeTable(out, i)
+		if err != nil {
+			return n, err
+		}
+		n += k
+	}
+	return n, nil
+}
+
+// writeTable writes the rows of one of the snapshotTables in the order of their primary keys.
+func (v *View) writeTable(out io.Writer, i int) (n uint32, err error) {
 	m, err := codecs()
 	if err != nil {
 		return 0, err
 	}
+	table := snapshotTables[i].table
+	it, err := v.txn.Get(string(table), "id_prefix", []byte(nil))
+	if err != nil {
+		return 0, err
+	}
 	var buf bytes.Buffer
-	for i, st := range snapshotTables {
-		it, err := v.txn.Get(string(st.table), "id_prefix", []byte(nil))
+	for o := it.Next(); o != nil; o = it.Next() {
+		buf.Reset()
+		buf.Write([]byte{byte(i + 1), 0, 0, 0, 0})
+		b, err := m.enc.Marshal(o)
 		if err != nil {
+			return n, fmt.Errorf("%s: %w", table, err)
+		}
+		if len(b) > maxRecordBytes {
+			return n, fmt.Errorf("%s: a row of %d bytes, at most %d allowed", table, len(b), maxRecordBytes)
+		}
+		buf.Write(b)
+		binary.BigEndian.PutUint32(buf.Bytes()[1:5], uint32(len(b)))
+		if _, err := out.Write(buf.Bytes()); err != nil {
 			return n, err
 		}
-		for o := it.Next(); o != nil; o = it.Next() {
-			buf.Reset()
-			buf.Write([]byte{byte(i + 1), 0, 0, 0, 0})
-			b, err := m.enc.Marshal(o)
-			if err != nil {
-				return n, fmt.Errorf("%s: %w", st.table, err)
-			}
-			if len(b) > maxRecordBytes {
-				return n, fmt.Errorf("%s: a row of %d bytes, at most %d allowed", st.table, len(b), maxRecordBytes)
-			}
-			buf.Write(b)
-			binary.BigEndian.PutUint32(buf.Bytes()[1:5], uint32(len(b)))
-			if _, err := out.Write(buf.Bytes()); err != nil {
-				return n, err
-			}
-			n++
-		}
+		n++
 	}
 	return n, nil
 }
@@ -154,7 +165,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db, s.derived = db, d
-	s.showLocked(index)
+	s.showLocked(index, nil)
 	for sub := range s.subs {
 		sub.end(ErrSlow)
 	}

@@ -23,6 +23,7 @@ type Store struct {
 	derived *derived
 	subs    map[*Subscription]struct{}
 	applied chan struct{} // closed and replaced when view changes
+	looks   map[*look]struct{}
 }
 
 // New makes an empty store at index 0.
@@ -31,7 +32,7 @@ func New() *Store {
 	if err != nil {
 		panic("state: the schema is wrong: " + err.Error())
 	}
-	s := &Store{db: db, derived: newDerived(), subs: map[*Subscription]struct{}{}, applied: make(chan struct{})}
+	s := &Store{db: db, derived: newDerived(), subs: map[*Subscription]struct{}{}, applied: make(chan struct{}), looks: map[*look]struct{}{}}
 	s.view.Store(&View{txn: db.Txn(false)})
 	return s
 }
@@ -80,7 +81,7 @@ func (s *Store) applyLocked(index uint64, c Command) Result {
 
 // publishLocked makes the new view visible and tells waiters and subscribers.
 func (s *Store) publishLocked(index uint64, changes []Change) {
-	s.showLocked(index)
+	s.showLocked(index, s.View())
 	b := Batch{Index: index, Changes: changes}
 	for sub := range s.subs {
 		if !sub.offer(b) {
@@ -89,9 +90,11 @@ func (s *Store) publishLocked(index uint64, changes []Change) {
 	}
 }
 
-// showLocked makes the database as it is now what readers see, and wakes those who wait for it.
-func (s *Store) showLocked(index uint64) {
+// showLocked makes the database as it is now what readers see, and wakes those who wait for it. before is the view up to
+// the index, nil if there was none here.
+func (s *Store) showLocked(index uint64, before *View) {
 	s.view.Store(&View{txn: s.db.Txn(false), index: index})
+	s.answerLooksLocked(before)
 	close(s.applied)
 	s.applied = make(chan struct{})
 }

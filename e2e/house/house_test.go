@@ -63,6 +63,8 @@ var table = map[string][]string{
 	"e2e/conformance": {},
 	"e2e/soak":        {"consensus/job", "e2e/machines", "node/api"},
 	"e2e/bench":       {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
+	"e2e/chaos":       {"consensus/job", "e2e/machines", "node/api"},
+	"e2e/chaos/run":   {"e2e/chaos"},
 	"e2e":             {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
 }
 

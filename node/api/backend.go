@@ -86,6 +86,8 @@ type Backend interface {
 	PullImage(ctx context.Context, ref, platform string, progress func(PullProgress)) (Image, error)
 	RemoveImage(ctx context.Context, ref string) error
 	Debug(ctx context.Context) (any, error)
+	// StateHash waits at most so long for the index. Unavailable when this node does not hold the log.
+	StateHash(ctx context.Context, index uint64, wait time.Duration) (StateHash, error)
 
 	// Between nodes.
 	Join(ctx context.Context, r JoinRequest) (JoinResponse, error)

@@ -92,6 +92,8 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch {
+	case r.URL.Query().Get(queryLocal) != "":
+		lastKnown()
 	case ok && self:
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		err := b.Confirm(ctx)

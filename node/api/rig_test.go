@@ -226,6 +226,9 @@ func (b *script) ImagesNeeded(context.Context) (ImagesNeeded, error) {
 
 func (b *script) RemoveImage(_ context.Context, ref string) error { return b.note("rm image %s", ref) }
 func (b *script) Debug(context.Context) (any, error)              { return struct{}{}, b.note("debug") }
+func (b *script) StateHash(_ context.Context, index uint64, wait time.Duration) (StateHash, error) {
+	return StateHash{Index: index}, b.note("state hash %d %v", index, wait)
+}
 
 func (b *script) Join(context.Context, JoinRequest) (JoinResponse, error) {
 	return JoinResponse{}, b.note("join")

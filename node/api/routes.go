@@ -97,6 +97,7 @@ var Routes = []Route{
 	{"POST", "/v1/images/pull", Operator, AtNode, (*Server).pullImage},
 	{"DELETE", "/v1/images", Operator, AtNode, (*Server).removeImage},
 	{"GET", "/v1/debug", Admin, Here, (*Server).debug},
+	{"GET", "/v1/debug/state", Admin, Here, (*Server).stateHash},
 
 	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
 	{"GET", "/v1/membership", Anyone, AtLeader, (*Server).membership},

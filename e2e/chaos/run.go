@@ -1,0 +1,290 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"shoal/e2e/machines"
+)
+
+// Options of a run.
+type Options struct {
+	Binary   string
+	Seed     uint64
+	Count    int           // of faults; 0: as many as the time allows
+	Time     time.Duration // 0: until Count are played
+	Only     string        // names of faults, with commas between; "": all with a weight
+	Short    bool
+	Evidence string // directory; what is in it already stays
+	Out      io.Writer
+}
+
+const (
+	clusterSize  = 5
+	defaultCount = 60
+	// recoveryLimit is how soon after a fault's end everything runs again.
+	recoveryLimit = 30 * time.Second
+	// recoveryPatience is for how long the run goes on when that is missed, to tell the true figure.
+	recoveryPatience = 3 * time.Minute
+)
+
+// run is one run of all.
+type run struct {
+	Options
+	w      *World
+	load   *load
+	check  *checker
+	report Report
+	dir    string // of the evidence
+
+	mu sync.Mutex // guards Out
+}
+
+// Run forms a cluster, plays faults and judges. It never panics; what went wrong is in the report.
+func Run(ctx context.Context, o Options) *Report {
+	if o.Count == 0 && o.Time == 0 {
+		o.Count = defaultCount
+	}
+	r := &run{Options: o}
+	r.report = Report{Seed: o.Seed, Begun: time.Now(), Binary: o.Binary}
+	if err := r.all(ctx); err != nil {
+		r.report.Trouble = err.Error()
+	}
+	r.report.Took = time.Since(r.report.Begun)
+	r.report.print(o.Out)
+	if r.dir != "" {
+		_ = os.WriteFile(filepath.Join(r.dir, "report.json"), r.report.json(), 0o644) // it was printed
+		_ = os.WriteFile(filepath.Join(r.dir, "report.md"), []byte(r.report.markdown()), 0o644)
+		fmt.Fprintf(o.Out, "kept in %s\n", r.dir)
+	}
+	return &r.report
+}
+
+func (r *run) say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.Out, format+"\n", args...)
+}
+
+func (r *run) all(ctx context.Context) (err error) {
+	faults, err := choose(Faults, r.Only, r.Short)
+	if err != nil {
+		return err
+	}
+	if r.Binary, err = filepath.Abs(r.Binary); err != nil {
+		return err
+	}
+	if _, err := os.Stat(r.Binary); err != nil {
+		return fmt.Errorf("%w: build it with `make build`", err)
+	}
+	r.dir = filepath.Join(r.Evidence, fmt.Sprintf("%s-seed%d", time.Now().Format("0102-150405"), r.Seed))
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "shoal-chaos-")
+	if err != nil {
+		return err
+	}
+	n, err := machines.New(machines.Options{Binary: r.Binary, Dir: filepath.Join(scratch, "net")})
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(scratch))
+	}
+	defer func() {
+		r.keep(n, scratch)
+		left := errors.Join(n.Close(), n.Gone())
+		if left != nil {
+			r.violated("nothing is left behind on the host", left.Error())
+		}
+		err = errors.Join(err, os.RemoveAll(scratch))
+	}()
+	r.w = &World{Net: n, Scratch: scratch, Short: r.Short, logf: r.say, busy: map[*machines.Machine]string{}}
+	r.say("seed %d", r.Seed)
+	if err := form(n, clusterSize, scratch); err != nil {
+		return fmt.Errorf("form the cluster: %w", err)
+	}
+	if err := r.w.startServices(ctx); err != nil {
+		return fmt.Errorf("start the services: %w", err)
+	}
+	return r.playAll(ctx, newPlanner(r.Seed, faults))
+}
+
+// playAll plays faults until the count or the time is reached.
+func (r *run) playAll(ctx context.Context, p *planner) error {
+	r.load = startLoad(r.w)
+	r.check = newChecker(r.w, r.load, r.dir, r.violated)
+	defer r.load.stop()
+	for begun, n := time.Now(), 0; ; {
+		left := 2
+		if r.Count > 0 {
+			left = r.Count - n
+		}
+		if left < 1 || r.Time > 0 && time.Since(begun) > r.Time {
+			break
+		}
+		s := p.next(left)
+		n += len(s.faults) // also those that cannot be played: the same seed gives the same faults
+		if err := r.step(ctx, s); err != nil {
+			return err
+		}
+		if len(r.report.Violated) > 0 || len(r.report.Void) > 0 {
+			break // what comes afterwards may be its consequence
+		}
+	}
+	r.load.stop()
+	r.check.last(ctx)
+	r.report.Load = r.load.figures()
+	r.report.Checked = r.check.sums()
+	if why := r.report.Load.tooLow(); why != "" {
+		r.report.Void = append(r.report.Void, why)
+	}
+	return nil
+}
+
+// under is a fault under way.
+type under struct {
+	play
+	*Broken
+	began, ended time.Time
+	err          error // ErrNotNow, or of the harness
+	void         error
+}
+
+// step plays one or two faults, waits until all runs again, and judges.
+func (r *run) step(ctx context.Context, s step) error {
+	before := r.check.before()
+	var all []*under
+	first := r.begin(ctx, s.faults[0])
+	all = append(all, first)
+	var wg sync.WaitGroup
+	if first.err == nil {
+		wg.Go(func() { r.hold(ctx, first) })
+		if len(s.faults) > 1 {
+			_ = Sleep(ctx, time.Duration(s.lag*float64(first.For)))
+			second := r.begin(ctx, s.faults[1])
+			all = append(all, second)
+			if second.err == nil {
+				r.hold(ctx, second)
+			}
+		}
+	}
+	wg.Wait()
+	var played []*under
+	for _, u := range all {
+		switch {
+		case errors.Is(u.err, ErrNotNow):
+			r.report.Skipped++
+			continue
+		case u.err != nil:
+			return fmt.Errorf("%s: %w", u.Name, u.err)
+		case u.void != nil:
+			r.report.Void = append(r.report.Void, fmt.Sprintf("%s (%s) was not seen to act: %v", u.Name, u.What, u.void))
+		}
+		played = append(played, u)
+	}
+	if len(played) == 0 {
+		return ctx.Err()
+	}
+	return r.recover(ctx, played, before)
+}
+
+func (r *run) begin(ctx context.Context, p play) *under {
+	u := &under{play: p, began: time.Now()}
+	if u.Broken, u.err = p.Play(ctx, r.w, p.rand()); u.err == nil {
+		r.w.take(u.Broken, p.Name)
+	}
+	return u
+}
+
+func (r *run) hold(ctx context.Context, u *under) {
+	_ = Sleep(ctx, u.For)
+	if u.Acted != nil {
+		u.void = u.Acted()
+	}
+	u.err = u.End(context.WithoutCancel(ctx))
+	u.ended = time.Now()
+	r.w.release(u.Broken)
+}
+
+// recover waits until all runs again, tells how long that took, and judges.
+func (r *run) recover(ctx context.Context, played []*under, before *moment) error {
+	var last time.Time
+	var what []string
+	for _, u := range played {
+		what = append(what, fmt.Sprintf("%s: %s for %v", u.Name, u.What, u.For.Round(time.Millisecond)))
+		if u.ended.After(last) {
+			last = u.ended
+		}
+	}
+	r.check.after = strings.Join(what, "; ")
+	at, err := r.w.awaitSettled(ctx, recoveryPatience)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if wrote := r.load.nextWrite(last); wrote.After(at) {
+		at = wrote
+	}
+	for _, u := range played {
+		p := Played{
+			N: len(r.report.Played) + 1, Name: u.Name, What: u.What, Began: u.began, Held: u.ended.Sub(u.began),
+			Recovery: at.Sub(last), NoWrites: r.load.longestSilence(u.began, at), Overlaps: len(played) > 1,
+		}
+		r.report.Played = append(r.report.Played, p)
+		r.say("%s", p.line())
+	}
+	switch {
+	case err != nil:
+		r.violated("everything asked for runs again within 30 s of the fault's end", err.Error())
+		return nil
+	case at.Sub(last) > recoveryLimit:
+		r.violated("everything asked for runs again within 30 s of the fault's end", fmt.Sprintf("it took %v", at.Sub(last)))
+	}
+	var allows []Allowance
+	for _, u := range played {
+		allows = append(allows, u.Allows)
+	}
+	r.check.now(ctx, before, allows)
+	return nil
+}
+
+// violated notes a broken promise.
+func (r *run) violated(promise, what string) {
+	after := ""
+	if r.check != nil {
+		after = r.check.after
+	}
+	v := Violation{At: time.Now(), Promise: promise, What: what, After: after, Evidence: r.dir}
+	r.report.Violated = append(r.report.Violated, v)
+	r.say("VIOLATION %s: %s", promise, what)
+}
+
+// keep copies what tells of a run that went wrong out of the way of the clean-up.
+func (r *run) keep(n *machines.Net, scratch string) {
+	if r.report.Code() == 0 {
+		return
+	}
+	for _, m := range n.Machines() {
+		_ = copyFile(m.LogPath(), filepath.Join(r.dir, m.Name+".agent.log")) // what can be kept is kept
+		for _, verb := range [][]string{{"ps", "-a"}, {"node", "ls"}, {"members"}, {"events"}, {"debug"}} {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			out := m.ShoalContext(ctx, nil, verb...)
+			cancel()
+			_ = os.WriteFile(filepath.Join(r.dir, fmt.Sprintf("%s.%s.txt", m.Name, verb[0])), []byte(out.String()), 0o644)
+		}
+	}
+	_ = copyFile(filepath.Join(scratch, "record"), filepath.Join(r.dir, "record"))
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o644)
+}
