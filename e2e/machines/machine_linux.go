@@ -23,6 +23,8 @@ type MachineOptions struct {
 	DiskBytes int64
 	// DiskImage, if set, is a file with a file system that is mounted as the disk.
 	DiskImage string
+	// DiskExt4, if set, makes the disk an ext4 of so many bytes, in a file. It can lose its power, freeze and fill up.
+	DiskExt4 int64
 	// Binary is the shoal of this machine; "": the Net's. It may be changed between two starts: an upgrade.
 	Binary string
 	// AgentArgs are further flags of every start of the agent.
@@ -74,6 +76,9 @@ func (m *Machine) makeDisk() error {
 		}
 		return nil
 	}
+	if m.Options.DiskExt4 != 0 {
+		return m.makeExt4(m.Options.DiskExt4)
+	}
 	if m.Options.DiskBytes == 0 {
 		return nil
 	}
@@ -91,6 +96,9 @@ func (m *Machine) Wipe() error {
 func (m *Machine) emptyDisk() error { return os.RemoveAll(m.DataDir()) }
 
 func (m *Machine) removeDisk() error {
+	if m.Options.DiskExt4 != 0 {
+		return m.unmountExt4()
+	}
 	if m.Options.DiskBytes == 0 && m.Options.DiskImage == "" {
 		return nil
 	}
@@ -127,6 +135,9 @@ func (m *Machine) powerOnLocked() error {
 		return err
 	}
 	m.net.note(m.pid)
+	if err := m.freshBoot(); err != nil {
+		return err
+	}
 	return m.plugIn()
 }
 
@@ -150,6 +161,9 @@ func (m *Machine) PowerOff() error {
 func (m *Machine) powerOffLocked() error {
 	if m.init == nil {
 		return removeCgroups(m.Cgroup()) // of a machine that died with the process that made it
+	}
+	if err := m.ThawDisk(); err != nil { // what waits for a frozen disk does not die
+		return err
 	}
 	// The cable first: dying processes would still send the ends of their connections.
 	_ = m.net.inSwitch("ip link del " + m.port) // not there if switching on failed

@@ -45,6 +45,7 @@ type Net struct {
 	ledger   *ledger
 	machines []*Machine
 	rules    []string // of the switch, see faults.go
+	troubles int      // made so far, see cuts.go
 }
 
 // New makes a switch in a network namespace of its own.
