@@ -5,7 +5,7 @@ set -eu
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
 demo="iproute2 nftables util-linux procps"
-test="busybox-static docker-registry umoci skopeo"
+test="busybox-static docker-registry umoci skopeo strace e2fsprogs"
 # What `make bench` compares with. docker.io brings dockerd, containerd and runc.
 bench="busybox-static runc crun docker.io iptables"
 # What `make conformance` judges with: engines that run containers over shoal oci.
