@@ -12,17 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Monitors lists the processes that look after the machine's containers, in the caller's namespace.
-func (m *Machine) Monitors() []int {
-	var out []int
-	for pid := range m.Processes() {
-		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.TrimSpace(string(comm)) == "shoal-monitor" {
-			out = append(out, pid)
-		}
-	}
-	return out
-}
-
 // Stopped tells whether the kernel holds a process stopped.
 func Stopped(pid int) bool { return state(pid) == "T" }
 
