@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
@@ -62,6 +63,10 @@ func runTests(m *testing.M) int {
 			}
 		}
 		code := m.Run()
+		if err := goleak.Find(); code == 0 && err != nil {
+			fmt.Fprintln(os.Stderr, "a goroutine outlives the tests:", err)
+			code = 1
+		}
 		if selfDir != "" {
 			os.RemoveAll(selfDir)
 		}

@@ -14,15 +14,16 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
-// TestMain lets this test binary be its own unpack helper.
+// TestMain lets this test binary be its own unpack helper, and fails when a goroutine outlives the tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "unpack-helper" {
 		os.Exit(UnpackMain())
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // unpackers runs a test with the layer unpacked in this process and in a confined child.
