@@ -22,15 +22,17 @@ type checker struct {
 	after    string // the faults just before, for people
 	dir      string // of the evidence
 
+	held   account // by the machines before anything ran
 	record recordReader
 	lines  *lineReader
+	runs   *runReader
 
 	histories, operations, undecided int
 	compared, rounds                 int
 }
 
-func newChecker(w *World, l *load, dir string, violated func(promise, what string)) *checker {
-	return &checker{w: w, load: l, violated: violated, dir: dir, lines: newLineReader(w), record: recordReader{path: w.recordPath()}}
+func newChecker(w *World, l *load, held account, dir string, violated func(promise, what string)) *checker {
+	return &checker{w: w, load: l, violated: violated, held: held, dir: dir, runs: &runReader{w: w}, lines: newLineReader(w), record: recordReader{path: w.recordPath()}}
 }
 
 // moment is what was before a fault.
@@ -53,6 +55,7 @@ func (c *checker) now(ctx context.Context, before *moment, allows []Allowance) {
 	for _, wrong := range c.lines.read(ctx) {
 		c.violated("numbered log lines are without gap, or the gap is reported", wrong)
 	}
+	c.batches(ctx)
 }
 
 // last judges at the end, when no client asks any more.
@@ -63,6 +66,25 @@ func (c *checker) last(ctx context.Context) {
 	c.equalStates(ctx)
 	for _, wrong := range c.lines.read(ctx) {
 		c.violated("numbered log lines are without gap, or the gap is reported", wrong)
+	}
+	c.batches(ctx)
+	if err := c.w.emptied(ctx); err != nil {
+		c.violated("what was removed ends", err.Error())
+		return
+	}
+	more, err := c.w.balanced(ctx, c.held)
+	if err != nil {
+		c.violated("the cluster answers", err.Error())
+	}
+	for _, m := range more {
+		c.violated("nothing is left behind on a machine", m)
+	}
+}
+
+// batches: a run that was begun completes.
+func (c *checker) batches(ctx context.Context) {
+	if wrong := c.runs.next(ctx); wrong != "" {
+		c.violated("a run of a batch completes", wrong)
 	}
 }
 
@@ -220,5 +242,6 @@ func (c *checker) sums() []string {
 		fmt.Sprintf("%d times states of log-holders at an equal index, in %d rounds", c.compared, c.rounds),
 		fmt.Sprintf("%d lines of %d fenced writers, one after the other", c.record.lines, len(c.record.seen)),
 		c.lines.sum(),
+		fmt.Sprintf("%d runs of a batch completed", c.runs.completed),
 	}
 }

@@ -109,16 +109,20 @@ func (r *run) all(ctx context.Context) (err error) {
 	if err := form(n, clusterSize, scratch); err != nil {
 		return fmt.Errorf("form the cluster: %w", err)
 	}
+	held, err := r.w.takeAll(ctx)
+	if err != nil {
+		return err
+	}
 	if err := r.w.startServices(ctx); err != nil {
 		return fmt.Errorf("start the services: %w", err)
 	}
-	return r.playAll(ctx, newPlanner(r.Seed, faults))
+	return r.playAll(ctx, newPlanner(r.Seed, faults), held)
 }
 
 // playAll plays faults until the count or the time is reached.
-func (r *run) playAll(ctx context.Context, p *planner) error {
+func (r *run) playAll(ctx context.Context, p *planner, held account) error {
 	r.load = startLoad(r.w)
-	r.check = newChecker(r.w, r.load, r.dir, r.violated)
+	r.check = newChecker(r.w, r.load, held, r.dir, r.violated)
 	defer r.load.stop()
 	for begun, n := time.Now(), 0; ; {
 		left := 2
