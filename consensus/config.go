@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -57,6 +58,8 @@ type Config struct {
 	BeforeWrite func(op string) error
 	// Stores replaces the files in Dir, for tests; all three or none. They are guarded in the same way.
 	Stores Stores
+
+	trailing uint64 // 0: trailingLogs; for tests of cutting the log
 }
 
 // Stores are where raft keeps what it must not forget. The zero value means files in Config.Dir.
@@ -141,7 +144,7 @@ func (c *Config) raftConfig(id job.NodeID, log *bridge) *raft.Config {
 	rc.CommitTimeout = c.Timing.Commit
 	rc.SnapshotThreshold = snapshotThreshold
 	rc.SnapshotInterval = snapshotInterval
-	rc.TrailingLogs = trailingLogs
+	rc.TrailingLogs = cmp.Or(c.trailing, trailingLogs)
 	rc.ShutdownOnRemove = false // a holder that is removed stays a node, and may be asked to hold the log again
 	rc.NoLegacyTelemetry = true
 	rc.Logger = log

@@ -99,9 +99,6 @@ func (d *disk) read(op string, answer func(error) bool, fn func() error) error {
 	return d.fail(op, err)
 }
 
-// errDamaged says that a store's content makes no sense.
-var errDamaged = errors.New("damaged content")
-
 // guarded turns a panic of the store into an error: bbolt panics on pages that are not what they should be, and a read
 // error under its memory map arrives as a fault.
 func guarded(fn func() error) (err error) {

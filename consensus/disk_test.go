@@ -332,7 +332,7 @@ func TestLargeEmptyFileIsWrittenAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, logFile)
-	bolt, err := openBolt(dir, "me", &bridge{out: quiet()})
+	bolt, _, err := openLog(dir, "me", &bridge{out: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,13 +351,13 @@ func TestLargeEmptyFileIsWrittenAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := compact(path); err != nil {
+	if err := compact(path, 0); err != nil {
 		t.Fatal(err)
 	}
 	if after, err := os.Stat(path); err != nil || after.Size() > before.Size()/2 {
 		t.Errorf("the file has %d bytes, and had %d", after.Size(), before.Size())
 	}
-	if bolt, err = openBolt(dir, "me", &bridge{out: quiet()}); err != nil {
+	if bolt, _, err = openLog(dir, "me", &bridge{out: quiet()}); err != nil {
 		t.Fatal(err)
 	}
 	defer bolt.Close()

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"shoal/consensus/state"
+	"shoal/runtime/step"
 )
 
 // fsm lets raft drive the state. Raft calls it from one goroutine, except Persist, which runs beside Apply.
@@ -22,7 +23,10 @@ func (f fsm) Apply(entry *raft.Log) any {
 	if entry.Type != raft.LogCommand {
 		return nil
 	}
-	return f.store.Apply(entry.Index, entry.Data)
+	_ = step.Reach(StepApply)
+	result := f.store.Apply(entry.Index, entry.Data)
+	_ = step.Reach(StepApplied)
+	return result
 }
 
 // StoreConfiguration keeps nothing. It exists because raft counts configuration entries as applied only for a state
@@ -33,7 +37,15 @@ func (fsm) StoreConfiguration(uint64, raft.Configuration) {}
 func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{f.store.View()}, nil }
 
 // Restore replaces the state.
-func (f fsm) Restore(r io.ReadCloser) error { return f.store.Restore(r) }
+func (f fsm) Restore(r io.ReadCloser) error {
+	if err := step.Reach(StepSnapRestore); err != nil {
+		return err
+	}
+	if err := f.store.Restore(r); err != nil {
+		return err
+	}
+	return step.Reach(StepSnapRestored)
+}
 
 type fsmSnapshot struct{ view *state.View }
 

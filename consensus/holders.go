@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"shoal/consensus/job"
+	"shoal/runtime/step"
 )
 
 // maxPromoteLag is how many entries a standby may lack and still become a voter. A voter that lags stands in the way of
@@ -144,6 +145,9 @@ func (l *Log) change(ctx context.Context, verb string, id job.NodeID, fn func(ti
 		return err
 	}
 	var index uint64
+	if err := step.Reach(StepChange); err != nil {
+		return err
+	}
 	err := l.call(ctx, func() error {
 		future := fn(enqueueTimeout)
 		if err := future.Error(); err != nil {
@@ -157,7 +161,7 @@ func (l *Log) change(ctx context.Context, verb string, id job.NodeID, fn func(ti
 	}
 	l.logger.Info("log-holders changed", "change", verb, "node", id, "index", index)
 	l.spread(ctx, index)
-	return nil
+	return step.Reach(StepChanged)
 }
 
 // spread waits a moment until all voters within reach have the change too. A quorum is enough to commit it, but raft

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"shoal/consensus/job"
+	"shoal/runtime/step"
 )
 
 // Names in the raft directory.
@@ -37,7 +38,7 @@ func LoadOrCreateID(dir string) (id job.NodeID, fresh bool, err error) {
 	if err == nil {
 		id, err = parseID(strings.TrimSpace(string(b)))
 		if err != nil {
-			return "", false, fmt.Errorf("read node id %s: %w; restore the file, or move %s away to come in as a new node", path, err, dir)
+			return "", false, &DamageError{File: path, Err: err}
 		}
 		return id, false, nil
 	}
@@ -46,7 +47,7 @@ func LoadOrCreateID(dir string) (id job.NodeID, fresh bool, err error) {
 	}
 	for _, name := range []string{logFile, startedFile} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return "", false, fmt.Errorf("raft directory %s has %s but no %s: restore the file, or move the directory away to come in as a new node", dir, name, idFile)
+			return "", false, &DamageError{File: path, Err: damaged("the file is gone, and %s is there", name)}
 		}
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
@@ -54,6 +55,9 @@ func LoadOrCreateID(dir string) (id job.NodeID, fresh bool, err error) {
 	}
 	if err := syncDir(filepath.Dir(dir)); err != nil {
 		return "", false, fmt.Errorf("create raft directory: %w", err)
+	}
+	if err := step.Reach(StepDirMade); err != nil {
+		return "", false, err
 	}
 	raw := make([]byte, nodeIDLength)
 	_, _ = rand.Read(raw) // never fails: it ends the process itself
@@ -66,7 +70,7 @@ func LoadOrCreateID(dir string) (id job.NodeID, fresh bool, err error) {
 
 func parseID(s string) (job.NodeID, error) {
 	if raw, err := hex.DecodeString(s); err != nil || len(raw) != nodeIDLength {
-		return "", fmt.Errorf("%q is not %d bytes in hex", s, nodeIDLength)
+		return "", damaged("%q is not %d bytes in hex", clip(s), nodeIDLength)
 	}
 	return job.NodeID(s), nil
 }
@@ -81,20 +85,26 @@ func writeFileSync(path string, data []byte) error {
 	}
 	_, err = f.Write(data)
 	if err == nil {
+		err = step.Reach(StepFileWritten)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = step.Reach(StepFileSynced)
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return putInPlace(tmp, path, StepFileRenamed, StepFileDurable)
 }
+
+// clip keeps foreign text short in errors.
+func clip(s string) string { return s[:min(len(s), 64)] }
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

@@ -92,7 +92,7 @@ func (l *Log) open(store *state.Store) error {
 	l.stores = l.cfg.Stores
 	if l.stores.Log == nil {
 		var err error
-		if l.stores, l.files, err = openFiles(l.cfg.Dir, l.id, lines); err != nil {
+		if l.stores, l.files, err = openFiles(l.cfg.Dir, raft.ServerID(l.id), lines); err != nil {
 			return err
 		}
 		l.reserve = newReserve(l.cfg.Dir)
