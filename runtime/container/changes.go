@@ -26,7 +26,7 @@ func (r *Runtime) Changes(ctx context.Context, id runtime.ID) ([]runtime.FileCha
 	if err != nil {
 		return nil, kindOf(err)
 	}
-	dirs, err := r.cfg.Images.Layers(ctx, img)
+	dirs, err := r.layers(ctx, img)
 	if err != nil {
 		return nil, kindOf(err)
 	}

@@ -79,7 +79,7 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	if _, err := stage.Command(s, c.rec.Config); err != nil {
 		return err
 	}
-	if _, err := r.cfg.Images.Layers(ctx, img); err != nil {
+	if _, err := r.layers(ctx, img); err != nil {
 		return err
 	}
 	if err := makeContainerDir(c.dir); err != nil {

@@ -216,7 +216,7 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stag
 	if err != nil {
 		return stage.Launch{}, err
 	}
-	layers, err := r.cfg.Images.Layers(ctx, img)
+	layers, err := r.layers(ctx, img)
 	if err != nil {
 		return stage.Launch{}, err
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+
+	"shoal/runtime/step"
 )
 
 // ahead unpacks the layers of an archive while the rest of it comes. What an archive's file is may be known only at the
@@ -69,6 +71,7 @@ func (h *ahead) start(t *tempBlob) {
 		if tree.err = makeRoot(root); tree.err == nil {
 			tree.got, tree.err = h.s.extractFrom(ctx, blob, root)
 		}
+		tree.err = errors.Join(tree.err, step.Reach("load tree extracted"))
 	})
 }
 
@@ -142,8 +145,11 @@ func (h *ahead) install(found []*loaded) error {
 	return h.each(found, func(diffID digest.Digest, tree *aheadTree) error {
 		path := h.s.layerPath(diffID)
 		_, err := h.s.unpacks.do(h.ctx, path, func(context.Context) (struct{}, error) {
-			if isUnpacked(path) {
+			switch h.s.judge(path) {
+			case treeWhole:
 				return struct{}{}, nil
+			case treeDoubtful:
+				return struct{}{}, h.s.keepIfSame(tree.tmp, path)
 			}
 			return struct{}{}, h.s.nameTree(tree.tmp, path)
 		})

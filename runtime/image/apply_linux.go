@@ -241,7 +241,7 @@ func (a *applier) hidden(dir string) (bool, error) {
 		return false, err
 	}
 	for part := range strings.SplitSeq(dir, "/") {
-		next, err := step(at, part)
+		next, err := stepInto(at, part)
 		if err != nil {
 			var st unix.Stat_t
 			err := unix.Fstatat(at, part, &st, unix.AT_SYMLINK_NOFOLLOW)

@@ -71,7 +71,7 @@ func (a *applier) makeDirs(name string, hops int) (int, error) {
 		// links and .., which must not leave it.
 		next, err := -1, error(unix.ENOTDIR)
 		if part != ".." {
-			next, err = step(at, part)
+			next, err = stepInto(at, part)
 		}
 		if err != nil {
 			prefix := strings.Join(parts[:i+1], "/")
@@ -88,8 +88,8 @@ func (a *applier) makeDirs(name string, hops int) (int, error) {
 	return at, nil
 }
 
-// step opens a real directory in an open one.
-func step(at int, base string) (int, error) {
+// stepInto opens a real directory in an open one.
+func stepInto(at int, base string) (int, error) {
 	return unix.Openat(at, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
@@ -110,14 +110,14 @@ func (a *applier) makeDir(at int, prefix, base string, hops int) (int, error) {
 				return -1, pathError("chmod", prefix, err)
 			}
 		}
-		return step(at, base)
+		return stepInto(at, base)
 	case err != nil:
 		return -1, pathError("stat", prefix, err)
 	case isWhiteout(&st):
 		if err := a.reopen(at, base); err != nil {
 			return -1, pathError("mkdir", prefix, err)
 		}
-		return step(at, base)
+		return stepInto(at, base)
 	case base == "..": // of a directory that is gone, or of the root
 		return -1, invalidf("its parent %q is not a directory", shorten(prefix))
 	case st.Mode&unix.S_IFMT != unix.S_IFLNK:

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+
+	"shoal/runtime/step"
 )
 
 func (s *Store) tmpDir() string                    { return filepath.Join(s.dir, "tmp") }
@@ -35,6 +37,11 @@ func (s *Store) newTemp() (*tempBlob, error) {
 	f, err := os.CreateTemp(s.tmpDir(), "blob-*")
 	if err != nil {
 		return nil, s.explainSpace(err)
+	}
+	if err := step.Reach("blob begun"); err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, err
 	}
 	return &tempBlob{path: f.Name(), f: f, h: sha256.New()}, nil
 }
@@ -107,13 +114,16 @@ func (s *Store) adopt(t *tempBlob) error {
 	if t.adopted {
 		return nil
 	}
-	if err := t.sync(); err != nil {
+	if err := errors.Join(step.Reach("blob written"), t.sync()); err != nil {
 		return s.explainSpace(err)
 	}
 	if err := s.name(t); err != nil {
 		return err
 	}
-	return s.explainSpace(syncDir(s.blobDir()))
+	if err := syncDir(s.blobDir()); err != nil {
+		return s.explainSpace(err)
+	}
+	return step.Reach("blob kept")
 }
 
 // name gives a temporary file that is on disk its name; the directory is the caller's to sync.
@@ -121,11 +131,14 @@ func (s *Store) name(t *tempBlob) error {
 	if t.adopted {
 		return nil
 	}
+	if err := step.Reach("blob synced"); err != nil {
+		return err
+	}
 	if err := os.Rename(t.path, s.blobPath(t.digest())); err != nil {
 		return s.explainSpace(err)
 	}
 	t.adopted = true
-	return nil
+	return step.Reach("blob named")
 }
 
 // sync finishes the writing with everything on disk.
@@ -232,6 +245,9 @@ func (s *Store) verifyBlob(ctx context.Context, d digest.Digest) error {
 // quarantine takes a damaged blob out of the way, so that the next fetch brings a good one, and returns the ErrCorrupt.
 func (s *Store) quarantine(d, got digest.Digest) error {
 	s.log.Error("damaged blob removed", "blob", d, "content", got)
+	if err := step.Reach("quarantine"); err != nil {
+		return err
+	}
 	if err := os.Remove(s.blobPath(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove damaged blob %s: %w", d, err)
 	}
@@ -264,21 +280,39 @@ func (l *lease) release() {
 	l.pinned = nil
 }
 
-// writeFile replaces a small file of the store's top directory: temporary file, fsync, rename, fsync of the directory.
-func (s *Store) writeFile(path string, b []byte) error {
+// synced says whether a small file is to be on disk when replaceFile returns.
+type synced bool
+
+const (
+	onDisk    synced = true
+	notSynced synced = false
+)
+
+// writeFile replaces a small file of the store: temporary file, fsync, rename, fsync of the directory.
+func (s *Store) writeFile(path string, b []byte) error { return s.replaceFile(path, b, onDisk) }
+
+func (s *Store) replaceFile(path string, b []byte, synced synced) error {
 	f, err := os.CreateTemp(s.tmpDir(), "file-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // fails after the rename, as it should
 	defer f.Close()
+	if err := step.Reach("file begun"); err != nil {
+		return err
+	}
 	if _, err := f.Write(b); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	if synced {
+		if err := errors.Join(step.Reach("file written"), f.Sync()); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(step.Reach("file synced"), f.Close(), os.Rename(f.Name(), path)); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := step.Reach("file named"); err != nil || !bool(synced) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -1,19 +1,13 @@
 package image
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -29,6 +23,13 @@ const (
 type catalog struct {
 	images map[digest.Digest]*entry // by manifest digest; entries are shared between catalogs and never edited
 	names  map[string]digest.Digest // full name -> manifest; every value is a key of images
+	// lost are images whose manifest or config is damaged on this disk, by manifest: one descriptor a name, as in the file.
+	// None is in images.
+	lost map[digest.Digest][]ocispec.Descriptor
+}
+
+func newCatalog() *catalog {
+	return &catalog{images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, lost: map[digest.Digest][]ocispec.Descriptor{}}
 }
 
 type entry struct {
@@ -38,7 +39,7 @@ type entry struct {
 }
 
 func (c *catalog) clone() *catalog {
-	return &catalog{images: maps.Clone(c.images), names: maps.Clone(c.names)}
+	return &catalog{images: maps.Clone(c.images), names: maps.Clone(c.names), lost: maps.Clone(c.lost)}
 }
 
 func (c *catalog) namesOf(m digest.Digest) []string {
@@ -94,7 +95,38 @@ func (c *catalog) resolve(ref string) (digest.Digest, error) {
 	case nameErr != nil:
 		return "", nameErr
 	}
+	if m := c.lostBy(ref); m != "" {
+		return "", &kindError{ErrNotFound, fmt.Errorf("image %q was damaged on this node's disk: fetch it again", ref)}
+	}
 	return "", &kindError{ErrNotFound, fmt.Errorf("no image %q on this node", ref)}
+}
+
+// lostBy finds the damaged image that ref names, by full name or manifest digest; "": none.
+func (c *catalog) lostBy(ref string) digest.Digest {
+	d := digest.Digest(ref)
+	n, err := ParseName(ref)
+	if err == nil && n.Digest() != "" {
+		d = n.Digest()
+	}
+	if c.lost[d] != nil {
+		return d
+	}
+	for m, descs := range c.lost {
+		for _, one := range descs {
+			if err == nil && one.Annotations[annotationName] == n.String() {
+				return m
+			}
+		}
+	}
+	return ""
+}
+
+// forgetLost takes a name, or the whole image if it has no other, off the damaged ones.
+func (c *catalog) forgetLost(m digest.Digest, name string) {
+	left := slices.DeleteFunc(slices.Clone(c.lost[m]), func(d ocispec.Descriptor) bool { return name == "" || d.Annotations[annotationName] == name })
+	if c.lost[m] = left; len(left) == 0 {
+		delete(c.lost, m)
+	}
 }
 
 func (c *catalog) byDigest(d digest.Digest) digest.Digest {
@@ -136,9 +168,23 @@ func (c *catalog) add(e *entry, names ...string) {
 		e = &merged
 	}
 	c.images[e.image.Manifest] = e
-	for _, name := range names {
-		c.names[name] = e.image.Manifest
+	for _, d := range c.lost[e.image.Manifest] { // it is whole again, under all its names
+		if name := d.Annotations[annotationName]; name != "" {
+			names = append(slices.Clone(names), name)
+		}
 	}
+	delete(c.lost, e.image.Manifest)
+	for _, name := range names {
+		c.name(name, e.image.Manifest)
+	}
+}
+
+// name gives an image that is here a name, which may have been another's.
+func (c *catalog) name(name string, m digest.Digest) {
+	if old := c.lostBy(name); old != "" && old != m {
+		c.forgetLost(old, name)
+	}
+	c.names[name] = m
 }
 
 // change edits a copy of the catalog, writes it, and only then shows it. When fn or the write fails nothing has changed.
@@ -152,98 +198,13 @@ func (s *Store) change(fn func(*catalog) error) error {
 	if err := fn(c); err != nil {
 		return err
 	}
-	raw, err := c.encode()
-	if err != nil {
+	if err := s.writeCatalog(c); err != nil {
 		return err
-	}
-	if err := s.writeFile(filepath.Join(s.dir, ocispec.ImageIndexFile), raw); err != nil {
-		return fmt.Errorf("write image catalog: %w", s.explainSpace(err))
 	}
 	s.mu.Lock()
 	s.catalog = c
 	s.mu.Unlock()
 	return nil
-}
-
-// encode renders the catalog as an OCI index: one descriptor a name, one without a name for an unnamed image; sorted.
-func (c *catalog) encode() ([]byte, error) {
-	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
-	for _, m := range slices.Sorted(maps.Keys(c.images)) {
-		e := c.images[m]
-		names := c.namesOf(m)
-		if len(names) == 0 {
-			names = []string{""}
-		}
-		for _, name := range names {
-			d := e.desc
-			d.Annotations = map[string]string{annotationAdded: e.added.UTC().Format(time.RFC3339)}
-			if name != "" {
-				d.Annotations[ocispec.AnnotationRefName] = name
-				d.Annotations[annotationName] = name
-			}
-			if e.image.Index != "" {
-				d.Annotations[annotationIndex] = string(e.image.Index)
-			}
-			idx.Manifests = append(idx.Manifests, d)
-		}
-	}
-	return json.MarshalIndent(idx, "", " ")
-}
-
-// readCatalog reads index.json and the manifests and configs it names.
-func (s *Store) readCatalog() (*catalog, error) {
-	c := &catalog{images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}}
-	raw, err := os.ReadFile(filepath.Join(s.dir, ocispec.ImageIndexFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		layout := []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
-		return c, s.writeFile(filepath.Join(s.dir, ocispec.ImageLayoutFile), layout)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var idx ocispec.Index
-	if err := json.Unmarshal(raw, &idx); err != nil {
-		return nil, fmt.Errorf("%s: %w: move it away to start with an empty store", ocispec.ImageIndexFile, err)
-	}
-	for _, d := range idx.Manifests {
-		e, err := s.readEntry(d)
-		if err != nil {
-			s.log.Warn("image dropped from the catalog", "image", d.Annotations[annotationName], "manifest", d.Digest, "err", err)
-			continue
-		}
-		var names []string
-		if name := d.Annotations[annotationName]; name != "" {
-			names = []string{name}
-		}
-		c.add(e, names...)
-	}
-	return c, nil
-}
-
-func (s *Store) readEntry(d ocispec.Descriptor) (*entry, error) {
-	if err := checkDigest(d.Digest); err != nil {
-		return nil, err
-	}
-	manifest, err := s.readBlob(d.Digest, MaxManifestSize)
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseManifest(manifest, d.MediaType)
-	if err != nil {
-		return nil, err
-	}
-	config, err := s.readBlob(m.Config.Digest, MaxConfigSize)
-	if err != nil {
-		return nil, err
-	}
-	e, err := newEntry(manifest, d.MediaType, config, digest.Digest(d.Annotations[annotationIndex]))
-	if err != nil {
-		return nil, err
-	}
-	if t, err := time.Parse(time.RFC3339, d.Annotations[annotationAdded]); err == nil {
-		e.added = t
-	}
-	return e, nil
 }
 
 func newEntry(manifest []byte, mediaType string, config []byte, index digest.Digest) (*entry, error) {

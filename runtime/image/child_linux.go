@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"shoal/runtime/step"
 )
 
 // childReport is the helper's one line on stdout.
@@ -80,6 +82,7 @@ func (s *Store) extractInChild(ctx context.Context, blob *os.File, root string) 
 	if err := cmd.Start(); err != nil {
 		return extracted{}, fmt.Errorf("%w: %w", errChild, err)
 	}
+	_ = step.Reach("unpack child started")
 	raw, readErr := io.ReadAll(io.LimitReader(stdout, maxChildReport))
 	if err := cmd.Wait(); err != nil {
 		return extracted{}, fmt.Errorf("%w %s: %w: %s", errChild, argv[0], err, strings.TrimSpace(stderr.String()))

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"shoal/runtime/step"
 )
 
 const (
@@ -84,6 +86,10 @@ func (dl *download) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := step.Reach("download broke off"); err != nil {
+			dl.drop()
+			return err
+		}
 		dl.s.log.Debug("blob broke off", "blob", dl.want.Digest, "err", err)
 		select {
 		case <-ctx.Done():
@@ -123,6 +129,9 @@ func (dl *download) once(ctx context.Context) error {
 		return errors.Join(err, context.Cause(ctx))
 	}
 	defer rc.Close()
+	if err := step.Reach("download connected"); err != nil {
+		return err
+	}
 	if dl.temp == nil {
 		if dl.temp, err = dl.s.newTemp(); err != nil {
 			return err

@@ -151,14 +151,7 @@ func applyAttrs(root string, attrs []dirAttr) error {
 	return nil
 }
 
-func syncTree(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return unix.Syncfs(int(d.Fd()))
-}
+func syncFS(d *os.File) error { return unix.Syncfs(int(d.Fd())) }
 
 // changed is when anything about the file changed last; a layer's tar cannot set it.
 func changed(fi os.FileInfo) time.Time {

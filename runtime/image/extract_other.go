@@ -26,5 +26,7 @@ func (s *Store) extractInChild(context.Context, *os.File, string) (extracted, er
 
 func inheritedAttrs(implicit, lowers []string) ([]dirAttr, error) { return nil, errLinuxOnly }
 func applyAttrs(root string, attrs []dirAttr) error               { return errLinuxOnly }
-func syncTree(string) error                                       { return nil }
+func syncFS(*os.File) error                                       { return nil }
 func changed(fi os.FileInfo) time.Time                            { return fi.ModTime() }
+
+func sealTree(string, bool) (seal, error) { return seal{}, errLinuxOnly }

@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"shoal/runtime/step"
 )
 
 // Source is where images can be copied from: a peer's store, or a registry. Safe for concurrent use. Its bytes are not
@@ -138,6 +140,9 @@ func (c *copying) commit(e *entry, name Name) (Image, error) {
 		names = []string{name.String()}
 	}
 	var img Image
+	if err := step.Reach("copy kept"); err != nil {
+		return img, err
+	}
 	err := c.s.change(func(cat *catalog) error {
 		cat.add(e, names...)
 		img = cat.image(e.image.Manifest)
@@ -181,7 +186,7 @@ func (c *copying) put(ctx context.Context, raw []byte) (digest.Digest, error) {
 // blobs brings config, layers and manifest here, in this order, and joins them.
 func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index digest.Digest) (*entry, error) {
 	m, err := parseManifest(raw, mediaType)
-	if err != nil {
+	if err := errors.Join(err, step.Reach("copy begun")); err != nil {
 		return nil, err
 	}
 	c.meter.start(m)
@@ -191,6 +196,9 @@ func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index
 	}
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
+	}
+	if err := step.Reach("copy config here"); err != nil {
+		return nil, err
 	}
 	e, err := newEntry(raw, mediaType, config, index) // before the layers: a bad image costs no download
 	if err != nil {
@@ -213,7 +221,10 @@ func (c *copying) blobs(ctx context.Context, raw []byte, mediaType string, index
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if _, err := c.put(ctx, raw); err != nil {
+	if err := step.Reach("copy layers here"); err != nil {
+		return nil, err
+	}
+	if _, err := c.put(ctx, raw); err != nil { // it syncs the directory: also for blobs that were here and whose copier died
 		return nil, err
 	}
 	c.meter.flush()

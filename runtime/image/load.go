@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"shoal/runtime/step"
 )
 
 // LoadOptions adjust Load. The zero value is useful.
@@ -54,6 +56,9 @@ func (s *Store) load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Imag
 	if err := a.read(r); err != nil {
 		return nil, err
 	}
+	if err := step.Reach("load read"); err != nil {
+		return nil, err
+	}
 	found, err := a.images()
 	if err != nil {
 		return nil, err
@@ -72,7 +77,7 @@ func (s *Store) load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Imag
 			return nil, fmt.Errorf("image %s: %w", f.label(), err)
 		}
 	}
-	if err := a.keep(found); err != nil {
+	if err := errors.Join(step.Reach("load verified"), a.keep(found)); err != nil {
 		return nil, err
 	}
 	return s.commitLoaded(found)
@@ -176,6 +181,9 @@ func (a *archiveReader) entry(h *tar.Header, r io.Reader) error {
 	}
 	if h.Size > MaxLayerSize {
 		return invalidf("%s has %d bytes, at most %d", name, h.Size, int64(MaxLayerSize))
+	}
+	if err := step.Reach("load entry"); err != nil {
+		return err
 	}
 	t, err := a.s.newTemp()
 	if err != nil {
@@ -324,6 +332,9 @@ func (a *archiveReader) keep(found []*loaded) error {
 	if err := a.ahead.describe(found); err != nil {
 		return a.s.explainSpace(err)
 	}
+	if err := step.Reach("load described"); err != nil {
+		return err
+	}
 	for _, t := range blobs {
 		if err := t.onDisk(); err != nil {
 			return a.s.explainSpace(fmt.Errorf("sync: %w", err))
@@ -334,10 +345,10 @@ func (a *archiveReader) keep(found []*loaded) error {
 			return err
 		}
 	}
-	if err := a.ahead.install(found); err != nil {
+	if err := errors.Join(step.Reach("load blobs named"), a.ahead.install(found)); err != nil {
 		return a.s.explainSpace(err)
 	}
-	return a.s.explainSpace(syncDir(a.s.blobDir()))
+	return a.s.explainSpace(errors.Join(step.Reach("load trees named"), syncDir(a.s.blobDir())))
 }
 
 // verifyDiffID inflates a layer to check its second digest. A plain tar has one digest only.

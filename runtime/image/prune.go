@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"shoal/runtime/step"
 )
 
 // PrunePolicy says what Prune may delete beyond what nobody can reach.
@@ -80,6 +82,9 @@ func (s *Store) Prune(ctx context.Context, p PrunePolicy) (Freed, error) {
 	}
 	if err := s.change(decide); err != nil && !errors.Is(err, errNoChange) {
 		return Freed{}, fmt.Errorf("prune images: %w", err)
+	}
+	if err := step.Reach("prune decided"); err != nil {
+		return Freed{}, err
 	}
 	sw := &sweep{s: s, before: before, dryRun: p.DryRun, held: p.Unpacked, ignore: dropped, at: map[digest.Digest]bool{}}
 	for m := range dropped {
@@ -180,8 +185,11 @@ func (w *sweep) retire(ctx context.Context, path, name string, tree bool) (int64
 		return 0, false, err
 	}
 	defer os.RemoveAll(trash)
+	if err := step.Reach("retire begun"); err != nil {
+		return 0, false, err
+	}
 	ok, err = w.s.retireUnneeded(path, filepath.Join(trash, name), d, tree, w)
-	return size, ok, err
+	return size, ok, errors.Join(err, step.Reach("retire moved"))
 }
 
 // retireUnneeded moves path away if it is still not needed. Under both locks, with one rename on disk inside: nobody may
@@ -197,6 +205,7 @@ func (s *Store) retireUnneeded(path, trash string, d digest.Digest, tree bool, w
 	if s.pins[d] > 0 {
 		return false, nil
 	}
+	s.disproveLocked(path)
 	err := os.Rename(path, trash)
 	if errors.Is(err, fs.ErrNotExist) { // another sweep was here
 		return false, nil
@@ -209,7 +218,7 @@ func (s *Store) needs(d digest.Digest, tree bool, w *sweep) bool {
 	s.mu.Lock()
 	c, pinned := s.catalog, s.pins[d] > 0
 	s.mu.Unlock()
-	if pinned {
+	if pinned || len(c.lost) > 0 { // what a damaged image needs is not known until it is fetched again
 		return true
 	}
 	ignore := map[digest.Digest]bool{}

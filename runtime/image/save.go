@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"shoal/runtime/step"
 )
 
 // Save writes images as one archive that Load, docker and podman take. Every blob is verified as it is written; after an
@@ -57,6 +59,9 @@ func (s *Store) copyBlob(ctx context.Context, w io.Writer, d digest.Digest) erro
 		return err
 	}
 	defer f.Close()
+	if err := step.Reach("save blob"); err != nil {
+		return err
+	}
 	h := digest.Canonical.Digester()
 	buf, held := make([]byte, 128<<10), make([]byte, 0, 128<<10)
 	for {

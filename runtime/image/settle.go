@@ -2,17 +2,24 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"shoal/runtime/step"
 )
 
 // An unpacked tree is a copy of a blob that is on disk, so nobody waits until the tree is, too: it is used at once, and its
-// description says in which boot it was written. A background sync then strikes that out. Open throws away what was
-// written in another boot and never synced, because a power cut may have left empty files in it; an agent that merely
-// crashed finds its trees whole, the kernel had them.
+// description says in which boot it was written. A background sync then strikes that out, and seals the tree. Open throws
+// away what was written in another boot and never synced, because a power cut may have left empty files in it.
+//
+// What this boot wrote and an earlier process did not see synced is doubtful: if only the agent crashed it is whole, the
+// kernel has it, and containers may run from it. If the file system went down under a kernel that went on, or the machine
+// is the restored copy of another, it may be anything, and nothing that the kernel says tells the two apart. So it is left
+// where it is, and compared with a fresh copy before a container starts from it again (trust.go).
 
 // settleDelay lets a sync serve several trees that are unpacked one after the other.
 const settleDelay = 2 * time.Second
@@ -58,23 +65,35 @@ func (s *Store) settleLater(path string) {
 	})
 }
 
-// settle syncs trees and then notes that they are. What fails is tried again by the next start's sweep: the tree goes.
+// settle syncs trees, seals them, and then notes that. What could not be synced is noted, too: the kernel reports a lost
+// write once, and the next sync would say that all is well.
 func (s *Store) settle(paths []string) {
-	if err := syncTree(s.layerDir()); err != nil {
-		s.log.Warn("unpacked layers are not on disk: after a power cut they are unpacked again", "err", err)
-		return
+	failed := errors.Join(step.Reach("settle"), s.syncTrees())
+	if failed != nil {
+		s.log.Warn("unpacked layers are not on disk: after a power cut they are unpacked again", "err", failed)
 	}
 	for _, path := range paths {
 		meta, err := readLayerMeta(path)
 		if err != nil { // swept meanwhile
 			continue
 		}
-		meta.Boot = ""
-		if err := s.writeMeta(path, meta); err != nil {
+		if failed != nil {
+			meta.Lost = true
+		} else if meta.seal, err = sealTree(path, true); err == nil {
+			meta.Boot = ""
+		}
+		if err = errors.Join(err, step.Reach("settle sealed")); err == nil {
+			err = s.writeMeta(path, meta)
+		}
+		if err != nil {
 			s.log.Warn("the note that a layer is on disk could not be written", "layer", path, "err", err)
 		}
 	}
 }
+
+// syncTrees syncs the file system by a descriptor that is as old as the store, so that no error of a write since then was
+// reported to somebody else.
+func (s *Store) syncTrees() error { return syncFS(s.layers) }
 
 // writeMeta replaces a tree's description if it still has one.
 func (s *Store) writeMeta(path string, meta layerMeta) error {
@@ -102,7 +121,7 @@ func (t *settler) stop() {
 	t.wait.Wait()
 }
 
-// sweepUnsettled removes trees that a power cut may have damaged.
+// sweepUnsettled removes trees that a power cut may have damaged, and descriptions without a tree.
 func (s *Store) sweepUnsettled() error {
 	files, err := filepath.Glob(filepath.Join(s.layerDir(), "*.json"))
 	if err != nil {
@@ -112,17 +131,34 @@ func (s *Store) sweepUnsettled() error {
 	for _, f := range files {
 		path := strings.TrimSuffix(f, ".json")
 		meta, err := readLayerMeta(path)
-		switch {
-		case err == nil && meta.Boot == "":
-			continue
-		case err == nil && meta.Boot == boot && boot != "":
-			s.settleLater(path)
+		if err == nil && isDir(path) && (meta.Boot == "" || meta.Boot == boot) {
 			continue
 		}
-		s.log.Warn("an unpacked layer may not have reached the disk before the machine went down: it will be unpacked again", "layer", filepath.Base(path))
+		if isDir(path) {
+			s.log.Warn("an unpacked layer may not have reached the disk before the machine went down: it will be unpacked again", "layer", filepath.Base(path))
+		}
 		if err := os.Remove(f); err != nil { // the tree without its description is nothing
 			return err
 		}
+		if err := errors.Join(step.Reach("sweep of an unsettled tree"), os.RemoveAll(path)); err != nil {
+			return err
+		}
+	}
+	return s.sweepUndescribed()
+}
+
+// sweepUndescribed removes trees that a crash left between the steps of their removal or replacement.
+func (s *Store) sweepUndescribed() error {
+	trees, err := os.ReadDir(s.layerDir())
+	if err != nil {
+		return err
+	}
+	for _, f := range trees {
+		path := filepath.Join(s.layerDir(), f.Name())
+		if !f.IsDir() || isUnpacked(path) {
+			continue
+		}
+		s.log.Warn("an unpacked layer without its description is removed", "layer", f.Name())
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}

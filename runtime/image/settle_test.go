@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,6 +38,10 @@ func TestTreesOfAnotherBootAreUnpackedAgain(t *testing.T) {
 	if !isUnpacked(trees[0]) {
 		t.Error("a restart of the agent cost an unpacked tree")
 	}
+	before := inode(t, trees[0])
+	if _, err := s.Layers(t.Context(), img); err != nil || inode(t, trees[0]) != before {
+		t.Errorf("a tree that is whole was not kept: %v", err)
+	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if meta, err := readLayerMeta(trees[0]); err == nil && meta.Boot == "" {
 			break
@@ -66,5 +71,59 @@ func TestTreesOfAnotherBootAreUnpackedAgain(t *testing.T) {
 	}
 	if _, err := s.Layers(t.Context(), img); err != nil {
 		t.Error(err)
+	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Sys().(*syscall.Stat_t).Ino
+}
+
+// What a power cut may do to a tree whose boot goes on all the same (a file system shut down under its kernel, a machine
+// restored from a snapshot) is found before anybody runs from it; and so is what a disk does later to a tree that was synced.
+func TestDamagedTreesAreUnpackedAgain(t *testing.T) {
+	needRoot(t)
+	damages := map[string]func(t *testing.T, tree string){
+		"a file is empty":    func(t *testing.T, tree string) { must(t, os.Truncate(filepath.Join(tree, "bin/busybox"), 0)) },
+		"a file is missing":  func(t *testing.T, tree string) { must(t, os.Remove(filepath.Join(tree, "bin/busybox"))) },
+		"a mode is another":  func(t *testing.T, tree string) { must(t, os.Chmod(filepath.Join(tree, "bin/busybox"), 0o600)) },
+		"everything is gone": func(t *testing.T, tree string) { must(t, os.RemoveAll(filepath.Join(tree, "bin"))) },
+	}
+	for _, settled := range []bool{false, true} {
+		dir := t.TempDir()
+		s := openAt(t, dir)
+		img := load(t, s, busyboxArchive(t, "web:1"))
+		trees, err := s.Layers(t.Context(), img)
+		must(t, err)
+		if settled {
+			s.settle(trees)
+		}
+		for what, damage := range damages {
+			must(t, s.Close())
+			damage(t, trees[0])
+			s = openAt(t, dir)
+			again, err := s.Layers(t.Context(), img)
+			if err != nil {
+				t.Fatalf("%s, settled %v: %v", what, settled, err)
+			}
+			if fi, err := os.Stat(filepath.Join(again[0], "bin/busybox")); err != nil || fi.Size() == 0 || fi.Mode() != 0o755 {
+				t.Errorf("%s, settled %v: served as it was: %v %v", what, settled, fi, err)
+			}
+			leftovers(t, s)
+			if settled {
+				s.settle(trees)
+			}
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"shoal/runtime/step"
 )
 
 // Config says where and how a store works.
@@ -43,6 +45,7 @@ type Store struct {
 	unpackBy []string
 	closed   atomic.Bool
 	lock     *os.File // flock: one process at a time
+	layers   *os.File // the directory of trees, for syncTrees
 
 	registries *Registries
 
@@ -63,6 +66,7 @@ type Store struct {
 	settling settler
 	opened   time.Time
 	used     map[digest.Digest]time.Time // manifests; guarded by mu
+	proven   map[string]bool             // trees that this process wrote or looked through; guarded by mu
 }
 
 // Open opens the store in cfg.Dir and makes what is missing. Leftovers of a crash are removed; an image whose manifest or
@@ -77,7 +81,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, log: cfg.Logger, platform: cfg.Platform, unpackBy: slices.Clone(cfg.UnpackCommand),
-		pins: map[digest.Digest]int{}, holds: map[string]map[digest.Digest]int{}, registries: cfg.Registries,
+		pins: map[digest.Digest]int{}, holds: map[string]map[digest.Digest]int{}, registries: cfg.Registries, proven: map[string]bool{},
 	}
 	if s.registries == nil {
 		s.registries = &Registries{}
@@ -96,20 +100,28 @@ func Open(cfg Config) (*Store, error) {
 	if err := s.lockDir(); err != nil {
 		return nil, fmt.Errorf("open image store %s: %w", dir, s.explainSpace(err))
 	}
-	if err := s.makeDirs(); err != nil {
+	if err := s.openLocked(); err != nil {
+		s.settling.stop()
 		s.lock.Close()
 		return nil, fmt.Errorf("open image store %s: %w", dir, s.explainSpace(err))
 	}
-	if err := s.sweepUnsettled(); err != nil {
-		s.lock.Close()
-		return nil, fmt.Errorf("open image store %s: %w", dir, err)
-	}
-	if s.catalog, err = s.readCatalog(); err != nil {
-		s.settling.stop()
-		s.lock.Close()
-		return nil, fmt.Errorf("open image store %s: %w", dir, err)
-	}
 	return s, nil
+}
+
+// openLocked brings in order what a crash left, and reads what there is. The order matters: temporary files may be all of
+// a full disk's lack.
+func (s *Store) openLocked() (err error) {
+	if err := errors.Join(step.Reach("open"), s.makeDirs()); err != nil {
+		return err
+	}
+	if s.layers, err = os.Open(s.layerDir()); err != nil {
+		return err
+	}
+	if err := errors.Join(step.Reach("open directories made"), s.sweepUnsettled()); err != nil {
+		return err
+	}
+	s.catalog, err = s.readCatalog()
+	return errors.Join(err, step.Reach("open catalog read"))
 }
 
 // Close ends new work and gives the directory back; what still runs ends by its own context, and the caller should have
@@ -118,6 +130,7 @@ func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.uploads.closeAll()
 	s.settling.stop()
+	s.layers.Close()
 	if err := s.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close image store %s: %w", s.dir, err)
 	}
@@ -206,7 +219,7 @@ func (s *Store) Tag(ref, name string) error {
 		if d := n.Digest(); d != "" && d != m && d != c.images[m].image.Index {
 			return invalidf("%s is not the digest of %s", d, ref)
 		}
-		c.names[n.String()] = m
+		c.name(n.String(), m)
 		return nil
 	})
 	if err != nil {
@@ -220,6 +233,9 @@ func (s *Store) Tag(ref, name string) error {
 func (s *Store) Remove(ref string) error {
 	var dropped *entry
 	err := s.change(func(c *catalog) error {
+		if m := c.lostBy(ref); m != "" && c.nameOf(ref) == "" {
+			return s.removeLost(c, m, ref)
+		}
 		m, err := c.resolve(ref)
 		if err != nil {
 			return err
@@ -245,6 +261,9 @@ func (s *Store) Remove(ref string) error {
 	if dropped == nil {
 		return nil
 	}
+	if err := step.Reach("remove decided"); err != nil {
+		return err
+	}
 	// Only what was this image's: other orphans may be a push half way.
 	sw := &sweep{s: s, before: time.Now().Add(time.Hour), only: map[digest.Digest]bool{}}
 	for _, d := range dropped.everything() {
@@ -256,18 +275,35 @@ func (s *Store) Remove(ref string) error {
 	return nil
 }
 
+// removeLost takes a damaged image's name away, or all of it if ref is its digest. Its files go with the next Prune.
+func (s *Store) removeLost(c *catalog, m digest.Digest, ref string) error {
+	name := ""
+	if n, err := ParseName(ref); err == nil && n.Digest() == "" {
+		name = n.String()
+	}
+	if held := s.heldBy(m); name == "" && len(held) > 0 {
+		return &kindError{ErrInUse, fmt.Errorf("held by %s: remove these first", strings.Join(held, ", "))}
+	}
+	c.forgetLost(m, name)
+	return nil
+}
+
 // Hold marks the image that ref resolves to as in use by owner (a container id), so that neither Remove nor Prune deletes
 // it. An owner may hold several images, one image often. Marks live in memory: they follow from which containers exist,
 // and a second record of that on disk could only disagree with the first. The caller makes them again after Open, for
-// every container it adopts, before it calls Prune or Remove.
+// every container it adopts, before it calls Prune or Remove. An image that is damaged is held all the same, with ErrCorrupt.
 func (s *Store) Hold(ref, owner string) (Image, error) {
 	// Under writing, so that no Prune is between its decision and its deed.
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	c := s.snapshot()
 	m, err := c.resolve(ref)
-	if err != nil {
+	lost := c.lostBy(ref)
+	if err != nil && lost == "" {
 		return Image{}, fmt.Errorf("hold image %s: %w", ref, err)
+	}
+	if err != nil {
+		m = lost
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -275,6 +311,9 @@ func (s *Store) Hold(ref, owner string) (Image, error) {
 		s.holds[owner] = map[digest.Digest]int{}
 	}
 	s.holds[owner][m]++
+	if err != nil {
+		return Image{}, &kindError{ErrCorrupt, fmt.Errorf("hold image %s: it is held, and damaged on this node's disk: fetch it again", ref)}
+	}
 	s.useLocked(m)
 	return c.image(m), nil
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+
+	"shoal/runtime/step"
 )
 
 // layerMeta stands beside an unpacked layer, as <diffid>.json.
@@ -20,6 +22,10 @@ type layerMeta struct {
 	Implicit []string `json:"implicit,omitempty"`
 	// Boot is the boot in which the tree was written, as long as it may not be on disk; see settle.go.
 	Boot string `json:"boot,omitempty"`
+	// Lost: a sync failed after the tree was written. The kernel may have it whole, the disk has not, and no later sync says so.
+	Lost bool `json:"lost,omitempty"`
+	// seal is the tree's when it was known to be on disk; empty before that, and in trees of older versions.
+	seal
 }
 
 // Layers unpacks what is not unpacked yet and returns the directories of img's layers, absolute, lowest first, ready to
@@ -85,31 +91,37 @@ func (s *Store) variantFor(ctx context.Context, layer Layer, lowers []string) (s
 	return variant, s.ensureUnpacked(ctx, layer, variant, attrs)
 }
 
-// ensureUnpacked makes the tree at path unless it is there; at most one at a time a path.
+// ensureUnpacked makes the tree at path unless it is there and can be trusted; at most one at a time a path.
 func (s *Store) ensureUnpacked(ctx context.Context, layer Layer, path string, attrs []dirAttr) error {
-	if isUnpacked(path) {
+	if s.isProven(path) {
 		return nil
 	}
 	_, err := s.unpacks.do(ctx, path, func(ctx context.Context) (struct{}, error) {
-		if isUnpacked(path) {
-			return struct{}{}, nil
-		}
 		l := s.newLease() // of its own: the caller may give up before
 		defer l.release()
 		l.pin(layer.DiffID)
 		l.pin(layer.Digest)
-		return struct{}{}, s.unpack(ctx, layer, path, attrs)
+		switch s.judge(path) {
+		case treeWhole:
+			return struct{}{}, nil
+		case treeDoubtful:
+			return struct{}{}, s.unpack(ctx, layer, path, attrs, s.keepIfSame)
+		}
+		return struct{}{}, s.unpack(ctx, layer, path, attrs, s.nameTree)
 	})
 	return err
 }
 
-// unpack extracts layer into a temporary directory and renames it to path when all of it is on disk.
-func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []dirAttr) error {
+// unpack extracts layer into a temporary directory and has name give it its place at path.
+func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []dirAttr, name func(tmp, path string) error) error {
 	tmp, err := os.MkdirTemp(s.tmpDir(), "layer-*.tmp")
 	if err != nil {
 		return s.explainSpace(err)
 	}
 	defer os.RemoveAll(tmp) // nothing left after the rename
+	if err := step.Reach("tree begun"); err != nil {
+		return err
+	}
 	root := filepath.Join(tmp, "root")
 	if err := makeRoot(root); err != nil {
 		return s.explainSpace(err)
@@ -118,7 +130,7 @@ func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []di
 	if err != nil {
 		return err
 	}
-	if err := applyAttrs(root, attrs); err != nil {
+	if err := errors.Join(step.Reach("tree extracted"), applyAttrs(root, attrs)); err != nil {
 		return s.explainSpace(err)
 	}
 	raw, err := json.Marshal(meta)
@@ -128,7 +140,7 @@ func (s *Store) unpack(ctx context.Context, layer Layer, path string, attrs []di
 	if err := os.WriteFile(root+".json", raw, 0o600); err != nil {
 		return s.explainSpace(err)
 	}
-	if err := s.nameTree(tmp, path); err != nil {
+	if err := errors.Join(step.Reach("tree described"), name(tmp, path)); err != nil {
 		return s.explainSpace(err)
 	}
 	s.log.Info("layer unpacked", "layer", layer.Digest, "diffid", layer.DiffID)
@@ -146,19 +158,20 @@ func makeRoot(root string) error {
 // nameTree moves root and root.json of tmp to path and path.json. The metadata comes first: a tree without it is not there.
 func (s *Store) nameTree(tmp, path string) error {
 	root := filepath.Join(tmp, "root")
-	if isDir(path) { // a tree whose metadata is gone: nobody can tell what it is worth
+	if isDir(path) { // a tree that is damaged, or whose metadata is gone: nobody can tell what it is worth
 		if err := os.Rename(path, filepath.Join(tmp, "old")); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(root+".json", path+".json"); err != nil {
+	if err := errors.Join(step.Reach("tree out of the way"), os.Rename(root+".json", path+".json")); err != nil {
 		return err
 	}
-	if err := os.Rename(root, path); err != nil {
+	if err := errors.Join(step.Reach("tree description named"), os.Rename(root, path)); err != nil {
 		return err
 	}
+	s.prove(path)
 	s.settleLater(path)
-	return nil
+	return step.Reach("tree named")
 }
 
 // extractFrom applies a layer to root, in a child if the store has one for that.
@@ -239,15 +252,6 @@ func isMachineError(err error) bool {
 func isDir(path string) bool {
 	fi, err := os.Lstat(path)
 	return err == nil && fi.IsDir()
-}
-
-// isUnpacked tells whether a whole tree is at path. The metadata is written before the tree is renamed there.
-func isUnpacked(path string) bool {
-	if !isDir(path) {
-		return false
-	}
-	_, err := os.Lstat(path + ".json")
-	return err == nil
 }
 
 func readLayerMeta(path string) (layerMeta, error) {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"shoal/runtime/step"
 )
 
 // Use notes that a container uses the volume and returns the directory to mount. The note is on disk before the
@@ -26,7 +28,7 @@ func (s *Store) Use(name, user string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("use volume %s for container %s: %w", name, user, err)
 	}
-	return v.Path, f.Close()
+	return v.Path, errors.Join(f.Close(), step.Reach("volume use noted"))
 }
 
 // Release takes the container off all volumes. One that uses none is no error.
@@ -51,6 +53,9 @@ func (s *Store) prune(drop func(user string) bool) error {
 		for _, u := range v.Users {
 			if !drop(u) {
 				continue
+			}
+			if err := step.Reach("volume release begun"); err != nil {
+				return err
 			}
 			if err := os.Remove(filepath.Join(s.dir, v.Name, usersDir, u)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("release volume %s of container %s: %w", v.Name, u, err))

@@ -14,7 +14,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"shoal/runtime/step"
 )
+
+// Steps are the moments between two changes on disk at which the store is killed by its crash test.
+var Steps = []step.Name{
+	"volume begun", "volume directories made", "volume written", "volume synced", "volume named",
+	"volume removal begun", "volume gone", "volume removal synced", "volume use noted", "volume release begun",
+}
 
 // Kinds that a caller may test for with errors.Is.
 var (
@@ -69,6 +77,8 @@ type Store struct {
 	// mu orders changes. It is held over disk writes: a volume changes once in a container's life, and the order of the
 	// steps is the promise.
 	mu sync.Mutex
+	// unsynced: a sync of dir failed, so that the name of a volume that is there may not survive a power cut.
+	unsynced bool
 }
 
 // Open makes dir if it is missing and ends what a crash left half done.
@@ -92,6 +102,10 @@ func Open(dir string) (*Store, error) {
 			}
 		}
 	}
+	// A volume whose maker was killed before it synced is returned by the next Create like any other.
+	if err := s.syncNames(); err != nil {
+		return nil, fmt.Errorf("open volumes: %w", err)
+	}
 	return s, nil
 }
 
@@ -112,6 +126,11 @@ func (s *Store) Create(name, job string, o Options) (Volume, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, err := s.read(name)
+	if err == nil && s.unsynced {
+		if err = s.syncNames(); err != nil {
+			return Volume{}, fmt.Errorf("create volume %s: %w", name, err)
+		}
+	}
 	if !errors.Is(err, ErrNotFound) {
 		return v, err
 	}
@@ -133,10 +152,16 @@ func (s *Store) write(v Volume) (err error) {
 			_ = os.RemoveAll(tmp)
 		}
 	}()
+	if err := step.Reach("volume begun"); err != nil {
+		return err
+	}
 	for _, d := range []string{tmp, filepath.Join(tmp, usersDir)} {
 		if err := os.Mkdir(d, 0o711); err != nil {
 			return err
 		}
+	}
+	if err := step.Reach("volume directories made"); err != nil {
+		return err
 	}
 	data := filepath.Join(tmp, dataDir)
 	if err := os.Mkdir(data, 0o755); err != nil {
@@ -153,13 +178,20 @@ func (s *Store) write(v Volume) (err error) {
 	if err := writeSynced(filepath.Join(tmp, metaFile), meta); err != nil {
 		return err
 	}
-	if err := syncDir(tmp); err != nil {
+	if err := errors.Join(step.Reach("volume written"), syncDir(tmp)); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Join(s.dir, v.Name)); err != nil {
+	if err := errors.Join(step.Reach("volume synced"), os.Rename(tmp, filepath.Join(s.dir, v.Name))); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return errors.Join(step.Reach("volume named"), s.syncNames())
+}
+
+// syncNames makes the names of volumes survive a power cut.
+func (s *Store) syncNames() error {
+	err := syncDir(s.dir)
+	s.unsynced = err != nil
+	return err
 }
 
 // Get returns one volume. Errors: ErrNotFound, ErrInvalid.
@@ -222,13 +254,13 @@ func (s *Store) Remove(name string) error {
 	if err := os.RemoveAll(gone); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	if err := os.Rename(filepath.Join(s.dir, name), gone); err != nil {
+	if err := errors.Join(step.Reach("volume removal begun"), os.Rename(filepath.Join(s.dir, name), gone)); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := errors.Join(step.Reach("volume gone"), s.syncNames()); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	if err := os.RemoveAll(gone); err != nil {
+	if err := errors.Join(step.Reach("volume removal synced"), os.RemoveAll(gone)); err != nil {
 		return fmt.Errorf("volume %s is removed, but its data takes space until the next start: %w", name, err)
 	}
 	return nil
