@@ -3,10 +3,6 @@ package chaos
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
 
 	"shoal/e2e/machines"
@@ -20,13 +16,9 @@ const diskBytes = 1 << 30
 const patience = 90 * time.Second
 
 // form makes machines with a disk each, one cluster of them, and gives all of them the image.
-func form(n *machines.Net, count int, disks string) error {
-	for i := range count {
-		img := filepath.Join(disks, fmt.Sprintf("disk%d.ext4", i+1))
-		if err := makeDisk(img); err != nil {
-			return err
-		}
-		m, err := n.Add(machines.MachineOptions{DiskImage: img})
+func form(n *machines.Net, count int) error {
+	for range count {
+		m, err := n.Add(machines.MachineOptions{DiskExt4: diskBytes})
 		if err != nil {
 			return err
 		}
@@ -62,18 +54,4 @@ func form(n *machines.Net, count int, disks string) error {
 		}
 	}
 	return n.AwaitVoters(patience)
-}
-
-func makeDisk(path string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Truncate(diskBytes), f.Close()); err != nil {
-		return err
-	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", path).CombinedOutput(); err != nil {
-		return fmt.Errorf("mkfs.ext4 %s: %w: %s", path, err, out)
-	}
-	return nil
 }

@@ -218,11 +218,35 @@ func (h *history) check() (wrong []string, undecided bool) {
 	wrong = append(h.checkContents(), h.checkIndexes()...)
 	switch porcupine.CheckOperationsTimeout(model, h.linear(), checkFor) {
 	case porcupine.Illegal:
-		wrong = append(wrong, fmt.Sprintf("the history of job %s (%d operations) is not linearizable", h.name, len(h.ops)))
+		wrong = append(wrong, fmt.Sprintf("the history of job %s (%d operations) is not linearizable, at the latest when this came: %v", h.name, len(h.ops), h.firstWrong()))
 	case porcupine.Unknown:
 		undecided = true
 	}
 	return wrong, undecided
+}
+
+// firstWrong finds the operation with whose end the history cannot be linearized any more. What was under way then counts
+// as unknown, so that it is blamed for nothing.
+func (h *history) firstWrong() operation {
+	ends := slices.Clone(h.ops)
+	slices.SortFunc(ends, func(a, b operation) int { return int(a.back - b.back) })
+	i, _ := slices.BinarySearchFunc(ends, true, func(end operation, _ bool) int {
+		so := &history{}
+		for _, o := range h.ops {
+			if o.back > end.back && (o.call > end.back || !o.in.writes()) {
+				continue
+			}
+			if o.back > end.back {
+				o.out = output{}
+			}
+			so.ops = append(so.ops, o)
+		}
+		if porcupine.CheckOperationsTimeout(model, so.linear(), checkFor) == porcupine.Illegal {
+			return 1
+		}
+		return -1
+	})
+	return ends[min(i, len(ends)-1)]
 }
 
 // linear is what must be linearizable: all but reads that no leader confirmed. What may have happened may happen until

@@ -14,6 +14,7 @@ import (
 // lineReader follows the numbered lines of the tasks that write them, by the public API.
 type lineReader struct {
 	w     *World
+	job   string               // whose tasks
 	tasks map[string]*numbered // by task
 	lossy map[string]bool      // machines whose last fault allows that lines of theirs are lost
 
@@ -21,7 +22,7 @@ type lineReader struct {
 }
 
 func newLineReader(w *World) *lineReader {
-	return &lineReader{w: w, tasks: map[string]*numbered{}, lossy: map[string]bool{}}
+	return &lineReader{w: w, job: jobLines, tasks: map[string]*numbered{}, lossy: map[string]bool{}}
 }
 
 // allow notes that lines of machines may be lost since they were read.
@@ -37,7 +38,7 @@ func (r *lineReader) read(ctx context.Context) (wrong []string) {
 	err := r.w.Ask(ctx, func(ctx context.Context, c *api.Client) (err error) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		list, err = c.Tasks(ctx, api.TaskQuery{Job: jobLines})
+		list, err = c.Tasks(ctx, api.TaskQuery{Job: r.job})
 		return err
 	})
 	if err != nil {

@@ -18,7 +18,8 @@ type Report struct {
 	Binary   string        `json:"binary"`
 	Host     string        `json:"host"`
 	Played   []Played      `json:"played"`
-	Skipped  int           `json:"skipped"` // faults that could not be played as things were
+	Skipped  int           `json:"skipped"`           // faults that could not be played as things were
+	Figures  []Figure      `json:"figures,omitempty"` // of scenarios
 	Load     LoadFigures   `json:"load"`
 	Checked  []string      `json:"checked"`  // what was judged, with how much of it there was
 	Violated []Violation   `json:"violated"` // broken promises
@@ -74,11 +75,11 @@ func tenths(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }
 
 // print writes the table a fault kind, then what was found.
 func (r *Report) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%d faults in %s, seed %d, %d could not be played as things were\n\n", len(r.Played), r.Took.Round(time.Second), r.Seed, r.Skipped)
-	r.table(w)
-	fmt.Fprintf(w, "\nload: %s\n", r.Load)
-	for _, c := range r.Checked {
-		fmt.Fprintf(w, "checked: %s\n", c)
+	if len(r.Figures) > 0 {
+		r.figures(w)
+	}
+	if len(r.Played) > 0 {
+		r.faults(w)
 	}
 	for _, v := range r.Violated {
 		fmt.Fprintf(w, "VIOLATION %s: %s\n  after %s\n  evidence: %s\n", v.Promise, v.What, v.After, v.Evidence)
@@ -90,6 +91,15 @@ func (r *Report) print(w io.Writer) {
 		fmt.Fprintf(w, "the run failed: %s\n", r.Trouble)
 	}
 	fmt.Fprintf(w, "%d violations; play it again with SEED=%d\n", len(r.Violated), r.Seed)
+}
+
+func (r *Report) faults(w io.Writer) {
+	fmt.Fprintf(w, "\n%d faults in %s, seed %d, %d could not be played as things were\n\n", len(r.Played), r.Took.Round(time.Second), r.Seed, r.Skipped)
+	r.table(w)
+	fmt.Fprintf(w, "\nload: %s\n", r.Load)
+	for _, c := range r.Checked {
+		fmt.Fprintf(w, "checked: %s\n", c)
+	}
 }
 
 func (r *Report) table(w io.Writer) {

@@ -22,6 +22,7 @@ type Options struct {
 	Time     time.Duration // 0: until Count are played
 	Only     string        // names of faults, with commas between; "": all with a weight
 	Short    bool
+	Measure  string // names of measurements, with commas between, or "all"; "": faults are played
 	Evidence string // directory; what is in it already stays
 	Out      io.Writer
 }
@@ -106,8 +107,11 @@ func (r *run) all(ctx context.Context) (err error) {
 	}()
 	r.w = &World{Net: n, Scratch: scratch, Short: r.Short, logf: r.say, busy: map[*machines.Machine]string{}}
 	r.say("seed %d", r.Seed)
-	if err := form(n, clusterSize, scratch); err != nil {
+	if err := form(n, clusterSize); err != nil {
 		return fmt.Errorf("form the cluster: %w", err)
+	}
+	if r.Measure != "" {
+		return r.measureAll(ctx, r.Measure)
 	}
 	held, err := r.w.takeAll(ctx)
 	if err != nil {

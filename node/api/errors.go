@@ -38,6 +38,10 @@ func (e *Error) err() error { return &job.Error{Kind: e.Kind, Message: e.Message
 
 func writeError(w http.ResponseWriter, err error) {
 	e := toWire(err)
+	if _, doubtful := w.(unconfirmed); doubtful && e.Kind == job.NotFound {
+		e.Kind = job.Unavailable
+		e.Message = "no leader confirms what is known here, which is: " + e.Message
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus[e.Kind])
 	_ = json.NewEncoder(w).Encode(e) // the caller is gone if this fails

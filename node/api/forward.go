@@ -84,7 +84,7 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 	lastKnown := func() { // a reader is better served by what was known than by nothing
 		switch {
 		case b.HasState():
-			route.handle(s, w, markStale(r))
+			route.handle(s, confirming(w, r), markStale(r))
 		case !forwarded && b.Holder() != "":
 			s.forward(b.Holder(), answerPatience, nil, w, r)
 		default:
@@ -99,7 +99,7 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 		err := b.Confirm(ctx)
 		cancel()
 		if err != nil {
-			r = markStale(r)
+			w, r = confirming(w, r), markStale(r)
 		}
 		route.handle(s, w, r)
 	case ok && !forwarded && s.reachable(r.Context(), addr):
@@ -122,6 +122,20 @@ type staleKey struct{}
 // markStale notes that the answer to a read is what this node last knew.
 func markStale(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), staleKey{}, true))
+}
+
+// unconfirmed is the way to a reader who wants what is so and gets what this node last knew. There is no mark on an error,
+// and that a thing is not known here does not mean that there is none: writeError says so.
+type unconfirmed struct{ http.ResponseWriter }
+
+func (u unconfirmed) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+
+// confirming gives the way to a reader whose answer no leader confirms: those who asked for this node's own knowledge want it.
+func confirming(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+	if r.URL.Query().Get(queryLocal) != "" {
+		return w
+	}
+	return unconfirmed{w}
 }
 
 func stale(r *http.Request) bool { return r.Context().Value(staleKey{}) != nil }

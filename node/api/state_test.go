@@ -34,6 +34,31 @@ func TestALocalReadAsksNoLeader(t *testing.T) {
 	}
 }
 
+// That a node which nobody confirms does not know a job does not mean that there is none: it may have missed its submit.
+func TestWithoutALeaderNothingIsSaidToBeMissing(t *testing.T) {
+	t.Parallel()
+	none := job.Errorf(job.NotFound, "job x: there is none")
+	holder := newMachine(t, "H", &script{state: true, fail: none})
+	for name, b := range map[string]*script{
+		"no leader":                      {state: true, fail: none},
+		"a leader that cannot confirm":   {leader: "self", state: true, stale: job.Unavailable, fail: none},
+		"no log here, and no leader":     {holder: holder.peers},
+		"the leader refuses connections": {leader: "127.0.0.1:1", state: true, fail: none},
+	} {
+		m := newMachine(t, "A", b)
+		if _, err := m.client(Reader).Job(context.Background(), "x", false); !errors.Is(err, job.Unavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := m.client(Reader).JobLocal(context.Background(), "x"); !errors.Is(err, job.NotFound) {
+			t.Errorf("%s, for a local read: %v", name, err)
+		}
+	}
+	m := newMachine(t, "A", &script{leader: "self", state: true, fail: none})
+	if _, err := m.client(Reader).Job(context.Background(), "x", false); !errors.Is(err, job.NotFound) {
+		t.Errorf("confirmed: %v", err)
+	}
+}
+
 func TestStateHashIsOfTheAskedNode(t *testing.T) {
 	t.Parallel()
 	b := &script{leader: "192.0.2.1:1", state: true}

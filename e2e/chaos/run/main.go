@@ -23,6 +23,7 @@ func main() {
 	flag.StringVar(&o.Only, "faults", "", "play only faults that match one of these `NAMES`, with commas between; name=N sets a weight")
 	flag.BoolVar(&o.Short, "short", false, "short faults only, for CI")
 	flag.StringVar(&o.Evidence, "evidence", "build/chaos", "where logs, histories and the report are kept: `DIRECTORY`")
+	flag.StringVar(&o.Measure, "measure", "", "measure `SCENARIOS` instead of playing random faults: failover, stall, power, merge, restarts, with commas between, or all; -count tells how often")
 	list := flag.Bool("list", false, "list the faults")
 	flag.Parse()
 	if *list {
