@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,12 +28,16 @@ type shakyStore struct {
 	hang chan struct{} // writes wait until it is closed
 	err  error         // writes fail
 	full bool          // writes find no space
+	slow time.Duration // writes take up to so long
 }
 
 func (s *shakyStore) weather() error {
 	s.mu.Lock()
-	hang, err, full := s.hang, s.err, s.full
+	hang, err, full, slow := s.hang, s.err, s.full, s.slow
 	s.mu.Unlock()
+	if slow > 0 {
+		time.Sleep(rand.N(slow))
+	}
 	if hang != nil {
 		<-hang
 	}
@@ -651,7 +656,7 @@ func TestLateHeartbeatOfADeadLeaderStopsNoElection(t *testing.T) {
 		late.disk.set(func(s *shakyStore) { s.hang = hang })
 		trans := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: newGate(c.net.listen("ghost", "ghost-id"), c.net.dialer("ghost"), "ghost"), MaxPool: 1, Timeout: time.Second, Logger: &bridge{out: quiet()},
-		}), &progress{peers: map[raft.ServerID]peerProgress{}})
+		}), &progress{peers: map[raft.ServerID]peerProgress{}}, 0)
 		defer trans.Close()
 		heartbeat := raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(dead.ID()), Addr: []byte(dead.addr)},

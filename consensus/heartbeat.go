@@ -3,6 +3,7 @@ package consensus
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -18,16 +19,21 @@ type inbound struct {
 	stop chan struct{}
 	once sync.Once
 	raft atomic.Pointer[raft.Raft] // nil until it runs
+	electorate
 }
 
-func newInbound() *inbound { return &inbound{rpcs: make(chan raft.RPC), stop: make(chan struct{})} }
+func newInbound(patience time.Duration) *inbound {
+	return &inbound{rpcs: make(chan raft.RPC), stop: make(chan struct{}), electorate: electorate{patience}}
+}
 
 // pump passes on what the transport received until close.
 func (in *inbound) pump(from <-chan raft.RPC) {
 	for {
 		select {
 		case rpc := <-from:
-			in.put(rpc)
+			if r := in.raft.Load(); r == nil || !in.judge(r, rpc) {
+				in.put(rpc)
+			}
 		case <-in.stop:
 			return
 		}

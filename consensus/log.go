@@ -103,7 +103,7 @@ func (l *Log) open(store *state.Store) error {
 	l.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: 1, // no pipeline: raft v1.8.0 can hang in it for ever (DESIGN.md)
-	}), l.peers)
+	}), l.peers, l.cfg.Timing.Heartbeat)
 	r, err := startRaft(l.cfg.raftConfig(l.id, lines), fsm{store}, l.stores, l.trans)
 	if err == nil {
 		l.raft = r
@@ -156,6 +156,7 @@ func (l *Log) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { l.watchLeader(watching) })
 	parts.Go(func() { l.watchDisk(watching) })
+	parts.Go(func() { l.watchContact(watching) })
 	if l.reserve != nil {
 		go l.reserve.keep(watching, l.logger) // not waited for: the disk may hang
 	}

@@ -150,8 +150,8 @@ type transport struct {
 	inbound  *inbound
 }
 
-func newTransport(t *raft.NetworkTransport, p *progress) transport {
-	in := newInbound()
+func newTransport(t *raft.NetworkTransport, p *progress, patience time.Duration) transport {
+	in := newInbound(patience)
 	go in.pump(t.Consumer())
 	return transport{t, p, in}
 }
