@@ -155,6 +155,7 @@ func openBolt(path string) (s *logStore, err error) {
 			// bytes for each entry, and opening reads the file once.
 			NoFreelistSync: true,
 			FreelistType:   bbolt.FreelistMapType,
+			NoSync:         boltNoSync,
 		})
 		if err != nil {
 			return err
@@ -171,6 +172,9 @@ func openBolt(path string) (s *logStore, err error) {
 	}
 	return s, step.Reach(StepLogOpened)
 }
+
+// boltNoSync is for the test that shows that the power cuts of the other tests would find a log that is not synced.
+var boltNoSync bool
 
 func (s *logStore) makeBuckets() error {
 	there := false

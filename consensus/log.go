@@ -242,11 +242,29 @@ func (l *Log) Bootstrap() error {
 	first := raft.Configuration{Servers: []raft.Server{{
 		Suffrage: raft.Voter, ID: raft.ServerID(l.id), Address: raft.ServerAddress(l.cfg.Advertise),
 	}}}
-	err := l.call(context.Background(), func() error { return l.raft.BootstrapCluster(first).Error() })
+	err := l.call(context.Background(), func() error {
+		if err := l.forgetHalfBootstrap(); err != nil {
+			return err
+		}
+		return l.raft.BootstrapCluster(first).Error()
+	})
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return job.Errorf(job.Conflict, "bootstrap: this node already belongs to a cluster")
 	}
 	return err
+}
+
+// forgetHalfBootstrap undoes what a crash in the middle of bootstrapping leaves: raft stores term 1 before the first entry,
+// and then takes the log for one that was in use. Nothing was promised in that term when there is no vote.
+func (l *Log) forgetHalfBootstrap() error {
+	term, err := l.stores.Stable.GetUint64([]byte("CurrentTerm"))
+	if err != nil || term != 1 || l.raft.LastIndex() > 0 {
+		return nil // no term, or a log
+	}
+	if voted, err := l.stores.Stable.GetUint64([]byte("LastVoteTerm")); err == nil && voted > 0 {
+		return nil
+	}
+	return l.stores.Stable.SetUint64([]byte("CurrentTerm"), 0)
 }
 
 // Bootstrapped tells whether this node ever belonged to a cluster: its log or a snapshot holds something.
