@@ -22,6 +22,9 @@ type checker struct {
 	after    string // the faults just before, for people
 	dir      string // of the evidence
 
+	silent time.Duration // the longest time without an acknowledged write since the last look
+	leases int           // fenced containers that ended because nobody could renew their lease
+
 	held   account // by the machines before anything ran
 	record recordReader
 	lines  *lineReader
@@ -95,12 +98,24 @@ func (c *checker) untouched(ctx context.Context, before *moment, allows []Allowa
 		c.violated("the cluster answers", err.Error())
 		return
 	}
+	silent := c.silent
+	c.silent = 0
 	services := slices.DeleteFunc(slices.Clone(before.live), func(k container) bool { return !isService(k.Job) })
-	may := func(k container) licence { return mayHappen(k, allows) }
+	may := func(k container) licence {
+		if k.Job == jobFenced && silent > leaseUnrenewed {
+			c.leases++
+			return mayEnd
+		}
+		return mayHappen(k, allows)
+	}
 	for _, wrong := range touched(services, census(c.w.Machines()), inLog, may) {
 		c.violated("no container is touched but by what must touch it", wrong)
 	}
 }
+
+// leaseUnrenewed is for how long nobody need have led for a lease to run out: it is renewed every third of its time, and what
+// the renewal and a new leader take comes off.
+const leaseUnrenewed = fencedLease / 2
 
 // mayHappen is what the faults allow to happen to a container.
 func mayHappen(k container, allows []Allowance) licence {
@@ -240,7 +255,7 @@ func (c *checker) sums() []string {
 	return []string{
 		fmt.Sprintf("%d histories of jobs with %d operations are linearizable (%d more could not be decided in time)", c.histories-c.undecided, c.operations, c.undecided),
 		fmt.Sprintf("%d times states of log-holders at an equal index, in %d rounds", c.compared, c.rounds),
-		fmt.Sprintf("%d lines of %d fenced writers, one after the other", c.record.lines, len(c.record.seen)),
+		fmt.Sprintf("%d lines of %d fenced writers, one after the other; %d times no leader could be asked for so long that a lease of %v may end", c.record.lines, len(c.record.seen), c.leases, fencedLease),
 		c.lines.sum(),
 		fmt.Sprintf("%d runs of a batch completed", c.runs.completed),
 	}

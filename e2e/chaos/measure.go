@@ -26,7 +26,7 @@ type measurement struct {
 }
 
 var measurements = []measurement{
-	{name: "failover", how: "the leader's agent is killed, its power is cut or it is cut off, in turn; every 10 ms a new client begins a write", run: measureFailover, defaultN: 30},
+	{name: "failover", how: "the leader's agent is killed, its power is cut or it is cut off, in turn; every 20 ms a new client begins a write", run: measureFailover, defaultN: 30},
 	{name: "stall", how: "the disk of the leader takes no write (FIFREEZE) until another one leads", run: measureStall, defaultN: 10},
 	{name: "power", how: "the power of all machines is cut at once (ext4 shut down without its journal) and comes back at once", run: measurePower, defaultN: 10},
 	{name: "merge", how: "a partition (two and three, one alone, one way, UDP only, a bridge) is held for 20 s; from its end until all see all alive and all runs", run: measureMerge, defaultN: 10},
@@ -109,7 +109,7 @@ func (r *Report) figures(w io.Writer) {
 	_ = t.Flush() // as w does
 }
 
-// probe begins a write every 10 ms, each with a client of its own that waits for seconds, until stopped: so one that hangs
+// probe begins a write every 20 ms, each with a client of its own that waits for seconds, until stopped: so one that hangs
 // keeps no other from trying. It tells when the first write that was begun after a moment was acknowledged.
 type probe struct {
 	w      *World
@@ -121,7 +121,7 @@ type probe struct {
 type ack struct{ begun, done time.Time }
 
 const (
-	probeEvery = 10 * time.Millisecond
+	probeEvery = 20 * time.Millisecond
 	probeFor   = 5 * time.Second
 	probeJob   = "probe"
 )

@@ -98,7 +98,7 @@ func (r *run) all(ctx context.Context) (err error) {
 		return errors.Join(err, os.RemoveAll(scratch))
 	}
 	defer func() {
-		r.keep(n, scratch)
+		r.keep(n, scratch, err)
 		left := errors.Join(n.Close(), n.Gone())
 		if left != nil {
 			r.violated("nothing is left behind on the host", left.Error())
@@ -256,6 +256,7 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 	var allows []Allowance
 	for _, u := range played {
 		allows = append(allows, u.Allows)
+		r.check.silent = max(r.check.silent, r.load.longestSilence(u.began, at))
 	}
 	r.check.now(ctx, before, allows)
 	return nil
@@ -273,8 +274,8 @@ func (r *run) violated(promise, what string) {
 }
 
 // keep copies what tells of a run that went wrong out of the way of the clean-up.
-func (r *run) keep(n *machines.Net, scratch string) {
-	if r.report.Code() == 0 {
+func (r *run) keep(n *machines.Net, scratch string, err error) {
+	if err == nil && r.report.Code() == 0 {
 		return
 	}
 	for _, m := range n.Machines() {
