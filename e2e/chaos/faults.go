@@ -7,4 +7,5 @@ var Faults = slices.Concat(
 	processFaults,
 	networkFaults,
 	powerFaults,
+	diskFaults,
 )

@@ -182,6 +182,17 @@ func (m *Machine) ThawDisk() error {
 	return nil
 }
 
+// Frozen is nil if the disk takes no writes: the kernel refuses to freeze it a second time.
+func (m *Machine) Frozen() error {
+	switch err := m.ioctlDisk("freeze", fiFreeze, 0); {
+	case errors.Is(err, unix.EBUSY):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(fmt.Errorf("the disk of %s was not frozen", m.Name), m.ThawDisk())
+}
+
 func (m *Machine) ioctlDisk(what string, request uintptr, arg uint32) error {
 	if m.Options.DiskExt4 == 0 {
 		return fmt.Errorf("%s the disk of %s: it is no ext4 of its own", what, m.Name)
