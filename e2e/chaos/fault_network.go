@@ -56,7 +56,7 @@ func isolate(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := w.Net.Make(machines.Split("", []*machines.Machine{m}, without(w.Machines(), m)))
+	t, err := w.Net.Make(machines.Split("", []*machines.Machine{m}, allBut(w.Machines(), m)))
 	b, err := troubled(t, err, m.Name+" is cut off from all", span, m)
 	if err == nil && span > shortOutage {
 		b.Allows = Allowance{Moves: b.On}
@@ -64,7 +64,7 @@ func isolate(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 	return b, err
 }
 
-func without(all []*machines.Machine, not ...*machines.Machine) []*machines.Machine {
+func allBut(all []*machines.Machine, not ...*machines.Machine) []*machines.Machine {
 	var out []*machines.Machine
 next:
 	for _, m := range all {
@@ -127,7 +127,7 @@ func oneWay(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 	}
 	others := []*machines.Machine{b}
 	if toAll {
-		others = without(w.Machines(), a)
+		others = allBut(w.Machines(), a)
 	}
 	var rules machines.Rules
 	for _, o := range others {
@@ -164,7 +164,7 @@ func onlyOf(name, match string) func(context.Context, *World, *rand.Rand) (*Brok
 		if err != nil {
 			return nil, err
 		}
-		t, err := w.Net.Make(machines.Split(match, []*machines.Machine{m}, without(w.Machines(), m)))
+		t, err := w.Net.Make(machines.Split(match, []*machines.Machine{m}, allBut(w.Machines(), m)))
 		return troubled(t, err, fmt.Sprintf("%s is cut off by %s from all", m.Name, name), span, m)
 	}
 }
@@ -203,4 +203,4 @@ func blackHole(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 }
 
 // free tells whether none of the machines is under a fault.
-func free(w *World, ms ...*machines.Machine) bool { return len(without(ms, w.Free()...)) == 0 }
+func free(w *World, ms ...*machines.Machine) bool { return len(allBut(ms, w.Free()...)) == 0 }
