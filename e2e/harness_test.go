@@ -28,6 +28,13 @@ func network(t *testing.T) *machines.Net {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cleanUp(t, n)
+	return n
+}
+
+// cleanUp makes sure that nothing is left of a network, and tells what everybody knew if the test failed.
+func cleanUp(t *testing.T, n *machines.Net) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			dump(t, n)
@@ -39,7 +46,6 @@ func network(t *testing.T) *machines.Net {
 			t.Error(err)
 		}
 	})
-	return n
 }
 
 // cluster makes a cluster of count machines: n.Machines()[0] founded it.

@@ -58,7 +58,9 @@ var table = map[string][]string{
 	},
 	// The proof stands outside of the house and may look in at its doors.
 	"e2e/house":       {},
-	"e2e/machines":    {"consensus/job", "node/api", "runtime/image"},
+	"e2e/vm":          {},
+	"e2e/vm/shoal-vm": {"e2e/vm"},
+	"e2e/machines":    {"consensus/job", "e2e/vm", "node/api", "runtime/image"},
 	"e2e/demo":        {"consensus/job", "e2e/machines", "node/api"},
 	"e2e/conformance": {},
 	"e2e/soak":        {"consensus/job", "e2e/machines", "node/api"},

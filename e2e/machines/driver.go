@@ -27,6 +27,8 @@ type driver interface {
 	powerOff(m *Machine) error
 	// enter is a command on the host that runs the one that follows it inside, with its input, outputs and exit code.
 	enter(m *Machine) []string
+	// agentCommand is enter for the agent: it makes sure that the program, which is the first of args, is inside.
+	agentCommand(m *Machine, args []string) (*exec.Cmd, error)
 	// agentPID is the agent's process id as the machine's kernel tells it, given the command on the host that started
 	// it; 0: not yet.
 	agentPID(m *Machine, started int) int
@@ -50,6 +52,10 @@ func (namespaces) wipe(m *Machine) error          { return m.emptyDisk() }
 func (namespaces) powerOn(m *Machine) error       { return m.powerOnLocked() }
 func (namespaces) powerOff(m *Machine) error      { return m.powerOffLocked() }
 func (namespaces) agentPID(_ *Machine, p int) int { return childOf(p) }
+
+func (namespaces) agentCommand(m *Machine, args []string) (*exec.Cmd, error) {
+	return m.shell(args...), nil
+}
 
 func (namespaces) enter(m *Machine) []string {
 	return []string{"nsenter", "-t", strconv.Itoa(m.pid), "-n", "-m", "-u", "-i", "-p", "--"}

@@ -203,10 +203,13 @@ func (m *Machine) Start(args ...string) error {
 	if level == "" {
 		level = "info"
 	}
-	cmd := m.shell(slices.Concat([]string{
+	cmd, err := m.net.driver.agentCommand(m, slices.Concat([]string{
 		m.binary(), "agent", "--data-dir", m.DataDir(), "--socket", m.Socket(), "--name", m.Name, "--bind", m.Addr.String() + ":6174",
 		"--cgroup-parent", m.Cgroup(), "--log-level", level,
-	}, m.Options.AgentArgs, args)...)
+	}, m.Options.AgentArgs, args))
+	if err != nil {
+		return err
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	if _, err := startApart(cmd, m.net.opts.Keep); err != nil {
 		return err
@@ -217,7 +220,7 @@ func (m *Machine) Start(args ...string) error {
 		close(a.done)
 	}()
 	m.agent = a
-	return await(5*time.Second, "the agent of "+m.Name, func() bool {
+	return await(30*time.Second, "the agent of "+m.Name, func() bool {
 		a.pid = m.net.driver.agentPID(m, cmd.Process.Pid)
 		return a.pid != 0 || a.ended()
 	})

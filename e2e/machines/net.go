@@ -5,6 +5,7 @@ package machines
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -30,7 +31,15 @@ type Options struct {
 	LogLevel string
 	// Keep lets the machines outlive this process if it ends without Close; see Save and Open.
 	Keep bool
+	// Kind of the machines; "": what SHOAL_MACHINES says, and namespaces if it says nothing.
+	Kind string
 }
+
+// Kinds of machines.
+const (
+	Namespaces = "namespaces" // this host's kernel, in no time
+	VMs        = "vm"         // a kernel each, under qemu
+)
 
 // Net is a switch with machines on it. Its methods are safe for concurrent use.
 type Net struct {
@@ -58,6 +67,12 @@ func New(o Options) (*Net, error) {
 			return nil, fmt.Errorf("%s is missing: install iproute2, nftables and util-linux", tool)
 		}
 	}
+	if o.Kind == "" {
+		o.Kind = cmp.Or(os.Getenv("SHOAL_MACHINES"), Namespaces)
+	}
+	if o.Kind != Namespaces && o.Kind != VMs {
+		return nil, fmt.Errorf("there are no machines of kind %q: SHOAL_MACHINES may be %s or %s", o.Kind, Namespaces, VMs)
+	}
 	b := make([]byte, 3)
 	_, _ = rand.Read(b) // never fails
 	n := &Net{opts: o, id: hex.EncodeToString(b), dir: o.Dir, ledger: newLedger(), driver: namespaces{}}
@@ -73,7 +88,11 @@ func New(o Options) (*Net, error) {
 		return nil, errors.Join(fmt.Errorf("make the switch: %w", err), n.removeDir())
 	}
 	n.holder = holder
-	if err := n.setUpSwitch(); err != nil {
+	err = n.setUpSwitch()
+	if err == nil && n.opts.Kind == VMs {
+		n.driver, err = newVirtual(n)
+	}
+	if err != nil {
 		_ = n.Close()
 		return nil, err
 	}
