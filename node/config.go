@@ -69,7 +69,10 @@ type Config struct {
 	// Raft and Gossip timings; zero fields are the defaults.
 	Raft   consensus.Timing
 	Gossip gossip.Timing
-	Logger *slog.Logger
+	// Patience times every time-out between nodes; 0 and 1: as they are. For machines or networks so slow that the
+	// healthy are called dead. All nodes should have the same. The price: deaths are noticed as many times later.
+	Patience float64
+	Logger   *slog.Logger
 	// ImageCare is how the node looks after its images; the zero value leaves them alone.
 	ImageCare ImageCare
 }
@@ -141,6 +144,9 @@ func (c *Config) check() error {
 		return job.Errorf(job.Invalid, "--token without --join: name a node of the cluster, such as --join 192.0.2.1:%d", DefaultPort)
 	case c.Machine == nil:
 		return job.Errorf(job.Internal, "node: no machine given")
+	}
+	if err := c.checkPatience(); err != nil {
+		return err
 	}
 	if c.Pool.IsValid() && (!c.Pool.Addr().Is4() || c.Pool.Bits() > subnetBits) {
 		return job.Errorf(job.Invalid, "address pool %v: it takes an IPv4 prefix of at least a /%d", c.Pool, subnetBits)

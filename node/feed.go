@@ -48,7 +48,7 @@ func (n *Node) feedOnce(ctx context.Context, node job.NodeID, emit func(api.Feed
 	}
 	view, sub := n.state.Subscribe(feedBuffer)
 	defer sub.Close()
-	tick := time.NewTicker(feedHeartbeat)
+	tick := time.NewTicker(n.patient(feedHeartbeat))
 	defer tick.Stop()
 	var last uint64
 	w := &concern{n: n, sub: sub, tick: tick.C, suspicion: n.suspicion.Load()}

@@ -100,15 +100,15 @@ func (n *Node) followOthers(ctx context.Context) error {
 func (n *Node) followAt(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(feedSilence, func() { cancel(fmt.Errorf("silent for %v", feedSilence)) })
+	silence := time.AfterFunc(n.patient(feedSilence), func() { cancel(fmt.Errorf("silent for %v", n.patient(feedSilence))) })
 	defer silence.Stop()
 	led := time.Now()
 	err := api.NewClient(addr, n.peers.transport).Feed(ctx, n.id, func(f api.FeedFrame) error {
-		silence.Reset(feedSilence)
+		silence.Reset(n.patient(feedSilence))
 		switch {
 		case f.LeaderAddr != "":
 			led = time.Now()
-		case n.HasState() || time.Since(led) > feedPatience:
+		case n.HasState() || time.Since(led) > n.patient(feedPatience):
 			return errors.New("it does not hear from a leader: others may")
 		}
 		if n.HasState() && !n.orphaned() {

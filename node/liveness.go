@@ -79,7 +79,7 @@ func (j *judge) consider(ctx context.Context, wg *sync.WaitGroup, node *job.Node
 		j.open(ctx, wg, node.ID, func(context.Context, *inquiry) { j.left(ctx, node.ID) })
 	case node.State == job.NodeReady && known && (m.State == gossip.Suspect || m.State == gossip.Dead):
 		j.open(ctx, wg, node.ID, j.inquire(node))
-	case node.State == job.NodeReady && !known && time.Since(j.start) > missingGrace:
+	case node.State == job.NodeReady && !known && time.Since(j.start) > j.n.patient(missingGrace):
 		j.open(ctx, wg, node.ID, j.inquire(node))
 	case node.State == job.NodeReady && j.isDeaf(node.ID):
 		j.open(ctx, wg, node.ID, func(ctx context.Context, q *inquiry) {
@@ -186,7 +186,7 @@ func (j *judge) left(ctx context.Context, id job.NodeID) {
 
 // maybeUp takes a node back that both gossip and TCP reach.
 func (j *judge) maybeUp(ctx context.Context, node *job.Node) {
-	if dialResult(ctx, j.n.cfg.Underlay, node.Addr.String()) != reachYes {
+	if j.n.dialResult(ctx, node.Addr.String()) != reachYes {
 		sleep(ctx, time.Second)
 		return
 	}
@@ -201,7 +201,7 @@ func (j *judge) isDeaf(id job.NodeID) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	since, ok := j.deaf[id]
-	return ok && time.Since(since) > deafAfter
+	return ok && time.Since(since) > j.n.patient(deafAfter)
 }
 
 // sweep tries every node by TCP now and then: gossip calls a node alive whose packets arrive, usable or not.
@@ -216,7 +216,7 @@ func (j *judge) sweep(ctx context.Context) {
 			slots <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-slots }()
-				unreachable := dialResult(ctx, j.n.cfg.Underlay, node.Addr.String()) == reachNone
+				unreachable := j.n.dialResult(ctx, node.Addr.String()) == reachNone
 				j.mu.Lock()
 				defer j.mu.Unlock()
 				if _, was := j.deaf[node.ID]; !unreachable {
@@ -254,7 +254,7 @@ func (n *Node) try(ctx context.Context, addr string) reachability {
 	n.tried.mu.Lock()
 	at, ok := n.tried.none[addr]
 	n.tried.mu.Unlock()
-	if ok && time.Since(at) < triedFresh {
+	if ok && time.Since(at) < n.patient(triedFresh) {
 		return reachNone
 	}
 	return n.tryNow(ctx, addr)
@@ -296,7 +296,7 @@ func (n *Node) reachFromAnother(ctx context.Context, node *job.Node) reachabilit
 		if m, ok := n.pool.Member(string(h.ID)); !ok || m.State != gossip.Alive {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, 2*probeTimeout)
+		ctx, cancel := context.WithTimeout(ctx, n.patient(2*probeTimeout))
 		r, err := api.NewClient(h.Addr, n.peers.transport).Probe(ctx, node.Addr.String())
 		cancel()
 		if err != nil {
@@ -315,7 +315,7 @@ func (n *Node) reachFromAnother(ctx context.Context, node *job.Node) reachabilit
 
 // askAgent is dialResult with a handshake: the kernel of a machine whose agent hangs still accepts connections.
 func (n *Node) askAgent(ctx context.Context, addr string) reachability {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.patient(probeTimeout))
 	defer cancel()
 	raw, err := dialTries(ctx, n.cfg.Underlay, addr)
 	switch {
@@ -331,10 +331,10 @@ func (n *Node) askAgent(ctx context.Context, addr string) reachability {
 	return reachYes
 }
 
-func dialResult(ctx context.Context, u Underlay, addr string) reachability {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+func (n *Node) dialResult(ctx context.Context, addr string) reachability {
+	ctx, cancel := context.WithTimeout(ctx, n.patient(probeTimeout))
 	defer cancel()
-	conn, err := dialTries(ctx, u, addr)
+	conn, err := dialTries(ctx, n.cfg.Underlay, addr)
 	switch {
 	case err == nil:
 		_ = conn.Close()

@@ -120,10 +120,10 @@ func (n *Node) stranger(p pki.Peer) bool {
 		return false
 	}
 	if n.HasState() {
-		return time.Since(n.raft.LastContact()) <= freshContact && n.state.View().Node(job.NodeID(p.ID)) == nil
+		return time.Since(n.raft.LastContact()) <= n.patient(freshContact) && n.state.View().Node(job.NodeID(p.ID)) == nil
 	}
 	f, h := n.fed.Load(), n.leaderHint.Load()
-	if f == nil || h == nil || h.addr == "" || time.Since(h.at) > freshContact {
+	if f == nil || h == nil || h.addr == "" || time.Since(h.at) > n.patient(freshContact) {
 		return false
 	}
 	return !slices.ContainsFunc(f.full.Nodes, func(o api.FeedNode) bool { return string(o.ID) == p.ID })
@@ -235,7 +235,7 @@ func (n *Node) raftLeader() (addr string, id job.NodeID) {
 // others have taken its part in the log while it was away: that is in entries which nobody sends it.
 func (n *Node) orphaned() bool {
 	addr, _ := n.raftLeader()
-	return addr == "" && time.Since(n.raft.LastContact()) > feedPatience
+	return addr == "" && time.Since(n.raft.LastContact()) > n.patient(feedPatience)
 }
 
 // knownLeader asks raft if this node holds the log, else the last frame of its feed.

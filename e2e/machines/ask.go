@@ -9,6 +9,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 
 	"shoal/node/api"
@@ -86,22 +87,30 @@ func (m *Machine) AwaitReady(limit time.Duration) error {
 	return nil
 }
 
+// Patience stretches a time by how much slower such machines are than namespaces.
+func (n *Net) Patience(d time.Duration) time.Duration { return n.driver.patience(d) }
+
 // Form switches n machines on and makes one cluster of them, with as many voters as it should have.
 func (n *Net) Form(count int, o MachineOptions) error {
 	for range count {
-		m, err := n.Add(o)
-		if err != nil {
-			return err
-		}
-		if err := m.PowerOn(); err != nil {
+		if _, err := n.Add(o); err != nil {
 			return err
 		}
 	}
 	all := n.Machines()
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, m := range all {
+		wg.Go(func() { errs[i] = m.PowerOn() })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	if err := all[0].Start(); err != nil {
 		return err
 	}
-	if err := all[0].AwaitReady(30 * time.Second); err != nil {
+	if err := all[0].AwaitReady(n.Patience(30 * time.Second)); err != nil {
 		return err
 	}
 	c := all[0].Client()
@@ -116,11 +125,11 @@ func (n *Net) Form(count int, o MachineOptions) error {
 		}
 	}
 	for _, m := range all[1:] {
-		if err := m.AwaitReady(30 * time.Second); err != nil {
+		if err := m.AwaitReady(n.Patience(30 * time.Second)); err != nil {
 			return err
 		}
 	}
-	return n.AwaitVoters(30 * time.Second)
+	return n.AwaitVoters(n.Patience(30 * time.Second))
 }
 
 // AwaitVoters waits until the cluster has the voters and standbys that its size asks for.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,8 @@ type driver interface {
 	// processes and tasks are for Machine.Processes and Tasks.
 	processes(m *Machine) map[int]string
 	tasks(m *Machine, job string) map[string][]int
+	// patience stretches a time by how much slower such machines are than namespaces.
+	patience(d time.Duration) time.Duration
 	// dial connects as a program inside would.
 	dial(ctx context.Context, m *Machine, network, addr string) (net.Conn, error)
 }
@@ -74,6 +77,8 @@ func (namespaces) signal(m *Machine, pid int, s syscall.Signal) error {
 
 func (namespaces) processes(m *Machine) map[int]string           { return m.kernelProcesses() }
 func (namespaces) tasks(m *Machine, job string) map[string][]int { return m.kernelTasks(job) }
+
+func (namespaces) patience(d time.Duration) time.Duration { return d }
 
 func (namespaces) dial(ctx context.Context, m *Machine, network, addr string) (net.Conn, error) {
 	m.mu.Lock()

@@ -2,6 +2,7 @@ package machines
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -303,8 +305,19 @@ func (d *virtual) agentCommand(m *Machine, args []string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("copy %s to %s: %w", args[0], m.Name, err)
 	}
 	_ = os.Remove(pidFile(m)) // of an earlier agent
+	if p := cmp.Or(os.Getenv("SHOAL_VM_PATIENCE"), d.agentPatience()); !slices.Contains(args, "--patience") {
+		args = slices.Insert(slices.Clone(args), 2, "--patience", p)
+	}
 	words := append(d.enterNoting(m, pidFile(m)), args...)
 	return exec.Command(words[0], words[1:]...), nil
+}
+
+// agentPatience is the factor of the agents' time-outs: emulated, an agent is slower than its defaults expect.
+func (d *virtual) agentPatience() string {
+	if d.accel == "kvm" {
+		return "1"
+	}
+	return "4"
 }
 
 func (d *virtual) agentPID(m *Machine, _ int) int {
@@ -381,3 +394,10 @@ func (d *virtual) dial(ctx context.Context, m *Machine, network, addr string) (n
 }
 
 var _ driver = (*virtual)(nil)
+
+func (d *virtual) patience(t time.Duration) time.Duration {
+	if d.accel == "kvm" {
+		return t
+	}
+	return 4 * t
+}
