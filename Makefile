@@ -81,8 +81,8 @@ docs: build ## write the pages that come from the code
 	$(BIN) docs > docs/cli.md
 	$(BIN) docs --compose > docs/compose.md
 
-fuzz: ## each fuzz target for FUZZTIME (default 30s)
-	@packaging/fuzz.sh $(or $(FUZZTIME),30s)
+fuzz: ## each fuzz target for FUZZTIME (default 30s), two at a time; ONLY=REGEXP picks some
+	@packaging/fuzz.sh $(or $(FUZZTIME),30s) "$(ONLY)"
 
 sim: ## whole clusters in fake time: random trouble for SEEDS seeds or SECONDS (default 200 and 300), then figures
 	@node/nodetest/sim.sh $(or $(SEEDS),200) $(or $(SECONDS),300) $(or $(FIRST),1)

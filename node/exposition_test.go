@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"shoal/consensus/job"
+	"shoal/e2e/frugal"
 )
 
 const exposition = `# HELP queue_length jobs that wait
@@ -56,6 +57,7 @@ func TestReadMetrics(t *testing.T) {
 func FuzzReadMetrics(f *testing.F) {
 	f.Add(exposition, "queue_length", "queue", "mail")
 	f.Fuzz(func(t *testing.T, text, name, label, value string) {
+		defer frugal.Watch(t)()
 		got, err := readMetrics(strings.NewReader(text), []job.Metric{{Name: name, Labels: map[string]string{label: value}}})
 		if err == nil && len(got) != 1 {
 			t.Fatalf("%v", got)

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/e2e/frugal"
 )
 
 func timetable(t testing.TB, cron, zone string) *Timetable {
@@ -160,6 +162,7 @@ func FuzzCron(f *testing.F) {
 		f.Add(s, "Europe/Berlin")
 	}
 	f.Fuzz(func(t *testing.T, cron, zone string) {
+		defer frugal.Watch(t)()
 		s := Schedule{Cron: cron, TimeZone: zone}
 		table, err := s.Parse()
 		if err != nil {

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"shoal/e2e/frugal"
 )
 
 func TestParseConstraint(t *testing.T) {
@@ -164,6 +166,7 @@ func FuzzParseConstraint(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		defer frugal.Watch(t)()
 		c, err := ParseConstraint(s)
 		if err != nil {
 			return
@@ -180,6 +183,7 @@ func FuzzParsePort(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		defer frugal.Watch(t)()
 		ports, err := ParsePort(s)
 		if err != nil {
 			return
@@ -197,6 +201,7 @@ func FuzzParseMount(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		defer frugal.Watch(t)()
 		m, err := ParseMount(s)
 		if err != nil {
 			return

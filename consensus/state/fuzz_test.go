@@ -3,6 +3,8 @@ package state
 import (
 	"bytes"
 	"testing"
+
+	"shoal/e2e/frugal"
 )
 
 // FuzzApply: no command makes Apply panic or breaks an invariant, and what was applied can be saved and restored.
@@ -13,6 +15,7 @@ func FuzzApply(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		defer frugal.Watch(t)()
 		s := New()
 		for i, c := range l.raw[:20] {
 			s.Apply(uint64(i+1), c)
@@ -40,6 +43,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add(snap)
 	f.Add(snap[:len(snap)/2])
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer frugal.Watch(t)()
 		s := New()
 		if s.Restore(bytes.NewReader(b)) == nil {
 			s.View().Hash()

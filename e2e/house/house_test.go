@@ -63,11 +63,13 @@ var table = map[string][]string{
 	"e2e/machines":    {"consensus/job", "e2e/vm", "node/api", "runtime/image"},
 	"e2e/demo":        {"consensus/job", "e2e/machines", "node/api"},
 	"e2e/conformance": {},
-	"e2e/soak":        {"consensus/job", "e2e/machines", "node/api"},
-	"e2e/bench":       {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
-	"e2e/chaos":       {"consensus/job", "e2e/machines", "node/api"},
-	"e2e/chaos/run":   {"e2e/chaos"},
-	"e2e":             {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
+	// What readers of outside input are held to in their tests.
+	"e2e/frugal":    {},
+	"e2e/soak":      {"consensus/job", "e2e/machines", "node/api"},
+	"e2e/bench":     {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
+	"e2e/chaos":     {"consensus/job", "e2e/machines", "node/api"},
+	"e2e/chaos/run": {"e2e/chaos"},
+	"e2e":           {"consensus/job", "e2e/machines", "node/api", "runtime/image"},
 }
 
 // cgoOnly are the packages through which alone the tree may reach cgo.

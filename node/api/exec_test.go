@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/e2e/frugal"
 )
 
 // roads are the ways to a task's node: directly, and through another node.
@@ -382,6 +383,7 @@ func FuzzReadFrame(f *testing.F) {
 	f.Add(good.Bytes())
 	f.Add([]byte{frameExit, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, in []byte) {
+		defer frugal.Watch(t)()
 		kind, payload, err := readFrame(bytes.NewReader(in))
 		if err != nil {
 			return
@@ -404,6 +406,7 @@ func FuzzExecClient(f *testing.F) {
 	_ = w.write(frameEOF, nil)
 	f.Add(good.Bytes())
 	f.Fuzz(func(t *testing.T, in []byte) {
+		defer frugal.Watch(t)()
 		s, pump, err := readStart(bufio.NewReader(bytes.NewReader(in)), &frameWriter{w: io.Discard}, &ExecRequest{})
 		if err != nil {
 			if job.KindOf(err) != job.Invalid {
@@ -426,6 +429,7 @@ func FuzzDecodeSubmit(f *testing.F) {
 	f.Add([]byte(`{"spec":{"name":"x","services":[{"name":"web","image":"a"}]}}`), true)
 	f.Add([]byte(`{"ifVersion":-1}`), false)
 	f.Fuzz(func(t *testing.T, body []byte, person bool) {
+		defer frugal.Watch(t)()
 		r, _ := http.NewRequest("PUT", "http://shoal/v1/jobs/x", bytes.NewReader(body))
 		c := Caller{Access: Operator}
 		if !person {
@@ -448,6 +452,7 @@ func FuzzReadError(f *testing.F) {
 	f.Add(502, []byte(`<html>`))
 	f.Add(500, []byte(`{"kind":"teapot","message":"x"}`))
 	f.Fuzz(func(t *testing.T, code int, body []byte) {
+		defer frugal.Watch(t)()
 		r, _ := http.NewRequest("GET", "http://shoal/x", nil)
 		err := readError(&http.Response{StatusCode: code, Status: fmt.Sprint(code), Body: io.NopCloser(bytes.NewReader(body)), Request: r})
 		if err == nil || err.Error() == "" || httpStatus[job.KindOf(err)] == 0 {

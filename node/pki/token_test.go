@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"shoal/e2e/frugal"
 )
 
 const someFingerprint = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
@@ -102,6 +104,7 @@ func FuzzParseToken(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer frugal.Watch(t)()
 		tok, err := ParseToken(text)
 		if err != nil {
 			if !errors.Is(err, ErrNotToken) && !errors.Is(err, ErrTokenTypo) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/e2e/frugal"
 )
 
 // askAt makes one check against a server of the test.
@@ -178,6 +179,7 @@ func FuzzServingStatus(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x00\x02\x08\x01"))
 	f.Add([]byte("\x00\xff\xff\xff\xff\x08\x01"))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		defer frugal.Watch(t)()
 		_, _ = servingStatus(body)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"shoal/e2e/frugal"
 	"shoal/runtime"
 )
 
@@ -70,6 +71,7 @@ func FuzzParseLogLine(f *testing.F) {
 	f.Add([]byte("2026-01-02T03:04:05.000000006Z stdout F text"))
 	f.Add([]byte("  "))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer frugal.Watch(t)()
 		if l, ok := parseLogLine(b); ok && len(l.Text) > len(b) {
 			t.Errorf("%q has a text of %d bytes", b, len(l.Text))
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/e2e/frugal"
 )
 
 // FuzzLayer unpacks whatever comes: nothing outside may change, and nothing may panic or hang.
@@ -27,6 +29,7 @@ func FuzzLayer(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		defer frugal.Watch(t)()
 		base := memoryDir(t)
 		c := newCanary(t, base)
 		before := look(t, c.root)
@@ -53,6 +56,7 @@ func FuzzMirror(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		defer frugal.Watch(t)()
 		r := &Registries{}
 		if r.AddMirror(s) != nil {
 			return

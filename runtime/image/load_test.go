@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"shoal/e2e/frugal"
 )
 
 func TestDockerSaveArchivesLoad(t *testing.T) {
@@ -178,6 +180,7 @@ func FuzzLoad(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, archive []byte) {
+		defer frugal.Watch(t)()
 		images, err := s.Load(t.Context(), bytes.NewReader(archive), LoadOptions{})
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {

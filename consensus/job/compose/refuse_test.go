@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"shoal/consensus/job"
+	"shoal/e2e/frugal"
 )
 
 // service makes a file of one service with the given lines below it.
@@ -264,6 +265,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, text string) {
+		defer frugal.Watch(t)()
 		if strings.Contains(text, "file") || strings.Contains(text, "include") || strings.Contains(text, "extends") {
 			return // it would read files of the machine that tests
 		}
