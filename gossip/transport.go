@@ -93,7 +93,7 @@ func (t *transport) readPackets() {
 			}
 			continue
 		}
-		if n == 0 {
+		if n == 0 || packetPadded(buf[:n]) {
 			continue
 		}
 		p := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: from, Timestamp: now}
@@ -126,7 +126,7 @@ func (t *transport) acceptStreams() {
 			_ = conn.Close()
 			continue
 		}
-		slot := &slotConn{Conn: conn, free: sync.OnceFunc(func() { <-t.slots })}
+		slot := &slotConn{Conn: &guardedConn{Conn: conn}, free: sync.OnceFunc(func() { <-t.slots })}
 		select {
 		case t.streamCh <- slot:
 		case <-t.ctx.Done():
@@ -205,7 +205,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 		_ = conn.Close()
 		return nil, err
 	}
-	return conn, nil
+	return &guardedConn{Conn: conn}, nil
 }
 
 // Shutdown closes the sockets and waits for the readers.
