@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	goruntime "runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,11 +30,26 @@ func startApart(cmd *exec.Cmd, outlive bool) (*process, error) {
 	if !outlive {
 		cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	}
-	if err := cmd.Start(); err != nil {
+	done := make(chan error, 1)
+	starter() <- func() { done <- cmd.Start() }
+	if err := <-done; err != nil {
 		return nil, err
 	}
 	return &process{PID: cmd.Process.Pid, Begun: begun(cmd.Process.Pid), cmd: cmd}, nil
 }
+
+// starter starts processes on a thread that lives for as long as we do: prctl(2) says that the signal of a parent's death
+// is that of the thread which was the parent, and threads end with goroutines that leave them in another namespace.
+var starter = sync.OnceValue(func() chan<- func() {
+	start := make(chan func())
+	go func() {
+		goruntime.LockOSThread()
+		for f := range start {
+			f()
+		}
+	}()
+	return start
+})
 
 // begun is when a process began, "" if there is none or if it is dead and only waits to be reaped.
 func begun(pid int) string {
