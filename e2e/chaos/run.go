@@ -23,6 +23,7 @@ type Options struct {
 	Only     string        // names of faults, with commas between; "": all with a weight
 	Short    bool
 	Measure  string // names of measurements, with commas between, or "all"; "": faults are played
+	Keep     bool   // keep the logs of a run without violations too
 	Evidence string // directory; what is in it already stays
 	Out      io.Writer
 }
@@ -35,6 +36,9 @@ const (
 	// recoveryPatience is for how long the run goes on when that is missed, to tell the true figure.
 	recoveryPatience = 3 * time.Minute
 )
+
+// actPatience is how much longer than meant a fault holds that was not yet seen to act.
+const actPatience = 15 * time.Second
 
 // run is one run of all.
 type run struct {
@@ -214,6 +218,11 @@ func (r *run) hold(ctx context.Context, u *under) {
 	_ = Sleep(ctx, u.For)
 	if u.Acted != nil {
 		u.void = u.Acted()
+		// One that waits for a chance, such as a packet in a thousand, gets a little longer for it.
+		for end := time.Now().Add(actPatience); u.void != nil && time.Now().Before(end) && ctx.Err() == nil; u.void = u.Acted() {
+			_ = Sleep(ctx, 200*time.Millisecond)
+			u.Allows.MovesAll = true
+		}
 	}
 	u.err = u.End(context.WithoutCancel(ctx))
 	u.ended = time.Now()
@@ -275,7 +284,7 @@ func (r *run) violated(promise, what string) {
 
 // keep copies what tells of a run that went wrong out of the way of the clean-up.
 func (r *run) keep(n *machines.Net, scratch string, err error) {
-	if err == nil && r.report.Code() == 0 {
+	if err == nil && r.report.Code() == 0 && !r.Keep {
 		return
 	}
 	for _, m := range n.Machines() {

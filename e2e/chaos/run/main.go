@@ -24,6 +24,7 @@ func main() {
 	flag.BoolVar(&o.Short, "short", false, "short faults only, for CI")
 	flag.StringVar(&o.Evidence, "evidence", "build/chaos", "where logs, histories and the report are kept: `DIRECTORY`")
 	flag.StringVar(&o.Measure, "measure", "", "measure `SCENARIOS` instead of playing random faults: failover, stall, power, merge, restarts, with commas between, or all; -count tells how often")
+	flag.BoolVar(&o.Keep, "keep", false, "keep the agents' logs of a run without violations too")
 	list := flag.Bool("list", false, "list the faults")
 	flag.Parse()
 	if *list {
