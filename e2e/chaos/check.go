@@ -113,7 +113,7 @@ func (c *checker) untouched(ctx context.Context, before *moment, allows []Allowa
 	}
 }
 
-// leaseUnrenewed is for how long nobody need have led for a lease to run out: it is renewed every third of its time, and what
+// leaseUnrenewed is for how long nobody need have led for a lease to run out: it is renewed every fifth of its time, and what
 // the renewal and a new leader take comes off.
 const leaseUnrenewed = fencedLease / 2
 
