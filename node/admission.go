@@ -29,7 +29,7 @@ func (n *Node) CreateToken(ctx context.Context, r api.TokenRequest) (api.TokenCr
 	if err != nil {
 		return api.TokenCreated{}, err
 	}
-	now := time.Now()
+	now := n.wall()
 	stored := job.Token{ID: t.ID, Verifier: t.Verifier(), Created: now, Expires: now.Add(r.TTL), MaxUses: r.MaxUses}
 	if _, err := n.propose(ctx, state.PutToken{Token: stored, At: now}); err != nil {
 		return api.TokenCreated{}, err
@@ -52,7 +52,7 @@ func (n *Node) Tokens(context.Context) ([]job.Token, error) {
 
 // RemoveToken revokes a join token.
 func (n *Node) RemoveToken(ctx context.Context, id string) error {
-	_, err := n.propose(ctx, state.RemoveToken{ID: id, At: time.Now()})
+	_, err := n.propose(ctx, state.RemoveToken{ID: id, At: n.wall()})
 	return err
 }
 
@@ -75,7 +75,7 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		return api.JoinResponse{}, err
 	}
 	r.Node.KeyPin = pin
-	if err := checkJoiner(view, r, time.Now()); err != nil {
+	if err := checkJoiner(view, r, n.wall()); err != nil {
 		return api.JoinResponse{}, err
 	}
 	cert, err := n.sign(r.CSR, r.Node.ID, r.Node.Name)
@@ -83,10 +83,10 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest) (api.JoinResponse, e
 		return api.JoinResponse{}, err
 	}
 	if known := view.Node(r.Node.ID); known == nil { // else: the same machine asks again because the answer was lost
-		if _, err := n.propose(ctx, useOf(r, time.Now())); err != nil {
+		if _, err := n.propose(ctx, useOf(r, n.wall())); err != nil {
 			return api.JoinResponse{}, err
 		}
-		if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: n.wall()}); err != nil {
 			return api.JoinResponse{}, err
 		}
 	}
@@ -173,7 +173,7 @@ func (n *Node) sign(csr []byte, id job.NodeID, name string) ([]byte, error) {
 	if err != nil {
 		return nil, job.Errorf(job.Internal, "load the CA: %w", err)
 	}
-	return ca.SignNode(csr, string(id), name, nil, time.Now(), 0)
+	return ca.SignNode(csr, string(id), name, nil, n.wall(), 0)
 }
 
 // Renew gives a node a new certificate. Its connection proved that it has the key of its old one.
@@ -196,7 +196,7 @@ func (n *Node) Renew(_ context.Context, c api.Caller, r api.RenewRequest) (api.R
 // keepCertificate renews this node's certificate in the last third of its life.
 func (n *Node) keepCertificate(ctx context.Context) error {
 	for {
-		if n.ident.NeedsRenewal(time.Now()) {
+		if n.ident.NeedsRenewal(n.wall()) {
 			if err := n.renewCertificate(ctx); err != nil && ctx.Err() == nil {
 				n.log.Warn("cannot renew this node's certificate yet", "ends", n.ident.NotAfter(), "error", err)
 			}
@@ -239,11 +239,11 @@ func (n *Node) Register(ctx context.Context, c api.Caller, r api.RegisterRequest
 		return job.Errorf(job.NotFound, "register: node %s was removed from the cluster: empty its data directory and join anew", r.Node.Name)
 	}
 	r.Node.KeyPin = known.KeyPin
-	if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: time.Now()}); err != nil {
+	if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: n.wall()}); err != nil {
 		return err
 	}
 	if known.State == job.NodeDown {
-		_, err := n.propose(ctx, state.NodeUp{Node: r.Node.ID, At: time.Now()})
+		_, err := n.propose(ctx, state.NodeUp{Node: r.Node.ID, At: n.wall()})
 		return err
 	}
 	return nil
@@ -257,6 +257,6 @@ func (n *Node) Report(ctx context.Context, c api.Caller, r api.ReportRequest) er
 	if n.state.View().Node(r.Node) == nil {
 		return job.Errorf(job.Denied, "report: node %s is not a member", r.Node)
 	}
-	_, err := n.propose(ctx, state.Report{Node: r.Node, Statuses: r.Statuses, At: time.Now()})
+	_, err := n.propose(ctx, state.Report{Node: r.Node, Statuses: r.Statuses, At: n.wall()})
 	return err
 }

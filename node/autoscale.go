@@ -37,6 +37,7 @@ type autoscaler struct {
 	n        *Node
 	services map[[2]string]*scaled
 	tasks    map[job.TaskID]*sampled
+	changes  anchored[[2]string] // the last change of each service
 }
 
 type scaled struct {
@@ -53,7 +54,7 @@ type sampled struct {
 
 // keepScale has services with x-autoscale follow their figures for as long as this node leads.
 func (n *Node) keepScale(ctx context.Context) error {
-	a := &autoscaler{n: n, services: map[[2]string]*scaled{}, tasks: map[job.TaskID]*sampled{}}
+	a := &autoscaler{n: n, services: map[[2]string]*scaled{}, tasks: map[job.TaskID]*sampled{}, changes: anchored[[2]string]{n: n}}
 	for sleep(ctx, scaleInterval) {
 		a.look(ctx)
 	}
@@ -95,6 +96,7 @@ func (a *autoscaler) look(ctx context.Context) {
 	for k, s := range a.services {
 		if !s.seen {
 			delete(a.services, k)
+			a.changes.forget(k)
 		}
 		s.seen = false
 	}
@@ -174,12 +176,18 @@ func (a *autoscaler) decide(ctx context.Context, view *state.View, j *job.Job, s
 	if !known && s.Autoscale.Clamp(s.Replicas) == s.Replicas {
 		return
 	}
-	to := scheduler.Scale(policy, s.Replicas, mem.wishes, view.Autoscale(j.Name, s.Name), mem.began, now)
+	last := view.Autoscale(j.Name, s.Name)
+	if last != nil {
+		here := *last
+		here.At = a.changes.past(key, last.At)
+		last = &here
+	}
+	to := scheduler.Scale(policy, s.Replicas, mem.wishes, last, mem.began, now)
 	if to == s.Replicas {
 		return
 	}
 	cause := scheduler.ScaleCause(why)
-	_, err := a.n.propose(ctx, state.Autoscale{Job: j.Name, Service: s.Name, From: s.Replicas, To: to, Cause: cause, At: now})
+	_, err := a.n.propose(ctx, state.Autoscale{Job: j.Name, Service: s.Name, From: s.Replicas, To: to, Cause: cause, At: a.n.wall()})
 	if err != nil {
 		a.n.log.Info("not scaled", "job", j.Name, "service", s.Name, "from", s.Replicas, "to", to, "error", err)
 		return
@@ -223,8 +231,8 @@ func (a *autoscaler) figuresOf(s api.Sample, window time.Duration) scheduler.Fig
 	return f
 }
 
-// sampleClock is the node's wall clock, of which only differences count; where it is set back the history begins anew.
-func sampleClock() time.Duration { return time.Duration(time.Now().UnixNano()) }
+// sampleClock is how long the agent has run, of which only differences count; with a new agent the history begins anew.
+func (n *Node) sampleClock() time.Duration { return time.Since(n.begun) }
 
 // Sample gives live figures of tasks that run here.
 func (n *Node) Sample(ctx context.Context, r api.SampleRequest) (api.SampleResult, error) {
@@ -258,7 +266,7 @@ func (n *Node) sampleTask(ctx context.Context, t api.SampleTask, c runtime.ID) (
 	if err != nil {
 		return api.Sample{}, err
 	}
-	s := api.Sample{Task: t.Task, Up: sampleClock(), CPU: st.CPU, MemoryBytes: st.MemoryBytes}
+	s := api.Sample{Task: t.Task, Up: n.sampleClock(), CPU: st.CPU, MemoryBytes: st.MemoryBytes}
 	if len(t.Metrics) == 0 {
 		return s, nil
 	}

@@ -89,7 +89,7 @@ func shownTask(v *state.View, t *job.Task) bool {
 
 // StartRun begins a run of a batch at once.
 func (n *Node) StartRun(ctx context.Context, key, name, service string) (api.RunResult, error) {
-	res, err := n.propose(ctx, state.StartRun{Job: name, Service: service, Key: key, At: time.Now()})
+	res, err := n.propose(ctx, state.StartRun{Job: name, Service: service, Key: key, At: n.wall()})
 	if err != nil {
 		return api.RunResult{}, err
 	}
@@ -102,13 +102,13 @@ func (n *Node) StartRun(ctx context.Context, key, name, service string) (api.Run
 
 // StopRun ends runs of a batch; seq 0: all that are under way.
 func (n *Node) StopRun(ctx context.Context, name, service string, seq uint64) error {
-	_, err := n.propose(ctx, state.StopRun{Job: name, Service: service, Seq: seq, At: time.Now()})
+	_, err := n.propose(ctx, state.StopRun{Job: name, Service: service, Seq: seq, At: n.wall()})
 	return err
 }
 
 // PauseSchedule pauses a schedule, or lets it go on.
 func (n *Node) PauseSchedule(ctx context.Context, name, service string, paused bool) error {
-	_, err := n.propose(ctx, state.PauseSchedule{Job: name, Service: service, Paused: paused, At: time.Now()})
+	_, err := n.propose(ctx, state.PauseSchedule{Job: name, Service: service, Paused: paused, At: n.wall()})
 	return err
 }
 

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"time"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -20,7 +19,7 @@ func (n *Node) Submit(ctx context.Context, key string, r api.SubmitRequest) (api
 	if r.DryRun {
 		return dryRun(view, r.Spec), nil
 	}
-	res, err := n.propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, RollbackTo: r.RollbackTo, At: time.Now()})
+	res, err := n.propose(ctx, state.PutJob{Spec: r.Spec, Key: key, IfVersion: r.IfVersion, RollbackTo: r.RollbackTo, At: n.wall()})
 	return submitResult(res, err)
 }
 
@@ -49,7 +48,7 @@ func (n *Node) Scale(ctx context.Context, key, name string, r api.ScaleRequest) 
 			return api.SubmitResult{}, job.Errorf(job.Invalid, "scale %s/%s=%d: it takes 0 to %d", name, svc, k, job.MaxReplicas)
 		}
 	}
-	res, err := n.propose(ctx, state.ScaleJob{Job: name, Replicas: r.Replicas, Key: key, At: time.Now()})
+	res, err := n.propose(ctx, state.ScaleJob{Job: name, Replicas: r.Replicas, Key: key, At: n.wall()})
 	return submitResult(res, err)
 }
 
@@ -69,19 +68,19 @@ func submitResult(res state.Result, err error) (api.SubmitResult, error) {
 
 // StopJob stops a job's tasks and keeps the job.
 func (n *Node) StopJob(ctx context.Context, name string) error {
-	_, err := n.propose(ctx, state.StopJob{Job: name, At: time.Now()})
+	_, err := n.propose(ctx, state.StopJob{Job: name, At: n.wall()})
 	return err
 }
 
 // StartJob wants the tasks of a stopped job again.
 func (n *Node) StartJob(ctx context.Context, key, name string) (api.SubmitResult, error) {
-	res, err := n.propose(ctx, state.StartJob{Job: name, Key: key, At: time.Now()})
+	res, err := n.propose(ctx, state.StartJob{Job: name, Key: key, At: n.wall()})
 	return submitResult(res, err)
 }
 
 // RemoveJob stops a job's tasks and forgets the job.
 func (n *Node) RemoveJob(ctx context.Context, name string) error {
-	_, err := n.propose(ctx, state.RemoveJob{Job: name, At: time.Now()})
+	_, err := n.propose(ctx, state.RemoveJob{Job: name, At: n.wall()})
 	return err
 }
 
@@ -91,7 +90,7 @@ func (n *Node) SetLabels(ctx context.Context, ref string, r api.LabelsRequest) e
 	if err != nil {
 		return err
 	}
-	cmd := state.SetNodeLabels{Node: node.ID, Set: map[string]string{}, At: time.Now()}
+	cmd := state.SetNodeLabels{Node: node.ID, Set: map[string]string{}, At: n.wall()}
 	for k, v := range r.Labels {
 		if v == "" {
 			cmd.Remove = append(cmd.Remove, k)
@@ -112,7 +111,7 @@ func (n *Node) RemoveNode(ctx context.Context, ref string, force bool) error {
 	if node.ID == n.id {
 		return job.Errorf(job.Conflict, "node %s leads the cluster at the moment: stop its agent first, then ask another node", node.Name)
 	}
-	if _, err := n.propose(ctx, state.RemoveNode{Node: node.ID, Force: force, At: time.Now()}); err != nil {
+	if _, err := n.propose(ctx, state.RemoveNode{Node: node.ID, Force: force, At: n.wall()}); err != nil {
 		return err
 	}
 	n.pool.Forget(string(node.ID))

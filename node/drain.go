@@ -19,7 +19,7 @@ func (n *Node) Drain(ctx context.Context, ref string, within *time.Duration) err
 	if err != nil {
 		return err
 	}
-	cmd := state.SetDrain{Node: node.ID, Drained: true, At: time.Now()}
+	cmd := state.SetDrain{Node: node.ID, Drained: true, At: n.wall()}
 	if within != nil {
 		cmd.By = cmd.At.Add(*within)
 	}
@@ -33,7 +33,7 @@ func (n *Node) Activate(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.propose(ctx, state.SetDrain{Node: node.ID, At: time.Now()})
+	_, err = n.propose(ctx, state.SetDrain{Node: node.ID, At: n.wall()})
 	return err
 }
 

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"time"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -33,7 +32,7 @@ func (n *Node) tellImageNames(ctx context.Context, images []image.Image) error {
 	r := api.ImageNamesRequest{}
 	for _, i := range images {
 		for _, name := range i.Names {
-			r.Images = append(r.Images, job.ImageName{Name: name, Digest: string(i.Manifest), Node: n.id, At: time.Now()})
+			r.Images = append(r.Images, job.ImageName{Name: name, Digest: string(i.Manifest), Node: n.id, At: n.wall()})
 		}
 	}
 	if len(r.Images) == 0 {
@@ -56,12 +55,12 @@ func (n *Node) forgetImageName(ctx context.Context, ref string) error {
 
 // NameImages writes what names mean into the log.
 func (n *Node) NameImages(ctx context.Context, r api.ImageNamesRequest) error {
-	_, err := n.propose(ctx, state.PutImage{Images: r.Images, At: time.Now()})
+	_, err := n.propose(ctx, state.PutImage{Images: r.Images, At: n.wall()})
 	return err
 }
 
 // UnnameImage takes a name out of the log.
 func (n *Node) UnnameImage(ctx context.Context, name string) error {
-	_, err := n.propose(ctx, state.RemoveImage{Name: name, At: time.Now()})
+	_, err := n.propose(ctx, state.RemoveImage{Name: name, At: n.wall()})
 	return err
 }

@@ -63,7 +63,7 @@ func (n *Node) patiently(work func(context.Context, uint64) error) func(context.
 }
 
 func (n *Node) recordTerm(ctx context.Context, term uint64) error {
-	now := time.Now()
+	now := n.wall()
 	_, err := n.propose(ctx, state.Event{At: now, Event: job.Event{
 		Time: now, Kind: job.EventLeader, Node: n.id, Message: fmt.Sprintf("%s leads in term %d", n.cfg.Name, term),
 	}})
@@ -94,6 +94,7 @@ func (n *Node) planFromView(ctx context.Context) error {
 	view, sub := n.state.Subscribe(planBuffer)
 	defer sub.Close()
 	planner := scheduler.New(view)
+	planner.Wall = n.wall
 	seen := view.Index()
 	for {
 		if n.rebalance.Swap(false) {
@@ -124,7 +125,7 @@ func (n *Node) planFromView(ctx context.Context) error {
 func (n *Node) proposePlan(ctx context.Context, plan state.Plan) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, planProposeLimit)
 	defer cancel()
-	plan.At = time.Now()
+	plan.At = n.wall()
 	res, err := n.propose(ctx, plan)
 	if err != nil {
 		return 0, err
@@ -181,13 +182,14 @@ const holdersInterval = 500 * time.Millisecond
 
 // keepHolders brings the raft configuration to what the cluster's size asks for, one change at a time.
 func (n *Node) keepHolders(ctx context.Context) error {
+	downs := anchored[job.NodeID]{n: n}
 	for changed := false; changed || sleep(ctx, holdersInterval); {
 		changed = false
 		current, err := n.raft.Holders()
 		if err != nil {
 			return err
 		}
-		for _, c := range consensus.PlanHolders(n.candidates(), current, time.Now()) {
+		for _, c := range consensus.PlanHolders(n.candidates(&downs), current, time.Now()) {
 			if err := n.changeHolders(ctx, c); err != nil {
 				if ctx.Err() == nil {
 					n.log.Warn("cannot change who holds the log", "change", c.Kind, "node", c.ID, "error", err)
@@ -197,7 +199,7 @@ func (n *Node) keepHolders(ctx context.Context) error {
 			}
 			changed = true
 			n.log.Info("changed who holds the log", "change", c.Kind, "node", c.ID, "reason", c.Reason)
-			now := time.Now()
+			now := n.wall()
 			_, _ = n.propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventVoters, Node: c.ID, Message: string(c.Kind) + ": " + c.Reason}}) // for people only
 		}
 	}
@@ -221,7 +223,7 @@ func (n *Node) changeHolders(ctx context.Context, c consensus.Change) error {
 }
 
 // candidates are the nodes as the log and gossip know them.
-func (n *Node) candidates() []consensus.Candidate {
+func (n *Node) candidates(downs *anchored[job.NodeID]) []consensus.Candidate {
 	nodes := n.state.View().Nodes()
 	out := make([]consensus.Candidate, 0, len(nodes))
 	for _, node := range nodes {
@@ -232,7 +234,7 @@ func (n *Node) candidates() []consensus.Candidate {
 			Left:  node.State == job.NodeLeft,
 		}
 		if node.State == job.NodeDown {
-			c.DownSince = node.Since
+			c.DownSince = downs.past(node.ID, node.Since)
 		}
 		out = append(out, c)
 	}

@@ -146,7 +146,7 @@ func (n *Node) fence(ctx context.Context, g *granter) error {
 			if len(due) == 0 {
 				continue
 			}
-			_, err := n.propose(ctx, state.Release{Node: node.ID, Since: node.Since, Tasks: due, Reason: "every lease that it may have had has ended", At: time.Now()})
+			_, err := n.propose(ctx, state.Release{Node: node.ID, Since: node.Since, Tasks: due, Reason: "every lease that it may have had has ended", At: n.wall()})
 			if err != nil && ctx.Err() == nil {
 				n.log.Warn("cannot release fenced tasks of a lost node", "node", node.Name, "error", err)
 				sleep(ctx, planRetry)
@@ -193,7 +193,7 @@ func (n *Node) Failover(ctx context.Context, name string, r api.FailoverRequest)
 		out.Released = append(out.Released, h)
 	}
 	for id, tasks := range byNode {
-		if _, err := n.propose(ctx, state.Release{Node: id, Since: v.Node(id).Since, Tasks: tasks, Reason: "an admin said so", At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, state.Release{Node: id, Since: v.Node(id).Since, Tasks: tasks, Reason: "an admin said so", At: n.wall()}); err != nil {
 			return api.FailoverResult{}, err
 		}
 	}

@@ -170,7 +170,7 @@ func (j *judge) down(ctx context.Context, node *job.Node, q *inquiry, reason str
 	if now := j.n.state.View().Node(node.ID); now == nil || now.State != job.NodeReady || now.Addr != node.Addr {
 		return // it was judged, removed or moved meanwhile
 	}
-	cmd := state.NodeDown{Node: node.ID, Reason: reason, SuspectAt: q.suspectAt, DeadAt: q.deadAt, At: time.Now()}
+	cmd := state.NodeDown{Node: node.ID, Reason: reason, SuspectAt: q.suspectAt, DeadAt: q.deadAt, At: j.n.wall()}
 	if _, err := j.n.propose(ctx, cmd); err != nil {
 		j.n.log.Warn("cannot record that a node is down", "node", node.Name, "error", err)
 		return
@@ -179,7 +179,7 @@ func (j *judge) down(ctx context.Context, node *job.Node, q *inquiry, reason str
 }
 
 func (j *judge) left(ctx context.Context, id job.NodeID) {
-	if _, err := j.n.propose(ctx, state.NodeLeft{Node: id, Reason: "it said goodbye", At: time.Now()}); err != nil {
+	if _, err := j.n.propose(ctx, state.NodeLeft{Node: id, Reason: "it said goodbye", At: j.n.wall()}); err != nil {
 		j.n.log.Warn("cannot record that a node left", "node", id, "error", err)
 	}
 }
@@ -190,7 +190,7 @@ func (j *judge) maybeUp(ctx context.Context, node *job.Node) {
 		sleep(ctx, time.Second)
 		return
 	}
-	if _, err := j.n.propose(ctx, state.NodeUp{Node: node.ID, At: time.Now()}); err != nil {
+	if _, err := j.n.propose(ctx, state.NodeUp{Node: node.ID, At: j.n.wall()}); err != nil {
 		j.n.log.Warn("cannot record that a node is up", "node", node.Name, "error", err)
 		return
 	}

@@ -159,7 +159,7 @@ func (n *Node) checkMoved(ctx context.Context) error {
 // found makes a new cluster with this node alone. What it makes is written to the log once this node leads (record).
 func (n *Node) found() error {
 	cluster := randomHex(8)
-	ca, err := pki.NewCA(cluster, time.Now())
+	ca, err := pki.NewCA(cluster, n.wall())
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (n *Node) found() error {
 	if err != nil {
 		return err
 	}
-	cert, err := ca.SignNode(csr, string(n.id), n.cfg.Name, nil, time.Now(), 0)
+	cert, err := ca.SignNode(csr, string(n.id), n.cfg.Name, nil, n.wall(), 0)
 	if err != nil {
 		return err
 	}
@@ -226,14 +226,14 @@ func (n *Node) record(ctx context.Context) error {
 			}
 			keys = append(keys, sealed)
 		}
-		now := time.Now()
+		now := n.wall()
 		c := job.Cluster{ID: n.member.Cluster, Created: now, Pool: n.member.Pool, SubnetBits: subnetBits, CACert: n.ident.CAPEM(), CAKey: sealedCA, GossipKeys: keys}
 		if _, err := n.propose(ctx, state.InitCluster{Cluster: c, At: now}); err != nil {
 			return err
 		}
 	}
 	if n.state.View().Node(n.id) == nil {
-		if _, err := n.propose(ctx, state.PutNode{Node: n.self(), At: time.Now()}); err != nil {
+		if _, err := n.propose(ctx, state.PutNode{Node: n.self(), At: n.wall()}); err != nil {
 			return err
 		}
 	}

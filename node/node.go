@@ -55,6 +55,7 @@ type Node struct {
 	hashing    sync.Mutex              // held by the one who computes the hash of the state
 	granter    atomic.Pointer[granter] // of leases; nil while this node does not lead
 	addrKnown  bool                    // the cluster has this node's address; follow's own
+	begun      time.Time               // when this agent was made; monotonic
 }
 
 var _ api.Backend = (*Node)(nil)
@@ -65,7 +66,7 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: cfg.Logger, state: state.New(), joinTurn: make(chan struct{}, 1)}, nil
+	return &Node{cfg: cfg, log: cfg.Logger, state: state.New(), joinTurn: make(chan struct{}, 1), begun: time.Now()}, nil
 }
 
 // part is something that runs until ctx ends; nil means that it was asked to stop.
@@ -173,7 +174,7 @@ func (n *Node) openGossip(m *mux) (*gossip.Pool, error) {
 
 func (n *Node) openReconciler() (*reconciler.Reconciler, error) {
 	return reconciler.New(reconciler.Config{
-		Runtime: n.machine.Runtime, Node: n.id, Report: n.report, Dir: n.path("tasks"), Env: n.taskEnv, OnChange: n.localChanged, Drain: n.drainTask, Logger: n.log.With("part", "tasks"),
+		Runtime: n.machine.Runtime, Node: n.id, Report: n.report, Dir: n.path("tasks"), Env: n.taskEnv, OnChange: n.localChanged, Drain: n.drainTask, Wall: n.wall, Logger: n.log.With("part", "tasks"),
 	})
 }
 
@@ -264,15 +265,18 @@ func (n *Node) runParts(ctx context.Context, parts []part) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
+	var reason atomic.Pointer[error] // the first that a part gave
 	for _, p := range parts {
 		wg.Go(func() {
 			err := p.run(ctx)
+			over := ctx.Err() != nil
 			switch {
-			case ctx.Err() != nil:
-			case err != nil:
-				cancel(fmt.Errorf("%s: %w", p.name, err))
-			default:
-				cancel(fmt.Errorf("%s: it ended by itself", p.name))
+			case err != nil && (!over || errors.Is(context.Cause(ctx), errPartEnded) && !errors.Is(err, context.Canceled)):
+				err = fmt.Errorf("%s: %w", p.name, err)
+				reason.CompareAndSwap(nil, &err)
+				cancel(err)
+			case !over:
+				cancel(fmt.Errorf("%s: %w", p.name, errPartEnded))
 			}
 		})
 	}
@@ -284,11 +288,18 @@ func (n *Node) runParts(ctx context.Context, parts []part) error {
 	case <-time.After(stopTimeout):
 		n.log.Warn("some parts do not stop; leaving without them", "after", stopTimeout)
 	}
+	if err := reason.Load(); err != nil {
+		return *err
+	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
+
+// errPartEnded is the end of a part that did not say why. It is often another part's fault, which takes a moment longer to
+// come: leading ends when the log closes, and the log says which write failed.
+var errPartEnded = errors.New("it ended by itself")
 
 // stopTimeout bounds an agent's end: a disk that hangs must not keep it.
 const stopTimeout = 10 * time.Second

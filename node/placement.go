@@ -23,7 +23,7 @@ func (n *Node) Settings(context.Context) (api.ClusterSettings, error) {
 
 // SetSettings changes some of them.
 func (n *Node) SetSettings(ctx context.Context, r api.SettingsRequest) error {
-	_, err := n.propose(ctx, state.SetCluster{Set: r.Settings, At: time.Now()})
+	_, err := n.propose(ctx, state.SetCluster{Set: r.Settings, At: n.wall()})
 	return err
 }
 
@@ -33,7 +33,7 @@ func (n *Node) SetOvercommit(ctx context.Context, ref string, r api.OvercommitRe
 	if err != nil {
 		return err
 	}
-	_, err = n.propose(ctx, state.SetOvercommit{Node: node.ID, Overcommit: r.Overcommit, At: time.Now()})
+	_, err = n.propose(ctx, state.SetOvercommit{Node: node.ID, Overcommit: r.Overcommit, At: n.wall()})
 	return err
 }
 

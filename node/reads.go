@@ -233,7 +233,7 @@ func (n *Node) Nodes(context.Context) (api.NodeList, error) {
 		}
 	}
 	leader, _ := n.raft.Leader()
-	flapping := scheduler.Flapping(v, time.Now())
+	flapping := scheduler.Flapping(v, n.wall())
 	for _, node := range v.Nodes() {
 		view := api.NodeView{Node: *node, Flapping: flapping[node.ID], Leader: node.ID == leader, Role: cmp.Or(roles[node.ID], "worker"), Gossip: "unknown"}
 		if m, ok := n.pool.Member(string(node.ID)); ok {

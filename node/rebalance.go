@@ -23,7 +23,7 @@ func (n *Node) Rebalance(ctx context.Context, dry bool) (api.RebalanceResult, er
 		return res, nil
 	}
 	n.rebalance.Store(true) // before the event, which wakes the planner
-	now := time.Now()
+	now := n.wall()
 	_, err := n.propose(ctx, state.Event{At: now, Event: job.Event{Time: now, Kind: job.EventRebalance, Message: fmt.Sprintf("asked for: %d tasks had better be elsewhere", len(res.Moves))}})
 	return res, err
 }

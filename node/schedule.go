@@ -33,7 +33,7 @@ func (n *Node) keepSchedules(ctx context.Context) error {
 // fireFrom works on one subscription until it breaks or the log does not take something.
 func (n *Node) fireFrom(ctx context.Context, due *scheduler.Schedules, view *state.View, sub *state.Subscription) {
 	for {
-		fire, next := due.Due(view, time.Now())
+		fire, next := due.Due(view, n.wall())
 		for _, c := range fire {
 			res, err := n.propose(ctx, c)
 			switch job.KindOf(err) {
@@ -46,13 +46,13 @@ func (n *Node) fireFrom(ctx context.Context, due *scheduler.Schedules, view *sta
 		}
 		if len(fire) > 0 {
 			view = n.state.View()
-			if again, at := due.Due(view, time.Now()); len(again) == 0 {
+			if again, at := due.Due(view, n.wall()); len(again) == 0 {
 				next = at
 			} else {
-				next = time.Now().Add(scheduleRetry)
+				next = n.wall().Add(scheduleRetry)
 			}
 		}
-		if !awaitSchedules(ctx, sub, next) {
+		if !n.awaitSchedules(ctx, sub, next) {
 			return
 		}
 		view = n.state.View()
@@ -60,10 +60,10 @@ func (n *Node) fireFrom(ctx context.Context, due *scheduler.Schedules, view *sta
 }
 
 // awaitSchedules waits until jobs or schedules change, or next has come; false when there is nothing to wait for any more.
-func awaitSchedules(ctx context.Context, sub *state.Subscription, next time.Time) bool {
+func (n *Node) awaitSchedules(ctx context.Context, sub *state.Subscription, next time.Time) bool {
 	var wake <-chan time.Time
 	if !next.IsZero() {
-		t := time.NewTimer(min(max(time.Until(next), time.Millisecond), scheduleLook))
+		t := time.NewTimer(min(max(next.Sub(n.wall()), time.Millisecond), scheduleLook))
 		defer t.Stop()
 		wake = t.C
 	}

@@ -57,7 +57,7 @@ func (p *Planner) beginBalance(now time.Time) {
 	}
 	p.fresh = false
 	for _, n := range p.nodes {
-		if n.n.Eligible() && now.Sub(n.n.Since) < balanceRecent && len(p.nodes) > 1 {
+		if n.n.Eligible() && now.Sub(p.past(n.n.Since, now)) < balanceRecent && len(p.nodes) > 1 {
 			p.balance.at = now.Add(balanceQuiet)
 			return
 		}

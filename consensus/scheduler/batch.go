@@ -166,7 +166,7 @@ func (w *work) expire(s *service, r *job.Run) {
 	if ttl <= 0 || r.Forgotten {
 		return
 	}
-	if at := r.Ended.Add(ttl); at.After(w.now) {
+	if at := w.p.past(r.Ended, w.now).Add(ttl); at.After(w.now) {
 		w.wakeAt(s, at)
 		return
 	}
@@ -183,7 +183,7 @@ func (w *work) runStep(s *service, r *job.Run, st state.RunStep) {
 func (w *work) carryOn(s *service, r *job.Run) reason {
 	policy := s.spec.BatchPolicy()
 	if d := policy.Deadline; d > 0 && !r.Began.IsZero() {
-		at := r.Began.Add(d)
+		at := w.p.past(r.Began, w.now).Add(d)
 		if !at.After(w.now) {
 			w.runStep(s, r, state.RunStep{Status: job.RunFailed, TimedOut: true, Reason: fmt.Sprintf("it took longer than its deadline of %v", d)})
 			return reason{}

@@ -31,7 +31,7 @@ func (f flaps) add(at time.Time) flaps {
 // until tells until when the node counts as flapping, and for how many changes; zero: it does not.
 func (f flaps) until(now time.Time) (end time.Time, changes int) {
 	for _, at := range f {
-		if now.Sub(at) <= flapWindow {
+		if now.Sub(at) <= flapWindow && !at.After(now.Add(maxFlapPause)) { // later than that: by a clock that was ahead
 			changes++
 		}
 	}
@@ -94,6 +94,10 @@ func (p *Planner) flapping(n *node) bool {
 	if len(f) < flapChanges {
 		return false
 	}
-	end, _ := f.until(p.now)
+	local := make(flaps, len(f))
+	for i, at := range f {
+		local[i] = p.past(at, p.now)
+	}
+	end, _ := local.until(p.now)
 	return !end.IsZero()
 }

@@ -86,8 +86,8 @@ func (w *work) overdue(t *task) bool {
 	if n == nil || !n.n.Drained || n.n.DrainBy.IsZero() {
 		return false
 	}
-	if n.n.DrainBy.After(w.now) {
-		w.wakeAt(t.svc, n.n.DrainBy)
+	if by := w.p.on(n.n.DrainBy, w.now); by.After(w.now) {
+		w.wakeAt(t.svc, by)
 		return false
 	}
 	return true

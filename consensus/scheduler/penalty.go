@@ -52,7 +52,7 @@ func (p *Planner) penalty(s *service, n *node) (failures int) {
 func (p *Planner) forgive(s *service) {
 	for id, f := range s.failures {
 		for i := range f {
-			if f[i].IsZero() {
+			if f[i].IsZero() || f[i].After(p.now) { // later: by a node's clock that is ahead
 				f[i] = p.now
 			}
 		}

@@ -50,6 +50,7 @@ type Planner struct {
 
 	index uint64
 	now   time.Time // of the plan in the making
+	anchors
 	// strategy is that of services without one of their own. preempts: a task may take the room of a lesser one.
 	strategyOf job.Strategy
 	preempts   bool
@@ -154,13 +155,15 @@ func SeededIDs(seed [32]byte) func() job.TaskID {
 // Index is the raft index of the last change that the planner knows.
 func (p *Planner) Index() uint64 { return p.index }
 
-// Plan decides at most about limit placements and stops (0: no limit but state.MaxPlan). now is the leader's clock.
+// Plan decides at most about limit placements and stops (0: no limit but state.MaxPlan). now is the leader's clock, with its
+// monotonic reading; Wall may tell another wall clock.
 func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	if limit <= 0 || limit > state.MaxPlan {
 		limit = state.MaxPlan
 	}
 	w := &work{p: p, now: now, left: limit, plan: state.Plan{Base: p.index, At: now}}
 	p.now = now
+	p.tick(now)
 	p.beginBalance(now)
 	p.wakeUp(now)
 	// Classify all before deciding anything: what is found of one service can let another one of its job go on, which then

@@ -49,6 +49,7 @@ type Machine struct {
 	// OnStart is called with each agent that was started, before it runs; nil: nothing.
 	OnStart func(*node.Node)
 
+	clock  clock
 	names  dns
 	life   int // counts wiped disks
 	disk   disk
@@ -86,7 +87,12 @@ func (c *Cluster) Form() {
 	c.t.Helper()
 	first := c.Machines[0]
 	first.StartAgent()
-	c.Await(30*time.Second, "the first node to lead", func() bool { return first.ready() })
+	c.Await(30*time.Second, "the first node to lead", func() bool {
+		if err, gone := first.Exited(); gone {
+			c.t.Fatalf("the first agent ended: %v", err)
+		}
+		return first.ready()
+	})
 	for _, m := range c.Machines[1:] {
 		token, err := first.node.CreateToken(context.Background(), api.TokenRequest{MaxUses: 1})
 		if err != nil {
@@ -129,6 +135,7 @@ func (m *Machine) start(join []string, token string) {
 		DrainOnStop: m.DrainOnStop,
 		Version:     "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
 		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },
+		Wall:           m.clock.now,
 		Machine: func(node.MachineConfig) (*node.Machine, error) {
 			return &node.Machine{Runtime: handle, Network: &m.names, Images: noImages{}, Info: job.Node{
 				Capacity: job.Resources{NanoCPUs: 4e9, MemoryBytes: 8 << 30, PIDs: 10_000}, OS: "test", Arch: "amd64",

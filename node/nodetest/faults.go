@@ -13,9 +13,11 @@ import (
 
 // disk makes the writes of a machine's log slow, or hang. Its zero value does nothing.
 type disk struct {
-	mu    sync.Mutex
-	delay time.Duration
-	until time.Time // writes hang until then
+	mu     sync.Mutex
+	delay  time.Duration
+	until  time.Time // writes hang until then
+	err    error     // writes fail
+	failed bool      // some may have, since the agent's start
 }
 
 // Slow makes every write of the machine's log take this much longer; 0 ends it.
@@ -34,10 +36,10 @@ func (m *Machine) Hang(d time.Duration) {
 
 func (d *disk) wait(ctx context.Context) error {
 	d.mu.Lock()
-	w := max(d.delay, time.Until(d.until))
+	w, err := max(d.delay, time.Until(d.until)), d.err
 	d.mu.Unlock()
-	if w <= 0 {
-		return nil
+	if err != nil || w <= 0 {
+		return err
 	}
 	t := time.NewTimer(w)
 	defer t.Stop()

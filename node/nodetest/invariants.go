@@ -212,6 +212,8 @@ func (s *shadow) misplaced(t *job.Task) string {
 	switch {
 	case sv == nil:
 		return "the job has no such service"
+	case sv.IsBatch():
+		return s.misplacedRun(t)
 	case sv.Digest() != t.Digest:
 		return "it runs another version than the job's"
 	case !admits(sv, n):
@@ -227,6 +229,17 @@ func (s *shadow) misplaced(t *job.Task) string {
 		}
 	}
 	return s.overfull(n)
+}
+
+// misplacedRun says what was wrong with a placement for a run of a batch: no slot of a run has two tasks.
+func (s *shadow) misplacedRun(t *job.Task) string {
+	for _, o := range s.tasks {
+		same := o.Job == t.Job && o.Service == t.Service && o.Run == t.Run && o.Slot == t.Slot && (o.Slot != 0 || o.Node == t.Node)
+		if same && o.ID != t.ID && o.Desired == job.DesiredRun && !s.ended(o.ID) {
+			return fmt.Sprintf("its slot of run %d has task %s", t.Run, o.ID)
+		}
+	}
+	return s.overfull(s.nodes[t.Node])
 }
 
 // overfull says what of a node is claimed twice, counting every task that has not ended but for those that wait for the
@@ -326,6 +339,9 @@ func (c *Cluster) unsettled() string {
 	if why := c.wrongHolders(leader, len(s.nodes)); why != "" {
 		return why
 	}
+	if why := c.wrongOthers(s, leader.node.State().View().Runs("", "")); why != "" {
+		return why
+	}
 	return c.wrongContainers(s)
 }
 
@@ -377,6 +393,9 @@ func (c *Cluster) wrongContainers(s *shadow) string {
 		}
 		for i := range j.Spec.Services {
 			sv := &j.Spec.Services[i]
+			if sv.IsBatch() {
+				continue // none runs in the end: see wrongOthers
+			}
 			for k := 1; k <= sv.Replicas && sv.Mode != job.Global; k++ {
 				want[place{j.Name, sv.Name, fmt.Sprint(k)}] = sv
 			}

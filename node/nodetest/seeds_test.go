@@ -34,5 +34,5 @@ func seed(t *testing.T, n uint64) {
 	if testing.Short() {
 		t.Skip("short")
 	}
-	simulate(t, n)
+	simulate(t, n, false)
 }

@@ -31,20 +31,24 @@ import (
 // once may need a few runs to fail again.
 type sim struct {
 	*Cluster
-	r         *rand.Rand
-	extra     *rand.Rand // of what came later: the scripts of old seeds stay as they were
-	audit     *auditor
-	stops     map[*Machine]func() // of the audit of each agent
-	apis      map[*Machine]http.Handler
-	histories map[string]*history
-	undo      []undo
-	start     time.Time
-	trace     []string
-	seed      uint64
-	logs      *logTail
-	settled   time.Duration       // from the end of all faults
-	limbo     map[*Machine]string // machines that left a membership of that name and are to come anew
-	Counts    map[string]int      // how often each kind of change and fault took place
+	r            *rand.Rand
+	extra        *rand.Rand // of what came later: the scripts of old seeds stay as they were
+	audit        *auditor
+	stops        map[*Machine]func() // of the audit of each agent
+	apis         map[*Machine]http.Handler
+	histories    map[string]*history
+	undo         []undo
+	start        time.Time
+	trace        []string
+	seed         uint64
+	logs         *logTail
+	settled      time.Duration       // from the end of all faults
+	more         bool                // with moretrouble.go
+	runs         map[place]*job.Run  // of batches, as last seen
+	runsAt       uint64              // index of that
+	steadyClocks bool                // no clock was set
+	limbo        map[*Machine]string // machines that left a membership of that name and are to come anew
+	Counts       map[string]int      // how often each kind of change and fault took place
 }
 
 // undo is the end of a fault.
@@ -56,11 +60,11 @@ type undo struct {
 // simImages are what the simulated jobs run.
 var simImages = map[string]fake.Image{"web:1": {}, "web:2": {}, "slow:1": {Absent: true, PullDelay: 3 * time.Second}}
 
-func newSim(t testing.TB, seed uint64) *sim {
+func newSim(t testing.TB, seed uint64, more bool) *sim {
 	r := rand.New(rand.NewPCG(seed, 7))
 	s := &sim{
 		r: r, extra: rand.New(rand.NewPCG(seed, 11)), Cluster: New(t, 3+r.IntN(5), seed, simImages), audit: newAuditor(), stops: map[*Machine]func(){}, apis: map[*Machine]http.Handler{},
-		seed: seed, logs: &logTail{}, histories: map[string]*history{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
+		seed: seed, logs: &logTail{}, histories: map[string]*history{}, more: more, steadyClocks: true, runs: map[place]*job.Run{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
 	}
 	s.Logger = slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	for i, m := range s.Machines {
@@ -173,6 +177,10 @@ func (s *sim) after(least, most time.Duration, f func()) {
 func (s *sim) check() {
 	for _, m := range s.Machines {
 		if err, gone := m.Exited(); gone {
+			if m.diskFailed() && strings.Contains(fmt.Sprint(err), "raft") {
+				s.note("%s: its agent ended: %v", m.Name, err)
+				continue // its revival is planned
+			}
 			if _, joining := s.limbo[m]; joining {
 				s.note("%s could not join: %v", m.Name, err)
 				continue
@@ -185,6 +193,10 @@ func (s *sim) check() {
 		}
 		if m.node != nil && m.node.Started() {
 			s.audit.agree(m)
+			if v := m.node.State().View(); s.more && v.Index() > s.runsAt {
+				s.runsAt = v.Index()
+				s.checkRuns(v.Runs("", ""))
+			}
 		}
 	}
 	if v := s.audit.verdict(); v != "" {
@@ -202,6 +214,7 @@ func (s *sim) heal() {
 	for _, m := range s.Machines {
 		m.Slow(0)
 		m.Hang(0)
+		m.FailDisk(nil)
 		m.Runtime.Heal()
 		for _, id := range s.containers(m) {
 			m.Runtime.Health(id, 0, "well")
@@ -231,6 +244,9 @@ func (s *sim) settle() {
 		}
 	}
 	s.check()
+	if s.more {
+		s.endMore()
+	}
 	time.Sleep(15 * time.Second) // longer than any request of before lives
 	if err := s.awaitQuiet(settleLimit, 30*time.Second); err != nil {
 		s.fail("%v\n%s", err, s.postMortem())
@@ -285,7 +301,10 @@ func (s *sim) rightJobs() {
 	for name, h := range s.histories {
 		var is *jobState
 		if j := v.Job(name); j != nil {
-			is = &jobState{Stopped: j.Stopped, Services: j.Spec.Services}
+			is = &jobState{Stopped: j.Stopped, Services: slices.Clone(j.Spec.Services)}
+			for i := range is.Services {
+				is.Services[i].Renewal = 0 // a restart's, of which the model knows nothing
+			}
 		}
 		if !h.allows(is) {
 			s.fail("job %s is\n     %s\nbut by what was acknowledged must be\n     %s", name, is.key(), h.states())

@@ -16,10 +16,10 @@ var (
 )
 
 // simulate runs one seed in a bubble of its own.
-func simulate(t *testing.T, seed uint64) map[string]int {
+func simulate(t *testing.T, seed uint64, more bool) map[string]int {
 	var counts map[string]int
 	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, seed)
+		s := newSim(t, seed, more)
 		counts = s.Counts
 		s.run(3 * time.Minute)
 	})
@@ -37,7 +37,7 @@ func TestRandomTroubleComesRight(t *testing.T) {
 			break
 		}
 		t.Run(fmt.Sprintf("seed=%d", *simFirst+uint64(i)), func(t *testing.T) {
-			for k, n := range simulate(t, *simFirst+uint64(i)) {
+			for k, n := range simulate(t, *simFirst+uint64(i), true) {
 				counts[k] += n
 			}
 		})

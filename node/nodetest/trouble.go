@@ -17,6 +17,9 @@ import (
 // fault does one random bad thing, and sees to it that it ends.
 func (s *sim) fault() {
 	table := s.faults()
+	if s.more {
+		table = append(table, s.moreFaults()...)
+	}
 	total := 0
 	for _, f := range table {
 		total += f.weight

@@ -21,8 +21,9 @@ const (
 	ClientValidity = 365 * 24 * time.Hour
 	// caValidity outlives clusters; the authority's key is what is trusted, and its certificate can be made again.
 	caValidity = 30 * 365 * 24 * time.Hour
-	// backdate lets peers whose clocks are behind accept a fresh certificate.
-	backdate = time.Hour
+	// backdate lets peers whose clocks are behind that of the leader accept a fresh certificate, or its own when it is ahead:
+	// a clock that is off by days must not keep a new node out.
+	backdate = 72 * time.Hour
 )
 
 // CA is the cluster's certificate authority: whoever holds one decides who is in the cluster.
@@ -48,7 +49,7 @@ func NewCA(clusterID string, now time.Time) (*CA, error) {
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: "shoal cluster " + clusterID},
-		NotBefore:             now.Add(-24 * time.Hour),
+		NotBefore:             now.Add(-10 * backdate),
 		NotAfter:              now.Add(caValidity),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,

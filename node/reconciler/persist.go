@@ -28,9 +28,14 @@ type savedAssignments struct {
 	Assignments []Assignment `json:"assignments"`
 }
 
+// seqReserve is how many numbers of statuses each saving sets aside for what is reported before the next: a power cut may
+// take the last savings, and the clock may be set back meanwhile, and still no number is given twice. The leader does not
+// take a status whose number is no news.
+const seqReserve = 1 << 20
+
 type savedStatuses struct {
 	BootID  string   `json:"bootID"`
-	Seq     uint64   `json:"seq"`
+	Seq     uint64   `json:"seq"` // above all numbers that were given
 	Records []record `json:"records"`
 }
 
@@ -66,7 +71,7 @@ func (r *Reconciler) restore() error {
 		t.wasHealthy = rec.Status.Health == job.Healthy
 	}
 	r.rebooted = st.BootID != "" && r.cfg.BootID != "" && st.BootID != r.cfg.BootID
-	r.seq = max(st.Seq, uint64(time.Now().UnixMicro()))
+	r.seq = max(st.Seq, uint64(r.cfg.Wall().UnixMicro()))
 	return nil
 }
 
@@ -102,7 +107,7 @@ func (r *Reconciler) saveAssignments() {
 // save writes down what became of the tasks.
 func (r *Reconciler) save() {
 	r.saveAt = time.Time{}
-	st := savedStatuses{BootID: r.cfg.BootID, Seq: r.seq}
+	st := savedStatuses{BootID: r.cfg.BootID, Seq: r.seq + seqReserve}
 	for _, t := range r.tasks {
 		if t.status.Seq > 0 {
 			st.Records = append(st.Records, record{t.status, t.startsSeen, t.exitsSeen, t.failures})

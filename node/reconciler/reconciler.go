@@ -55,6 +55,9 @@ type Config struct {
 	// More finishes a full machine's start sooner, at the price of its CPU while others serve.
 	Parallel int
 
+	// Wall is the wall clock, of which a node's first numbers are made; nil: time.Now.
+	Wall func() time.Time
+
 	// BootID tells one run of the machine's kernel from another; "" reads the kernel's own where there is one.
 	BootID string
 }
@@ -176,6 +179,9 @@ func New(cfg Config) (*Reconciler, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Wall == nil {
+		cfg.Wall = time.Now
 	}
 	if cfg.BootID == "" {
 		cfg.BootID = bootID()

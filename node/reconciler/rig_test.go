@@ -23,6 +23,7 @@ type rig struct {
 	dir  string
 	boot string
 	par  int
+	wall func() time.Time
 
 	r       *Reconciler
 	cancel  context.CancelFunc
@@ -56,7 +57,7 @@ func inBubbleWith(t *testing.T, cfg fake.Config, f func(g *rig)) {
 func (g *rig) start() {
 	g.Helper()
 	r, err := New(Config{
-		Runtime: g.rt.Reopen(), Node: "node-1", Report: g.report, Dir: g.dir, BootID: g.boot, Parallel: g.par,
+		Runtime: g.rt.Reopen(), Node: "node-1", Report: g.report, Dir: g.dir, BootID: g.boot, Parallel: g.par, Wall: g.wall,
 		Env:      func(a Assignment) []string { return []string{"SHOAL_TASK=" + string(a.Task.ID)} },
 		OnChange: func(l []Local) { g.mu.Lock(); g.changes = append(g.changes, l); g.mu.Unlock() },
 	})
