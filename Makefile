@@ -84,8 +84,8 @@ docs: build ## write the pages that come from the code
 fuzz: ## each fuzz target for FUZZTIME (default 30s), two at a time; ONLY=REGEXP picks some
 	@packaging/fuzz.sh $(or $(FUZZTIME),30s) "$(ONLY)"
 
-sim: ## whole clusters in fake time: random trouble for SEEDS seeds or SECONDS (default 200 and 300), then figures
-	@node/nodetest/sim.sh $(or $(SEEDS),200) $(or $(SECONDS),300) $(or $(FIRST),1)
+sim: ## fake time: leaders lost, decisions, false deaths, whole clusters under random trouble, for SECONDS (default 300); SEEDS= FIRST=
+	@node/nodetest/sim.sh $(or $(SECONDS),300) "$(FIRST)" $(SEEDS)
 
 chaos: build ## break a cluster at random for SECONDS or FAULTS faults (default 60), by SEED; CHAOSFLAGS=-list tells which
 	@packaging/deps.sh test

@@ -19,6 +19,7 @@ import (
 // price of node/nodetest, where whole agents run with real raft, so it sees many more seeds; what it leaves out, that has.
 var (
 	simSeeds = flag.Int("sim.seeds", 150, "random clusters to simulate")
+	simSecs  = flag.Int("sim.seconds", 0, "simulate no more after so many seconds; 0: never")
 	simFirst = flag.Uint64("sim.first", 0, "first seed (default: a random one)")
 )
 
@@ -27,8 +28,12 @@ func TestSimulatedClustersSettle(t *testing.T) {
 	if first == 0 {
 		first = rand.Uint64N(1 << 40)
 	}
-	total := map[string]int{}
+	total, ran, begun := map[string]int{}, 0, time.Now()
 	for i := range *simSeeds {
+		if *simSecs > 0 && time.Since(begun) > time.Duration(*simSecs)*time.Second {
+			break
+		}
+		ran++
 		seed := first + uint64(i)
 		if !t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			for k, n := range simulate(t, seed).counts {
@@ -38,7 +43,7 @@ func TestSimulatedClustersSettle(t *testing.T) {
 			t.Fatalf("again with: go test ./consensus/scheduler -run TestSimulatedClustersSettle -sim.seeds 1 -sim.first %d", seed)
 		}
 	}
-	t.Logf("%d seeds from %d: %v", *simSeeds, first, total)
+	t.Logf("%d seeds from %d: %v", ran, first, total)
 }
 
 // TestSeedsThatFailedOnce are those that have found something.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/consensus/state"
 	"shoal/gossip/gossiptest"
 	"shoal/node"
 	"shoal/node/api"
@@ -49,13 +50,14 @@ type Machine struct {
 	// OnStart is called with each agent that was started, before it runs; nil: nothing.
 	OnStart func(*node.Node)
 
-	clock  clock
-	names  dns
-	life   int // counts wiped disks
-	disk   disk
-	node   *node.Node
-	cancel context.CancelFunc
-	done   chan error
+	clock   clock
+	audited *state.View // last
+	names   dns
+	life    int // counts wiped disks
+	disk    disk
+	node    *node.Node
+	cancel  context.CancelFunc
+	done    chan error
 }
 
 // New makes n machines with nothing running. images are what their runtimes can pull.

@@ -48,6 +48,10 @@ func (a *auditor) verdict() string {
 // agree compares a node's state with what any node had at the same index.
 func (a *auditor) agree(m *Machine) {
 	v := m.node.State().View()
+	if m.audited == v {
+		return
+	}
+	m.audited = v
 	h := hashed{v.Hash(), m.Name}
 	a.mu.Lock()
 	known, ok := a.hashes[v.Index()]

@@ -21,7 +21,11 @@ func simulate(t *testing.T, seed uint64, more bool) map[string]int {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t, seed, more)
 		counts = s.Counts
-		s.run(3 * time.Minute)
+		trouble := 3 * time.Minute
+		if more {
+			trouble = time.Duration(1+s.extra.IntN(3)) * time.Minute
+		}
+		s.run(trouble)
 	})
 	return counts
 }
