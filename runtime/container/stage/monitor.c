@@ -130,9 +130,30 @@ static void open_log(int extra)
 {
 	char name[32];
 	snprintf(name, sizeof name, "%010ld", lg.seq);
-	lg.fd = openat(lg.dir, name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | extra, 0600);
+	lg.fd = openat(lg.dir, name, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | extra, 0600);
 	struct stat st;
 	lg.size = lg.fd >= 0 && fstat(lg.fd, &st) == 0 ? st.st_size : 0;
+}
+
+// mend_log cuts off the end of a log that has no newline: a machine that lost its power leaves half a line, or zeros, which
+// would take the first line of this start with it.
+static void mend_log(void)
+{
+	char part[4096];
+	off_t end = lg.size;
+	while (end > 0) {
+		int n = end < (off_t)sizeof part ? end : (off_t)sizeof part;
+		if (pread(lg.fd, part, n, end - n) != n)
+			return;
+		int i = n;
+		while (i > 0 && part[i - 1] != '\n')
+			i--;
+		end -= n - i;
+		if (i > 0)
+			break;
+	}
+	if (end < lg.size && ftruncate(lg.fd, end) == 0)
+		lg.size = end;
 }
 
 // rotate goes on in the next file. The oldest goes first: on a full disk that is where room comes from.
@@ -436,6 +457,7 @@ void monitor_main(int argc, char **argv)
 	int dir = atoi(argv[7]), exitfd = atoi(argv[9]), lock = atoi(argv[10]), oomfd = atoi(argv[13]);
 	lg.dir = atoi(argv[8]);
 	open_log(0);
+	mend_log();
 	// Kernels before 5.11 lose POSIX locks when a process with threads calls exec: take it again.
 	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	fcntl(lock, F_SETLK, &fl);
