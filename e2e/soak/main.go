@@ -30,7 +30,7 @@ func main() {
 	var (
 		binary = flag.String("binary", "bin/shoal", "the shoal `BINARY` to use")
 		length = flag.Duration("for", 2*time.Hour, "how long")
-		pause  = flag.Duration("pause", 350*time.Millisecond, "mean `TIME` between two operations")
+		pause  = flag.Duration("pause", 120*time.Millisecond, "mean `TIME` between two operations")
 		seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the choice of operations")
 		out    = flag.String("out", "build/soak", "the `DIRECTORY` for samples.csv and index.html")
 		judge  = flag.String("judge", "", "only judge the samples of this `FILE` (also of a run that goes on) and write the page")

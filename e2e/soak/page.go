@@ -23,7 +23,7 @@ td:first-child, th:first-child { text-align: left } tr.grows { background: #fdd 
 </style>
 <h1>A soak of {{.Length}}: {{.Verdict}}</h1>
 <p>Three machines, used without a pause but for a rest every five minutes. A figure is flat if the median of the last quarter,
-or the slope after the first one, is within what is allowed of the second quarter. Counts are compared at rest only. The agent of
+or the slope after the first one, is within what is allowed of the second quarter. Counts are compared at rest only, and for all machines together: tasks move. The agent of
 the last machine is killed now and then, so that its own figures are drawn and not judged. Memory and disk in KiB.
 {{range .Legend}}<b style="color:{{.Colour}}">&#9632; {{.Name}}</b> {{end}}</p>
 <div class="charts">{{range .Charts}}

@@ -74,6 +74,32 @@ func judge(m metric, machine string, points []point, judged bool) verdict {
 	return v
 }
 
+// together sums what the machines had at nearly the same time; a time at which one of them was not asked is left out.
+func together(byMachine map[string][]point) (sums []point) {
+	const near = sampleEvery / 2
+	next := map[string]int{}
+	for _, p := range byMachine["m1"] {
+		sum, complete := point{p.at, 0, p.rest}, true
+		for i := range machineCount {
+			machine := fmt.Sprintf("m%d", i+1)
+			points, k := byMachine[machine], next[machine]
+			for k < len(points) && points[k].at < p.at-near.Seconds() {
+				k++
+			}
+			if next[machine] = k; k == len(points) || points[k].at > p.at+near.Seconds() {
+				complete = false
+				continue
+			}
+			sum.value += points[k].value
+			sum.rest = sum.rest && points[k].rest
+		}
+		if complete {
+			sums = append(sums, sum)
+		}
+	}
+	return sums
+}
+
 func medianOf(points []point) float64 {
 	values := make([]float64, len(points))
 	for i, p := range points {
@@ -115,15 +141,21 @@ func report(csv, page string) (bool, error) {
 	flat, any := true, false
 	last := fmt.Sprintf("m%d", machineCount)
 	for _, m := range metrics {
+		if m.kind == counted || m.kind == breathing {
+			// Tasks move from one machine to another, and their cgroups, watchers and descriptors with them.
+			verdicts = append(verdicts, judge(m, "all", together(samples[m.name]), true))
+			continue
+		}
 		for i := range machineCount {
 			machine := fmt.Sprintf("m%d", i+1)
 			if points := samples[m.name][machine]; len(points) > 0 {
-				v := judge(m, machine, points, !m.ofAgent || machine != last)
-				verdicts = append(verdicts, v)
-				any = any || v.judged
-				flat = flat && (v.flat || !v.judged)
+				verdicts = append(verdicts, judge(m, machine, points, !m.ofAgent || machine != last))
 			}
 		}
+	}
+	for _, v := range verdicts {
+		any = any || v.judged
+		flat = flat && (v.flat || !v.judged)
 	}
 	fmt.Print(table(verdicts))
 	if err := os.WriteFile(page, []byte(html(samples, verdicts)), 0o644); err != nil {

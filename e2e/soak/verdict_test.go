@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -87,5 +88,16 @@ func TestSamplesOfARunThatGoesOnAreRead(t *testing.T) {
 	}
 	if b, err := os.ReadFile(page); err != nil || !strings.Contains(string(b), "<polyline") || strings.Contains(string(b), "NaN") {
 		t.Errorf("the page: %v\n%s", err, b)
+	}
+}
+
+func TestMachinesAreSummed(t *testing.T) {
+	got := together(map[string][]point{
+		"m1": {{0, 1, true}, {10, 2, true}, {20, 3, false}, {30, 4, true}},
+		"m2": {{1, 10, true}, {11, 20, true}, {21, 30, true}, {31, 40, true}},
+		"m3": {{1, 100, true}, {22, 300, true}, {31, 400, true}}, // its agent was away for a moment
+	})
+	if want := []point{{0, 111, true}, {20, 333, false}, {30, 444, true}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
