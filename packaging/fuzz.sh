@@ -21,7 +21,7 @@ one() {
 	local dir=$1 target=$2 name log status=0 found
 	name=$(echo "${dir#./}" | tr / -) log=$out/$(echo "${dir#./}" | tr / -).$target.log
 	cd "$top/$dir"
-	GOMAXPROCS=1 nice -n 1 "$out/$name.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "$time" -test.fuzzcachedir "$out/cache/$dir" -test.parallel 1 >"$log" 2>&1 || status=$?
+	GOMAXPROCS=1 nice -n 1 "$out/$name.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "$time" -test.fuzzcachedir "$out/cache/$dir" -test.fuzzminimizetime 100x -test.parallel 1 >"$log" 2>&1 || status=$?
 	found=$(sed -n 's/.*execs: \([0-9]*\).*interesting: .*total: \([0-9]*\)).*/\1 inputs, \2 of them kept apart/p' "$log" | tail -n 1)
 	if [ "$status" != 0 ] && grep -qx ' *context deadline exceeded' "$log" && ! grep -qE 'Failing input|panic:|fatal error|fuzzing process' "$log"; then
 		status=0

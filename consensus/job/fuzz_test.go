@@ -3,6 +3,7 @@ package job
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	"shoal/e2e/frugal"
@@ -12,6 +13,7 @@ import (
 func FuzzWords(f *testing.F) {
 	for _, s := range []string{
 		"512m", "1.5 GiB", "0.1", "150%", "/dev/fuse:/dev/x:rwm", "nofile=1024:-1", "0-2,4", "gpu=a,b", "64-78", "99999999999999999999", "-", "0-8191,0-8191", "=", "c 10:* rwm",
+		strings.Repeat("0-8191,", 4000) + "0", // 32 million processors, were each counted
 	} {
 		f.Add(s)
 	}

@@ -381,7 +381,7 @@ const maxCPUs = 8192
 
 // ParseCPUSet reads a list of processors such as "0-2,4"; sorted, each once.
 func ParseCPUSet(s string) ([]int, error) {
-	var out []int
+	var has [maxCPUs]bool // a list may name the same range many times
 	for part := range strings.SplitSeq(s, ",") {
 		from, to, isRange := strings.Cut(strings.TrimSpace(part), "-")
 		if !isRange {
@@ -393,9 +393,14 @@ func ParseCPUSet(s string) ([]int, error) {
 			return nil, Errorf(Invalid, "%.80q is not a list of processors; write it as 0-2,4", s)
 		}
 		for c := a; c <= b; c++ {
-			out = append(out, int(c))
+			has[c] = true
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+	var out []int
+	for c := range has {
+		if has[c] {
+			out = append(out, c)
+		}
+	}
+	return out, nil
 }

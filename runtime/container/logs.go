@@ -21,6 +21,7 @@ const (
 	// cost one of the 128 instances that a user has.
 	followEvery = 50 * time.Millisecond
 	tailBlock   = 32 << 10
+	maxRawLine  = 32 << 10 // a monitor cuts lines at half of that
 )
 
 // Logs calls line for each selected line, oldest first. With Tail, a line that was cut into pieces counts as several.
@@ -83,6 +84,8 @@ type logReader struct {
 	file   *os.File
 	buf    *bufio.Reader
 	part   []byte // of a line whose end is not written yet
+	// skipping: the line is longer than any that a monitor writes; what follows up to its end is left out too.
+	skipping bool
 }
 
 func (l *logReader) close() {
@@ -102,8 +105,8 @@ func (l *logReader) open(number, offset int64) error {
 		return err
 	}
 	l.close()
-	l.file, l.number, l.part = f, number, nil
-	l.buf = bufio.NewReaderSize(f, 32<<10)
+	l.file, l.number, l.part, l.skipping = f, number, nil, false
+	l.buf = bufio.NewReaderSize(f, maxRawLine)
 	return nil
 }
 
@@ -126,18 +129,27 @@ func (l *logReader) next() (runtime.LogLine, error) {
 	}
 }
 
-// rawLine gives a line without its newline.
+// rawLine gives a line without its newline; nothing for one that is too long to be a monitor's, such as the zeros that a
+// power cut leaves behind.
 func (l *logReader) rawLine() ([]byte, error) {
 	if l.file == nil {
 		return nil, io.EOF
 	}
 	b, err := l.buf.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
-		return nil, fmt.Errorf("%s: line of more than %d bytes", l.file.Name(), len(b))
+	if errors.Is(err, bufio.ErrBufferFull) || len(l.part)+len(b) > maxRawLine {
+		l.part, l.skipping = nil, true
 	}
-	if err != nil {
-		l.part = append(l.part, b...)
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, nil
+	case err != nil:
+		if !l.skipping {
+			l.part = append(l.part, b...)
+		}
 		return nil, err
+	case l.skipping:
+		l.skipping = false
+		return nil, nil
 	}
 	if len(l.part) > 0 {
 		b = append(l.part, b...)
