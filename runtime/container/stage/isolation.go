@@ -129,13 +129,22 @@ func seccompOf(spec *specs.Spec, s *runtime.Spec) (*specs.LinuxSeccomp, error) {
 	case i.Seccomp == runtime.Unconfined, i.Seccomp == "" && i.Privileged:
 		return nil, nil
 	case i.Seccomp != "":
-		p, err := seccomp.LoadProfile(i.Seccomp, spec)
-		if err != nil {
-			return nil, Invalidf("seccomp profile: %v", err)
-		}
-		return p, nil
+		return givenSeccomp(spec, i.Seccomp)
 	}
 	return seccompProfile(spec)
+}
+
+// givenSeccomp reads a job's profile. moby/profiles v0.2.4 panics for one with null among its syscalls.
+func givenSeccomp(spec *specs.Spec, profile string) (p *specs.LinuxSeccomp, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, Invalidf("seccomp profile: it is not of the form of Docker's (%v)", r)
+		}
+	}()
+	if p, err = seccomp.LoadProfile(profile, spec); err != nil {
+		return nil, Invalidf("seccomp profile: %v", err)
+	}
+	return p, nil
 }
 
 type hostDevice struct {

@@ -64,6 +64,9 @@ func addGroups(root int, groups []int, more []string) ([]int, error) {
 	if len(more) == 0 {
 		return groups, nil
 	}
+	if slices.Contains(more, "") { // moby/sys/user v0.5.0 panics
+		return nil, Invalidf("group_add: a group without a name")
+	}
 	file, err := openAccounts(root, "etc/group")
 	if err != nil {
 		return nil, err
