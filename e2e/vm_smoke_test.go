@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"errors"
-	"os"
 	"testing"
 	"time"
 
@@ -12,15 +10,7 @@ import (
 // TestVMSmoke: on three machines with kernels of their own a cluster forms, a job runs, and when one of them loses its
 // power its work goes on elsewhere.
 func TestVMSmoke(t *testing.T) {
-	if os.Getenv("SHOAL_MACHINES") != machines.VMs {
-		t.Skip("make e2e-vm runs this")
-	}
-	n, err := machines.New(machines.Options{Binary: binary})
-	if errors.Is(err, machines.ErrNoVM) {
-		t.Skip(err)
-	}
-	must(t, err)
-	cleanUp(t, n)
+	n := vmNetwork(t)
 	began := time.Now()
 	must(t, n.Form(3, machines.MachineOptions{}))
 	t.Logf("three machines form a cluster after %v", time.Since(began).Round(100*time.Millisecond))

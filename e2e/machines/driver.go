@@ -38,6 +38,8 @@ type driver interface {
 	// processes and tasks are for Machine.Processes and Tasks.
 	processes(m *Machine) map[int]string
 	tasks(m *Machine, job string) map[string][]int
+	// copyIn is Machine.CopyIn.
+	copyIn(ctx context.Context, m *Machine, from, to string) error
 	// patience stretches a time by how much slower such machines are than namespaces.
 	patience(d time.Duration) time.Duration
 	// dial connects as a program inside would.
@@ -77,6 +79,13 @@ func (namespaces) signal(m *Machine, pid int, s syscall.Signal) error {
 
 func (namespaces) processes(m *Machine) map[int]string           { return m.kernelProcesses() }
 func (namespaces) tasks(m *Machine, job string) map[string][]int { return m.kernelTasks(job) }
+
+func (namespaces) copyIn(_ context.Context, _ *Machine, from, to string) error {
+	if from == to {
+		return nil
+	}
+	return run("install", "-D", "-m", "755", from, to)
+}
 
 func (namespaces) patience(d time.Duration) time.Duration { return d }
 

@@ -139,7 +139,7 @@ func (d *virtual) powerOn(m *Machine) error {
 	}
 	g := &guest{way: d.dialer(m)}
 	if g.serial, err = converse(m.init, serial, d.setup(m)); err != nil {
-		return fmt.Errorf("switch on machine %s: %w; its console is %s", m.Name, err, filepath.Join(m.dir, "console.log"))
+		return fmt.Errorf("switch on machine %s: %w; its console is %s, and qemu said %q", m.Name, err, filepath.Join(m.dir, "console.log"), lastOf(log.Name()))
 	}
 	if g.socket, err = forward(m.Socket(), func(ctx context.Context) (net.Conn, error) { return g.way.Dial(ctx, "unix", m.Socket()) }); err != nil {
 		return err
@@ -148,6 +148,15 @@ func (d *virtual) powerOn(m *Machine) error {
 	d.guests[m] = g
 	d.mu.Unlock()
 	return nil
+}
+
+// lastOf is the end of a file, for people.
+func lastOf(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-400):])
 }
 
 // setup is what makes a fresh machine, or a copy of the saved one, this machine.
@@ -292,17 +301,24 @@ func (d *virtual) enterNoting(m *Machine, pidFile string) []string {
 	}
 }
 
+func (d *virtual) copyIn(ctx context.Context, m *Machine, from, to string) error {
+	g, err := d.guest(m)
+	if err != nil {
+		return err
+	}
+	if err := g.way.Put(ctx, from, to); err != nil {
+		return fmt.Errorf("copy %s to %s: %w", from, m.Name, err)
+	}
+	return nil
+}
+
 func pidFile(m *Machine) string { return filepath.Join(m.dir, "agent.pid") }
 
 func (d *virtual) agentCommand(m *Machine, args []string) (*exec.Cmd, error) {
-	g, err := d.guest(m)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), bootPatience)
 	defer cancel()
-	if err := g.way.Put(ctx, args[0], args[0]); err != nil {
-		return nil, fmt.Errorf("copy %s to %s: %w", args[0], m.Name, err)
+	if err := d.copyIn(ctx, m, args[0], args[0]); err != nil {
+		return nil, err
 	}
 	_ = os.Remove(pidFile(m)) // of an earlier agent
 	if p := cmp.Or(os.Getenv("SHOAL_VM_PATIENCE"), d.agentPatience()); !slices.Contains(args, "--patience") {

@@ -31,7 +31,7 @@ func Probe() []Feature {
 		{Name: "pidfd", OK: hasPidfd(), Lost: "everything: monitors are waited for by pidfd (Linux 5.3)"},
 		{Name: "openat2", OK: hasOpenat2(), Lost: "everything: paths in images are resolved with openat2 (Linux 5.6)"},
 		{Name: "seccomp", OK: hasSeccomp(), Lost: "everything: containers have a filter of system calls"},
-		{Name: "overlay lowerdir+", OK: hasLowerdirPlus(), Lost: "images of more than about 150 layers (Linux 6.5)"},
+		{Name: "overlay lowerdir+", OK: stage.OverlayTakesLowerdirPlus(), Lost: "images of more than about 150 layers (Linux 6.5)"},
 		{Name: "mount_setattr", OK: stage.HasMountSetattr(), Lost: "read-only for what is mounted below a read-only bind mount (Linux 5.12)"},
 		{Name: "CAP_SYS_RESOURCE", OK: stage.HasCapability(unix.CAP_SYS_RESOURCE), Lost: "more open files in containers than this process may have; monitors' protection from the out-of-memory killer"},
 		{Name: "swap accounting", OK: hasController("memory") && stage.SwapAccounted(), Lost: "the limit on swap: a container may swap beyond its memory limit"},
@@ -83,15 +83,6 @@ func hasOpenat2() bool {
 func hasSeccomp() bool {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
 	return errno == unix.EFAULT
-}
-
-func hasLowerdirPlus() bool {
-	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	return unix.FsconfigSetString(fd, "lowerdir+", "/") == nil
 }
 
 func hasController(name string) bool {

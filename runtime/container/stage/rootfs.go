@@ -57,17 +57,29 @@ func mountOverlay(target string, layers []string, upper, work string) error {
 // errOldKernel: overlay does not know "lowerdir+" (Linux before 6.5), or there is no fsopen (before 5.2).
 var errOldKernel = errors.New("kernel too old")
 
-func mountOverlayNew(target string, layers []string, upper, work string) error {
+// OverlayTakesLowerdirPlus tells whether overlay takes its layers one by one. Before 6.5 it had no parser of options of
+// its own: fsconfig collects whatever it is given, nonsense too, and only the mount fails, with an error that names
+// nothing. So whoever takes nonsense does not know "lowerdir+" either.
+func OverlayTakesLowerdirPlus() bool {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("%w: fsopen overlay: %w", errOldKernel, err)
+		return false
+	}
+	defer unix.Close(fs)
+	return unix.FsconfigSetString(fs, "shoal-nonsense", "/") != nil && unix.FsconfigSetString(fs, "lowerdir+", "/") == nil
+}
+
+func mountOverlayNew(target string, layers []string, upper, work string) error {
+	if !OverlayTakesLowerdirPlus() {
+		return errOldKernel
+	}
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("fsopen overlay: %w", err)
 	}
 	defer unix.Close(fs)
 	for i := len(layers) - 1; i >= 0; i-- { // overlay wants the topmost first
 		if err := unix.FsconfigSetString(fs, "lowerdir+", layers[i]); err != nil {
-			if i == len(layers)-1 && errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("%w: lowerdir+: %w", errOldKernel, err)
-			}
 			return fmt.Errorf("layer %s: %w%s", layers[i], err, kernelSays(fs))
 		}
 	}
