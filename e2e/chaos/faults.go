@@ -8,4 +8,8 @@ var Faults = slices.Concat(
 	networkFaults,
 	powerFaults,
 	diskFaults,
+	containerFaults,
+	clientFaults,
+	joinFaults,
+	damageFaults,
 )

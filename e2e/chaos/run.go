@@ -17,6 +17,7 @@ import (
 // Options of a run.
 type Options struct {
 	Binary   string
+	Next     string // another build of it, for upgrades; "": none
 	Seed     uint64
 	Count    int           // of faults; 0: as many as the time allows
 	Time     time.Duration // 0: until Count are played
@@ -83,8 +84,13 @@ func (r *run) all(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.Binary, err = filepath.Abs(r.Binary); err != nil {
-		return err
+	for _, path := range []*string{&r.Binary, &r.Next} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stat(r.Binary); err != nil {
 		return fmt.Errorf("%w: build it with `make build`", err)
@@ -109,7 +115,7 @@ func (r *run) all(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(scratch))
 	}()
-	r.w = &World{Net: n, Scratch: scratch, Short: r.Short, logf: r.say, busy: map[*machines.Machine]string{}}
+	r.w = &World{Net: n, Scratch: scratch, Short: r.Short, Next: r.Next, logf: r.say, busy: map[*machines.Machine]string{}}
 	r.say("seed %d", r.Seed)
 	if err := form(n, clusterSize); err != nil {
 		return fmt.Errorf("form the cluster: %w", err)

@@ -15,6 +15,9 @@ import (
 // Image is the busybox that all services run; every machine has it.
 const Image = "chaos/busybox:1"
 
+// NextVersion is what World.Next calls itself.
+const NextVersion = "chaos-next"
+
 // World is what faults and checks see of the cluster. Its methods are safe for concurrent use.
 type World struct {
 	Net *machines.Net
@@ -22,6 +25,8 @@ type World struct {
 	Scratch string
 	// Short says that the run is to be brief: faults hold for less.
 	Short bool
+	// Next is another build of the binary, to restart the agents on; "": there is none.
+	Next string
 
 	logf func(format string, args ...any)
 

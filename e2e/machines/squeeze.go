@@ -68,6 +68,16 @@ func (m *Machine) SqueezeAgent(bytes int64) (*Squeeze, error) {
 	return s, nil
 }
 
+// CgroupOf is the directory of a process's cgroup that a controller ("memory", "pids") counts in.
+func CgroupOf(pid int, controller string) (string, error) {
+	if _, err := os.Stat("/sys/fs/cgroup/" + controller); err == nil {
+		path, err := cgroupOf(pid, controller)
+		return filepath.Join("/sys/fs/cgroup", controller, path), err
+	}
+	path, err := cgroupOf(pid, "")
+	return filepath.Join("/sys/fs/cgroup", path), err
+}
+
 // cgroupOf is the path of a process's cgroup in the hierarchy of a controller; "" is version 2.
 func cgroupOf(pid int, controller string) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))

@@ -17,6 +17,7 @@ import (
 func main() {
 	var o chaos.Options
 	flag.StringVar(&o.Binary, "binary", "bin/shoal", "the shoal `BINARY` under test")
+	flag.StringVar(&o.Next, "next", "", "another build of it, of version "+chaos.NextVersion+", for upgrades: `BINARY`")
 	flag.Uint64Var(&o.Seed, "seed", 0, "`SEED` of the faults; 0: a fresh one, printed")
 	flag.IntVar(&o.Count, "count", 0, "end after so many `FAULTS`; 0: when the time is up")
 	flag.DurationVar(&o.Time, "time", 0, "end after so much `TIME`; 0: when the faults are played (without both, 60 of them)")
