@@ -14,7 +14,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim chaos clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim chaos chaos-controls clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ chaos: build ## break a cluster at random for SECONDS or FAULTS faults (default 
 	@CGO_ENABLED=0 go build -o build/chaos-run ./e2e/chaos/run
 	@CGO_ENABLED=1 go build $(subst main.version=$(VERSION),main.version=chaos-next,$(GOFLAGS_REL)) -o build/shoal-next ./cmd/shoal
 	@exec build/chaos-run -binary $(BIN) -next build/shoal-next -time $(or $(SECONDS),0)s -count $(or $(FAULTS),0) -seed $(or $(SEED),0) $(CHAOSFLAGS)
+
+chaos-controls: build ## builds that are wrong on purpose (no fsync, local reads, a lost log kept quiet, no re-join): each must be caught; ONLY=
+	@packaging/deps.sh test
+	@e2e/chaos/controls.sh "$(TAGS)" $(ONLY)
 
 clean: ## what building made
 	rm -rf bin build $(STAGE)

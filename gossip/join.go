@@ -121,6 +121,9 @@ const firstRejoin = 200 * time.Millisecond
 func (p *Pool) rejoinLoop(ctx context.Context) {
 	for mean := firstRejoin; ; mean *= 2 {
 		p.rejoinOnce(ctx)
+		if faultNoRejoin && mean > 10*firstRejoin {
+			return
+		}
 		mean = min(mean, p.cfg.Timing.RejoinInterval)
 		timer := time.NewTimer(mean/2 + rand.N(mean))
 		select {

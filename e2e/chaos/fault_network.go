@@ -14,6 +14,7 @@ import (
 var networkFaults = []Fault{
 	{Name: "isolate", Weight: 4, Class: "net", Play: isolate},
 	{Name: "split", Weight: 4, Class: "net", Play: split},
+	{Name: "long-split", Class: "net", Slow: true, Play: longSplit}, // only by name: for chaos-controls
 	{Name: "bridge", Weight: 3, Class: "net", Play: bridge},
 	{Name: "one-way", Weight: 3, Class: "net", Play: oneWay},
 	{Name: "pair", Weight: 3, Class: "net", Play: pair},
@@ -103,6 +104,15 @@ func split(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 	b, err := troubled(t, err, fmt.Sprintf("%s | %s", called(few), called(many)), span, few...)
 	if err == nil {
 		b.Allows.NoQuorum = true
+	}
+	return b, err
+}
+
+// longSplit is a split that lasts until the halves have given each other up.
+func longSplit(ctx context.Context, w *World, r *rand.Rand) (*Broken, error) {
+	b, err := split(ctx, w, r)
+	if err == nil {
+		b.For = 75 * time.Second
 	}
 	return b, err
 }

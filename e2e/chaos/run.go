@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,9 +24,10 @@ type Options struct {
 	Time     time.Duration // 0: until Count are played
 	Only     string        // names of faults, with commas between; "": all with a weight
 	Short    bool
-	Measure  string // names of measurements, with commas between, or "all"; "": faults are played
-	Keep     bool   // keep the logs of a run without violations too
-	Evidence string // directory; what is in it already stays
+	Patience time.Duration // how long to wait for what does not come back; 0: recoveryPatience
+	Measure  string        // names of measurements, with commas between, or "all"; "": faults are played
+	Keep     bool          // keep the logs of a run without violations too
+	Evidence string        // directory; what is in it already stays
 	Out      io.Writer
 }
 
@@ -246,7 +248,7 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 		}
 	}
 	r.check.after = strings.Join(what, "; ")
-	at, err := r.w.awaitSettled(ctx, recoveryPatience)
+	at, err := r.w.awaitSettled(ctx, cmp.Or(r.Patience, recoveryPatience))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

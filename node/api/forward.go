@@ -92,6 +92,8 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch {
+	case faultLocalRead && b.HasState():
+		route.handle(s, w, r)
 	case r.URL.Query().Get(queryLocal) != "":
 		lastKnown()
 	case ok && self:

@@ -26,6 +26,7 @@ func main() {
 	flag.StringVar(&o.Evidence, "evidence", "build/chaos", "where logs, histories and the report are kept: `DIRECTORY`")
 	flag.StringVar(&o.Measure, "measure", "", "measure `SCENARIOS` instead of playing random faults: failover, stall, power, merge, restarts, with commas between, or all; -count tells how often")
 	flag.BoolVar(&o.Keep, "keep", false, "keep the agents' logs of a run without violations too")
+	flag.DurationVar(&o.Patience, "patience", 0, "how long to wait for what does not come back: `TIME`; 0: three minutes")
 	list := flag.Bool("list", false, "list the faults")
 	flag.Parse()
 	if *list {

@@ -1,0 +1,5 @@
+//go:build !fault_keepid
+
+package consensus
+
+const faultKeepID = false

@@ -1,0 +1,5 @@
+//go:build !fault_norejoin
+
+package gossip
+
+const faultNoRejoin = false

@@ -1,0 +1,5 @@
+//go:build !fault_localread
+
+package api
+
+const faultLocalRead = false
