@@ -57,7 +57,7 @@ type run struct {
 
 // Run forms a cluster, plays faults and judges. It never panics; what went wrong is in the report.
 func Run(ctx context.Context, o Options) *Report {
-	if o.Count == 0 && o.Time == 0 {
+	if o.Count == 0 && o.Time == 0 && o.Measure == "" {
 		o.Count = defaultCount
 	}
 	r := &run{Options: o}
