@@ -15,7 +15,7 @@ const (
 	renewFraction = 5
 	maxRenewal    = 2 * time.Second // between two renewals, so that a long lease does not make a long fail-over
 	renewRetry    = 200 * time.Millisecond
-	renewPatience = 2 * time.Second // of one request
+	renewPatience = 2 * time.Second // of one request, at most
 )
 
 // renewLeases asks for the leader's word on fenced tasks, for as long as there are any. A grant counts from the moment
@@ -42,6 +42,16 @@ func (n *Node) renewLeases(ctx context.Context) error {
 	return nil
 }
 
+// patienceForRenewal is how long one request may take: so little of the shortest lease that after one which hangs, at a leader
+// that was frozen or cut off, there is time for several at the next leader.
+func patienceForRenewal(leased []reconciler.Leased) time.Duration {
+	patience := renewPatience
+	for _, l := range leased {
+		patience = min(patience, l.Lease/renewFraction)
+	}
+	return patience
+}
+
 func (n *Node) renewOnce(ctx context.Context, leased []reconciler.Leased) error {
 	r := api.LeaseRequest{}
 	length := map[job.TaskID]time.Duration{}
@@ -49,7 +59,7 @@ func (n *Node) renewOnce(ctx context.Context, leased []reconciler.Leased) error 
 		r.Tasks = append(r.Tasks, l.Task)
 		length[l.Task] = l.Lease
 	}
-	ctx, cancel := context.WithTimeout(ctx, renewPatience)
+	ctx, cancel := context.WithTimeout(ctx, patienceForRenewal(leased))
 	defer cancel()
 	asked := n.machine.Runtime.Boot()
 	res, err := atLeader(ctx, n, func(c *api.Client) (api.LeaseResponse, error) { return c.Lease(ctx, r) },

@@ -64,7 +64,9 @@ func (c *checker) now(ctx context.Context, before *moment, allows []Allowance) {
 // last judges at the end, when no client asks any more.
 func (c *checker) last(ctx context.Context) {
 	c.after = "the end"
+	begun := time.Now()
 	c.linearizable()
+	c.w.Log("the last histories were judged in %v", time.Since(begun).Round(100*time.Millisecond))
 	c.oneWriter()
 	c.equalStates(ctx)
 	for _, wrong := range c.lines.read(ctx) {

@@ -172,10 +172,13 @@ func (w *World) emptied(ctx context.Context) error {
 
 // balanced waits until the machines hold no more than they did, and tells what they hold more.
 func (w *World) balanced(ctx context.Context, was account) (more []string, err error) {
-	for end := time.Now().Add(patience); ; {
+	begun := time.Now()
+	for end := begun.Add(patience); ; {
 		is, err := w.takeAll(ctx)
 		if err == nil {
+			last := more
 			if more = is.more(was); len(more) == 0 {
+				w.Log("the machines hold what they held before, %v after the last job was gone; last to go: %s", time.Since(begun).Round(time.Second), strings.Join(last, ", "))
 				return nil, nil
 			}
 		}
