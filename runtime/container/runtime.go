@@ -299,10 +299,8 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(done, tota
 	if err != nil {
 		return runtime.Image{}, kindOf(err)
 	}
-	if damage := r.cfg.Images.Whole(img); damage != nil {
-		if err := r.heal(ctx, img, damage); err != nil { // its trees may be there, and do
-			r.log.Warn("an image is damaged on this node", "image", ref, "err", err)
-		}
+	if err := r.cfg.Images.Heal(ctx, img, r.fetchAgain()); err != nil { // its trees may be there, and do
+		r.log.Warn("an image is damaged on this node", "image", ref, "err", err)
 	}
 	r.cfg.Images.Use(img) // until the container holds it
 	out := runtime.Image{Ref: ref, Digest: string(img.Manifest), SizeBytes: img.Size}

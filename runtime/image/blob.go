@@ -227,19 +227,11 @@ func (s *Store) openBlob(d digest.Digest) (*os.File, error) {
 
 // verifyBlob reads the whole blob again; ErrCorrupt, and the blob is gone, if its content is not its digest.
 func (s *Store) verifyBlob(ctx context.Context, d digest.Digest) error {
-	f, err := s.openBlob(d)
-	if err != nil {
-		return err
+	got, _, err := s.hashBlob(ctx, d)
+	if err == nil && got != d {
+		err = s.quarantine(d, got)
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, ctxReader{ctx, f}); err != nil {
-		return fmt.Errorf("read blob %s: %w", d, err)
-	}
-	if got := digest.NewDigest(digest.SHA256, h); got != d {
-		return s.quarantine(d, got)
-	}
-	return nil
+	return err
 }
 
 // quarantine takes a damaged blob out of the way, so that the next fetch brings a good one, and returns the ErrCorrupt.

@@ -29,4 +29,4 @@ func applyAttrs(root string, attrs []dirAttr) error               { return errLi
 func syncFS(*os.File) error                                       { return nil }
 func changed(fi os.FileInfo) time.Time                            { return fi.ModTime() }
 
-func sealTree(string, bool) (seal, error) { return seal{}, errLinuxOnly }
+func sealTree(string, []string, bool) (seal, error) { return seal{}, errLinuxOnly }

@@ -93,6 +93,9 @@ func (s *Store) Prune(ctx context.Context, p PrunePolicy) (Freed, error) {
 		}
 	}
 	freed, err := sw.run(ctx)
+	if !p.DryRun {
+		err = errors.Join(err, s.sweepAside())
+	}
 	freed.Images = dropped
 	if err != nil {
 		return freed, fmt.Errorf("prune images: %w", err)

@@ -29,8 +29,8 @@ type seal struct {
 // castagnoli runs at memory speed: sealing reads every file of a layer once, behind everybody's back.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sealTree walks the tree. deep computes Content, too, which reads every file.
-func sealTree(root string, deep bool) (seal, error) {
+// sealTree walks the tree. implicit is covered, too: what its description says of it. deep computes Content, too, which reads every file.
+func sealTree(root string, implicit []string, deep bool) (seal, error) {
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return seal{}, &os.PathError{Op: "open", Path: root, Err: err}
@@ -39,6 +39,9 @@ func sealTree(root string, deep bool) (seal, error) {
 	w := &sealer{root: fd, shape: sha256.New()}
 	if deep {
 		w.content, w.buf = sha256.New(), make([]byte, copyChunk)
+	}
+	for _, name := range implicit {
+		w.note([]byte(name))
 	}
 	if err := w.dir("."); err != nil {
 		return seal{}, fmt.Errorf("look through %s: %w", root, err)

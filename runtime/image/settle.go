@@ -74,12 +74,12 @@ func (s *Store) settle(paths []string) {
 	}
 	for _, path := range paths {
 		meta, err := readLayerMeta(path)
-		if err != nil { // swept meanwhile
+		if err != nil || !s.isProven(path) { // swept meanwhile, or damaged and not looked at yet
 			continue
 		}
 		if failed != nil {
 			meta.Lost = true
-		} else if meta.seal, err = sealTree(path, true); err == nil {
+		} else if meta.seal, err = sealTree(path, meta.Implicit, true); err == nil {
 			meta.Boot = ""
 		}
 		if err = errors.Join(err, step.Reach("settle sealed")); err == nil {
@@ -140,14 +140,20 @@ func (s *Store) sweepUnsettled() error {
 		if err := os.Remove(f); err != nil { // the tree without its description is nothing
 			return err
 		}
-		if err := errors.Join(step.Reach("sweep of an unsettled tree"), os.RemoveAll(path)); err != nil {
+		if err := step.Reach("sweep of an unsettled tree"); err != nil {
 			return err
+		}
+		if err == nil && meta.Boot != "" && meta.Boot != boot { // nothing runs from it
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
 		}
 	}
 	return s.sweepUndescribed()
 }
 
-// sweepUndescribed removes trees that a crash left between the steps of their removal or replacement.
+// sweepUndescribed takes trees away whose description is gone, damaged, or speaks of another boot. Those that may be of this
+// boot are only set aside, because a container may run from them.
 func (s *Store) sweepUndescribed() error {
 	trees, err := os.ReadDir(s.layerDir())
 	if err != nil {
@@ -158,8 +164,7 @@ func (s *Store) sweepUndescribed() error {
 		if !f.IsDir() || isUnpacked(path) {
 			continue
 		}
-		s.log.Warn("an unpacked layer without its description is removed", "layer", f.Name())
-		if err := os.RemoveAll(path); err != nil {
+		if err := s.setAside(path, ""); err != nil {
 			return err
 		}
 	}

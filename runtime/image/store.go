@@ -120,6 +120,9 @@ func (s *Store) openLocked() (err error) {
 	if err := errors.Join(step.Reach("open directories made"), s.sweepUnsettled()); err != nil {
 		return err
 	}
+	if err := s.sweepAside(); err != nil {
+		return err
+	}
 	s.catalog, err = s.readCatalog()
 	return errors.Join(err, step.Reach("open catalog read"))
 }

@@ -1,9 +1,14 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 )
 
 // treeState is what a tree is worth that this process did not write.
@@ -12,7 +17,7 @@ type treeState int
 const (
 	treeAbsent   treeState = iota // or damaged: it has to be made
 	treeWhole                     // it was synced, and looks as it did then
-	treeDoubtful                  // an earlier process of this boot wrote it, and nobody saw it synced
+	treeDoubtful                  // an earlier process of this boot wrote it and nobody saw it synced, or an older version did
 )
 
 // judge looks at the tree at path for the first time since Open, and remembers one that is whole. Looking costs one stat a
@@ -25,15 +30,12 @@ func (s *Store) judge(path string) treeState {
 	if err != nil || !isDir(path) {
 		return treeAbsent
 	}
-	if meta.Boot != "" {
+	if meta.Boot != "" || meta.Shape == "" {
 		return treeDoubtful
 	}
-	if meta.Shape != "" {
-		got, err := sealTree(path, false)
-		if err != nil || got.Shape != meta.Shape {
-			s.log.Error("an unpacked layer was damaged on this node's disk: it will be unpacked again", "layer", filepath.Base(path), "err", err)
-			return treeAbsent
-		}
+	if got, err := sealTree(path, meta.Implicit, false); err != nil || got.Shape != meta.Shape {
+		s.log.Error("an unpacked layer was damaged on this node's disk: it will be unpacked again", "layer", filepath.Base(path), "err", err)
+		return treeAbsent
 	}
 	s.prove(path)
 	return treeWhole
@@ -42,18 +44,23 @@ func (s *Store) judge(path string) treeState {
 // keepIfSame compares the doubtful tree at path with the fresh one in tmp, byte by byte, and replaces it if they differ. One
 // that is whole stays, because containers may run from it.
 func (s *Store) keepIfSame(tmp, path string) error {
-	fresh, err := sealTree(filepath.Join(tmp, "root"), true)
+	fresh, err := sealTree(filepath.Join(tmp, "root"), nil, true)
 	if err != nil {
 		return err
 	}
-	if had, err := sealTree(path, true); err != nil || had != fresh {
+	if had, err := sealTree(path, nil, true); err != nil || had != fresh {
 		s.log.Warn("an unpacked layer had not reached the disk whole: it is unpacked again", "layer", filepath.Base(path), "err", err)
 		return s.nameTree(tmp, path)
 	}
-	s.prove(path)
-	if meta, err := readLayerMeta(path); err == nil && !meta.Lost {
+	meta, err := readLayerMeta(path)
+	if err != nil || !meta.Lost {
+		// The fresh one's description, too: the old one's may be damaged. And the boot that a sync is still to come in.
+		if err := os.Rename(filepath.Join(tmp, "root.json"), path+".json"); err != nil {
+			return err
+		}
 		s.settleLater(path)
 	}
+	s.prove(path)
 	return nil
 }
 
@@ -83,6 +90,57 @@ func isUnpacked(path string) bool {
 	return err == nil
 }
 
+// setAside moves a damaged tree out of the way: into tmp, which its maker deletes, or where it stays until the machine
+// restarts or nothing is held any more, because a container that runs from it would lose its files. tmp is "" while it is
+// not known yet what is held.
+func (s *Store) setAside(path, tmp string) error {
+	s.mu.Lock()
+	s.disproveLocked(path)
+	held := len(s.holds) > 0
+	s.mu.Unlock()
+	if !held && tmp != "" {
+		return os.Rename(path, filepath.Join(tmp, "old"))
+	}
+	if err := os.MkdirAll(s.asideDir(), 0o700); err != nil {
+		return err
+	}
+	into, err := os.MkdirTemp(s.asideDir(), bootID()+".")
+	if err != nil {
+		return err
+	}
+	return os.Rename(path, filepath.Join(into, filepath.Base(path)))
+}
+
+// asideDir holds damaged trees from which containers may run: directories named by a boot.
+func (s *Store) asideDir() string { return filepath.Join(s.dir, "aside") }
+
+// sweepAside deletes what no container can run from any more.
+func (s *Store) sweepAside() error {
+	entries, err := os.ReadDir(s.asideDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	held := len(s.holds) > 0 || time.Since(s.opened) < asideGrace
+	s.mu.Unlock()
+	boot := bootID()
+	for _, e := range entries {
+		if of, _, _ := strings.Cut(e.Name(), "."); of == boot && boot != "" && held {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.asideDir(), e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// asideGrace is for the agent to say which containers live.
+const asideGrace = 10 * time.Minute
+
 // Whole tells, at a stat a blob, whether all that img was made of is here in its right size: nil, or ErrCorrupt. What an image
 // is made of goes when it is found damaged; Fetch and Pull bring what is missing.
 func (s *Store) Whole(img Image) error {
@@ -99,6 +157,42 @@ func (s *Store) Whole(img Image) error {
 	if _, err := os.Stat(s.blobPath(img.Manifest)); err != nil {
 		return &kindError{ErrCorrupt, fmt.Errorf("manifest %s is gone on this node: fetch the image again", img.Manifest)}
 	}
+	return nil
+}
+
+// LayersHealed is Layers that has a damaged image fetched again: whoever tried again without that would find the same gap for
+// ever. fetch brings the image of a reference here. Damage shows layer by layer, so it may be needed several times.
+func (s *Store) LayersHealed(ctx context.Context, img Image, fetch func(ctx context.Context, ref string) error) ([]string, error) {
+	dirs, err := s.Layers(ctx, img)
+	for range len(img.Layers) + 1 {
+		if !errors.Is(err, ErrCorrupt) {
+			break
+		}
+		if failed := s.heal(ctx, img, err, fetch); failed != nil {
+			return nil, failed
+		}
+		dirs, err = s.Layers(ctx, img)
+	}
+	return dirs, err
+}
+
+// Heal fetches what is missing of an image; nil when nothing is. ErrCorrupt: it cannot be had.
+func (s *Store) Heal(ctx context.Context, img Image, fetch func(ctx context.Context, ref string) error) error {
+	damage := s.Whole(img)
+	if damage == nil {
+		return nil
+	}
+	return s.heal(ctx, img, damage, fetch)
+}
+
+func (s *Store) heal(ctx context.Context, img Image, damage error, fetch func(ctx context.Context, ref string) error) error {
+	if fetch == nil {
+		return damage
+	}
+	if err := fetch(ctx, img.Pinned()); err != nil {
+		return fmt.Errorf("%w; and it cannot be had elsewhere: %v", damage, err)
+	}
+	s.log.Info("a damaged image was fetched again", "image", img.Manifest, "was", damage)
 	return nil
 }
 

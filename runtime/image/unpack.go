@@ -159,7 +159,7 @@ func makeRoot(root string) error {
 func (s *Store) nameTree(tmp, path string) error {
 	root := filepath.Join(tmp, "root")
 	if isDir(path) { // a tree that is damaged, or whose metadata is gone: nobody can tell what it is worth
-		if err := os.Rename(path, filepath.Join(tmp, "old")); err != nil {
+		if err := s.setAside(path, tmp); err != nil {
 			return err
 		}
 	}
