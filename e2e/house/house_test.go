@@ -32,6 +32,7 @@ var table = map[string][]string{
 	"runtime":               {},
 	// Moments at which tests kill or fail a process; below everything that writes to a disk.
 	"runtime/step":      {},
+	"runtime/step/disk": {}, // a file system that loses its power, for their tests
 	"runtime/image":     {"runtime/step"},
 	"runtime/network":   {},
 	"runtime/volume":    {"runtime/step"},

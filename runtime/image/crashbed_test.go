@@ -28,6 +28,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"shoal/runtime/step"
+	"shoal/runtime/step/disk"
 )
 
 // What the crash tests share: a pool of images, a script of operations that a seed gives, a process that carries it out and
@@ -461,7 +462,7 @@ func TestCrashVictim(t *testing.T) {
 		n, err := strconv.Atoi(nth)
 		must(t, err)
 		step.Arm(&step.Plan{At: step.Name(at), Nth: n, Act: step.Call, Do: func() error {
-			shutDown(o.Dir, o.Flag)
+			must(t, disk.Cut(o.Dir, o.Flag))
 			fmt.Fprintln(acks, "cut")
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}

@@ -3,22 +3,71 @@
 package image
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
 
-	"golang.org/x/sys/unix"
+	"shoal/runtime/step/disk"
 )
 
-// How a file system goes down (EXT4_IOC_SHUTDOWN, fs/ext4/ext4.h): 0 with all that is dirty written, 1 with the journal, 2 with
-// neither, which is what a power cut does.
-const extShutdown = 0x8004587d
+// Whenever the power goes, in this boot or with it, every image that was acknowledged is there, and what is run from is whole.
+// The file system goes down under a kernel that goes on, so that no boot id tells what was lost. SHOAL_TEST_CUTS says how often.
+func TestPowerCutsUnderImages(t *testing.T) {
+	needRoot(t)
+	inside, err := disk.Inside(t.Name())
+	must(t, err)
+	if !inside {
+		return
+	}
+	seed, cuts := seedOf(t), countOf(t, "SHOAL_TEST_CUTS", 100)
+	base := memoryDir(t)
+	d, err := disk.New(base, 96<<20)
+	must(t, err)
+	t.Cleanup(func() { d.Close() })
+	b := newBed(t, filepath.Join(d.Dir, "images"))
+	state, lost := names{}, 0
+	for n := range cuts {
+		r := rand.New(rand.NewPCG(seed+uint64(n), 7))
+		o := order{Dir: b.dir, Acks: filepath.Join(base, "acks"), Seed: seed + uint64(n), Count: 20, Child: r.IntN(3) == 0}
+		o.Flag = []uint32{disk.Cable, disk.Cable, disk.Cable, disk.Cable, disk.Journal, disk.Flush}[r.IntN(6)]
+		o.Cut = fmt.Sprintf("%s@%d", Steps[r.IntN(len(Steps))], 1+r.IntN(3))
+		acked, killed, said := b.run(o, nil)
+		if !killed { // the step was not passed so often: the power goes after all of it
+			must(t, disk.Cut(d.Dir, o.Flag))
+		} else if !strings.Contains(said, "cut") {
+			t.Fatalf("%+v: killed before the cut: %s", o, said)
+		}
+		if tree, _ := filepath.Glob(filepath.Join(b.dir, "layers/sha256/*.json")); len(tree) > 0 {
+			lost++
+		}
+		must(t, d.Again())
+		script := scriptOf(o.Seed, o.Count)
+		for _, a := range script[:acked] {
+			state = state.after(a)
+		}
+		what := fmt.Sprintf("cut %d at %s, flag %d, seed %d", n, o.Cut, o.Flag, o.Seed)
+		if acked == len(script) {
+			state = b.judge(what, nil, state)
+		} else {
+			state = b.judge(what, &script[acked], state, state.after(script[acked]))
+		}
+		if n%10 == 9 {
+			b.swept(what)
+		}
+	}
+	t.Logf("%d power cuts, %d with unpacked layers", cuts, lost)
+}
 
-// shutDown takes the file system of dir away.
-func shutDown(dir string, flag uint32) {
-	d, err := os.Open(dir)
-	if err != nil {
-		panic(err)
+// countOf is how often a test does something: as the environment says.
+func countOf(t *testing.T, env string, usual int) int {
+	if s := os.Getenv(env); s != "" {
+		n, err := strconv.Atoi(s)
+		must(t, err)
+		return n
 	}
-	if err := unix.IoctlSetPointerInt(int(d.Fd()), extShutdown, int(flag)); err != nil {
-		panic(err)
-	}
+	return usual
 }
