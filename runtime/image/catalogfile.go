@@ -121,7 +121,12 @@ func (s *Store) readCatalog() (*catalog, error) {
 	first, err := s.readIndex(ocispec.ImageIndexFile, copyErr == nil)
 	switch {
 	case err == nil:
-		return s.catalogOf(first), nil
+		c := s.catalogOf(first)
+		if errors.Is(copyErr, errDamaged) {
+			s.log.Warn("the second copy of the image catalog is damaged: it is written again", "err", copyErr)
+			return c, s.writeCatalog(c)
+		}
+		return c, nil
 	case !errors.Is(err, errDamaged) && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	case copyErr == nil:
@@ -150,8 +155,12 @@ func (s *Store) readIndex(name string, sealed bool) (ocispec.Index, error) {
 func (s *Store) ensureLayoutFile() error {
 	layout := []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
 	path := filepath.Join(s.dir, ocispec.ImageLayoutFile)
-	if raw, err := os.ReadFile(path); err == nil && bytes.Equal(raw, layout) {
+	raw, err := os.ReadFile(path)
+	if err == nil && bytes.Equal(raw, layout) {
 		return nil
+	}
+	if err == nil {
+		s.log.Warn("what says that this is an image layout is damaged: it is written again", "file", path)
 	}
 	return s.writeFile(path, layout)
 }

@@ -17,15 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seal is what a tree was when it was known to be on disk, so that what a failing disk makes of it is seen. It is no
-// defence against anybody: who may write below the store may write the seal, too.
-type seal struct {
-	// Shape is over names, kinds, owners, modes, link targets, and files' sizes and times. A walk with one stat a file checks it.
-	Shape string `json:"shape,omitempty"`
-	// Content is over all that and the attributes and bytes of each file; the bytes as CRC-32C, which finds any flipped bit.
-	Content string `json:"content,omitempty"`
-}
-
 // castagnoli runs at memory speed: sealing reads every file of a layer once, behind everybody's back.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

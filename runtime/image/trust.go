@@ -20,6 +20,18 @@ const (
 	treeDoubtful                  // an earlier process of this boot wrote it and nobody saw it synced, or an older version did
 )
 
+// seal is what a tree was when it was known to be on disk, so that what a failing disk makes of it is seen. It is no
+// defence against anybody: who may write below the store may write the seal, too.
+type seal struct {
+	// Shape is over names, kinds, owners, modes, link targets, and files' sizes and times. A walk with one stat a file checks it.
+	Shape string `json:"shape,omitempty"`
+	// Content is over all that and the attributes and bytes of each file; the bytes as CRC-32C, which finds any flipped bit.
+	Content string `json:"content,omitempty"`
+}
+
+// whole tells whether there is all of a seal.
+func (s seal) whole() bool { return s.Shape != "" && s.Content != "" }
+
 // judge looks at the tree at path for the first time since Open, and remembers one that is whole. Looking costs one stat a
 // file: far less than a container that starts from half a layer.
 func (s *Store) judge(path string) treeState {
@@ -30,7 +42,10 @@ func (s *Store) judge(path string) treeState {
 	if err != nil || !isDir(path) {
 		return treeAbsent
 	}
-	if meta.Boot != "" || meta.Shape == "" {
+	if meta.Boot == "" && !meta.whole() {
+		s.log.Warn("an unpacked layer has no seal, as with an older version: it is compared with its blob", "layer", filepath.Base(path))
+	}
+	if meta.Boot != "" || !meta.whole() {
 		return treeDoubtful
 	}
 	if got, err := sealTree(path, meta.Implicit, false); err != nil || got.Shape != meta.Shape {

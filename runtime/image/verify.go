@@ -178,7 +178,7 @@ func (v *verifying) tree(ctx context.Context, path string) error {
 		return err
 	}
 	meta, err := readLayerMeta(path)
-	if err != nil || meta.Boot != "" || meta.Content == "" || !isDir(path) {
+	if err != nil || meta.Boot != "" || !meta.whole() || !isDir(path) {
 		return nil // not a tree, or not known to be on disk yet: its next use by another process looks at it
 	}
 	got, err := sealTree(path, meta.Implicit, true)
