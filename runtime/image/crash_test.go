@@ -70,6 +70,11 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
+// rareSteps are passed about once in a life.
+var rareSteps = []step.Name{
+	"open", "open directories made", "open catalog read", "quarantine", "sweep of an unsettled tree", "remove decided", "tree out of the way", "unpack child started",
+}
+
 func killAt(t *testing.T, at step.Name, seed uint64) (kills int) {
 	base := memoryDir(t)
 	b := newBed(t, filepath.Join(base, "store"))
@@ -84,8 +89,8 @@ func killAt(t *testing.T, at step.Name, seed uint64) (kills int) {
 		o.Child = at == "unpack child started" || r.IntN(3) == 0
 		b.hurt(r, at)
 		nth := 1 + r.IntN(4)
-		if at == "quarantine" || at == "sweep of an unsettled tree" || strings.HasPrefix(string(at), "open") { // passed once or twice in a life
-			nth = 1 + r.IntN(2)
+		if slices.Contains(rareSteps, at) {
+			nth = 1
 		}
 		acked, killed, _ := b.run(o, []string{fmt.Sprintf("%s=%s=kill@%d", step.Env, at, nth)})
 		what := fmt.Sprintf("%q, pass %d, seed %d", at, nth, o.Seed)
