@@ -77,6 +77,8 @@ type Config struct {
 	Logger   *slog.Logger
 	// ImageCare is how the node looks after its images; the zero value leaves them alone.
 	ImageCare ImageCare
+	// Chaos is what may be broken here on purpose.
+	Chaos ChaosConfig
 }
 
 // Underlay is how nodes reach each other. The real one is sockets.

@@ -134,6 +134,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"membership", n.watchMembership},
 		{"certificate", n.keepCertificate},
 		{"images", n.careForImages},
+		{"game days", n.keepGames},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
 }

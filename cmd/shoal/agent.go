@@ -13,6 +13,7 @@ import (
 
 	"shoal/consensus/job"
 	"shoal/node"
+	"shoal/node/gameday"
 	"shoal/runtime/step"
 )
 
@@ -39,6 +40,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "cgroup-parent", Value: "shoal", Usage: "`CGROUP` below which containers' cgroups are"},
 			&cli.Float64Flag{Name: "patience", EnvVars: []string{"SHOAL_PATIENCE"}, Usage: "multiply every time-out between nodes by this `FACTOR`, at most 20, where machines or the network are so slow that healthy nodes are called dead: what is truly dead is noticed as many times later; give all nodes the same (default: 1)"},
 			&cli.DurationFlag{Name: "drain-on-stop", EnvVars: []string{"SHOAL_DRAIN_ON_STOP"}, Usage: "when asked to stop, drain this node first, for at most this `TIME`; the next start activates it again"},
+			&cli.StringFlag{Name: "chaos", Value: string(gameday.Allow), EnvVars: []string{"SHOAL_CHAOS"}, Usage: "what `shoal chaos` may break on this machine on purpose: allow (what an admin asks for), safe (nothing destructive) or never"},
 			&cli.BoolFlag{Name: "check", Usage: "list what this machine's kernel can do, and what is lost without, and end; fails only if something is missing without which no container runs"},
 			&cli.BoolFlag{Name: "json", Usage: "with --check: print JSON"},
 			&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"SHOAL_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
@@ -100,6 +102,9 @@ func agentConfig(c *cli.Context) (node.Config, error) {
 		DataDir: dataDir, Name: c.String("name"), Voter: job.VoterPolicy(c.String("voter")), Join: c.StringSlice("join"), Token: c.String("token"),
 		Socket: c.String("socket"), Version: version, Logger: logger, Machine: machineMaker(c.String("cgroup-parent"), images, reserve), ImageCare: images.care,
 		DrainOnStop: c.Duration("drain-on-stop"), Patience: c.Float64("patience"),
+	}
+	if cfg.Chaos, err = chaosConfig(c.String("chaos")); err != nil {
+		return cfg, err
 	}
 	if cfg.DrainOnStop < 0 {
 		return cfg, job.Errorf(job.Invalid, "--drain-on-stop %v: it takes a time such as 2m", cfg.DrainOnStop)

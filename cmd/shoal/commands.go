@@ -49,12 +49,14 @@ func commands() []*cli.Command {
 		clusterCommand(),
 		membersCommand(),
 		statusCommand(),
+		chaosCommand(),
 
 		versionCommand(),
 		completionCommand(),
 		debugCommand(),
 		helpCommand(),
 		demoWebCommand(),
+		chaosHelperCommand(),
 		ociCommand(),
 		docsCommand(),
 	}

@@ -44,6 +44,7 @@ func exitCodes() []struct {
 		{exitDenied, "you may not"},
 		{exitUnavailable, "no agent, no leader or no quorum: trying again can help"},
 		{exitUnhealthy, "submitted, but the job did not become healthy, or its update was rolled back"},
+		{exitBroken, "from `chaos`: a promise was broken, or not everything could be undone"},
 		{exitTimedOut, "from `run`, `restart` and `cron run`: a batch's deadline ended it; when its program failed, they exit with that one's code"},
 		{exitNotExecutable, "from `exec`: the command cannot be executed in the container"},
 		{exitNoCommand, "from `exec`: there is no such command in the container"},

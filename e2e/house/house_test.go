@@ -44,18 +44,22 @@ var table = map[string][]string{
 	"runtime/container/stage/shoal-stage": {"runtime/container/stage"},
 	"runtime/fake":                        {"runtime"},
 	"runtime/runtimetest":                 {"runtime"},
-	"node/pki":                            {},
-	"node/api":                            {"consensus/job"},
-	"node/reconciler":                     {"consensus/job", "runtime"},
+	// Breaks its machine on purpose and undoes it, also with the agent dead: it leans on nothing of ours.
+	"node/gameday":    {},
+	"node/pki":        {},
+	"node/api":        {"consensus/job"},
+	"node/reconciler": {"consensus/job", "runtime"},
 	"node": {
-		"consensus", "consensus/job", "consensus/state", "consensus/scheduler", "gossip", "node/api", "node/pki", "node/reconciler",
+		"consensus", "consensus/job", "consensus/state", "consensus/scheduler", "gossip", "node/api", "node/gameday", "node/pki", "node/reconciler",
 		"runtime", "runtime/image", "runtime/network", "runtime/step", "runtime/volume",
 	},
 	"node/nodetest": {
 		"consensus/job", "consensus/state", "gossip/gossiptest", "node", "node/api", "runtime", "runtime/fake", "runtime/image", "runtime/network",
 	},
+	// Plays a game day as an admin's client and judges what it saw; it acts through the API alone.
+	"cmd/shoal/game": {"consensus/job", "node/api", "node/gameday"},
 	"cmd/shoal": {
-		"consensus/job", "consensus/job/compose", "node", "node/api", "runtime", "runtime/container", "runtime/container/oci", "runtime/image", "runtime/network", "runtime/step", "runtime/volume",
+		"cmd/shoal/game", "consensus/job", "consensus/job/compose", "node", "node/api", "node/gameday", "runtime", "runtime/container", "runtime/container/oci", "runtime/image", "runtime/network", "runtime/step", "runtime/volume",
 	},
 	// The proof stands outside of the house and may look in at its doors.
 	"e2e/house":       {},

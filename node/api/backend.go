@@ -42,6 +42,7 @@ type Backend interface {
 	placements
 	Batches
 	Hands
+	Games
 
 	Status(ctx context.Context) (Status, error)
 

@@ -409,6 +409,22 @@ func (b *script) Container(_ context.Context, task string) (json.RawMessage, err
 	return json.RawMessage(`{"a":1}`), b.note("container %s", task)
 }
 
+func (b *script) Chaos(context.Context) (ChaosStatus, error) {
+	return ChaosStatus{Policy: "allow"}, b.note("chaos")
+}
+
+func (b *script) JoinGame(_ context.Context, g ChaosGame) error { return b.note("joingame %s", g.ID) }
+
+func (b *script) Inject(_ context.Context, r ChaosRequest) (ChaosFault, error) {
+	return ChaosFault{ID: r.ID}, b.note("inject %s", r.Fault)
+}
+
+func (b *script) StopGame(_ context.Context, game string) (*ChaosOutcome, error) {
+	return nil, b.note("stopgame %s", game)
+}
+
+func (b *script) NoteGame(_ context.Context, n ChaosNote) error { return b.note("notegame %s", n.Text) }
+
 func (b *script) SetPaused(_ context.Context, task string, paused bool) error {
 	return b.note("paused %s %v", task, paused)
 }

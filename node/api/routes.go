@@ -98,6 +98,11 @@ var Routes = []Route{
 	{"DELETE", "/v1/images", Operator, AtNode, (*Server).removeImage},
 	{"GET", "/v1/debug", Admin, Here, (*Server).debug},
 	{"GET", "/v1/debug/state", Admin, Here, (*Server).stateHash},
+	{"GET", "/v1/chaos", Reader, AtNode, (*Server).chaos},
+	{"POST", "/v1/chaos/game", Admin, AtNode, (*Server).joinGame},
+	{"DELETE", "/v1/chaos/game", Admin, AtNode, (*Server).stopGame},
+	{"POST", "/v1/chaos/faults", Admin, AtNode, (*Server).inject},
+	{"POST", "/v1/chaos/notes", Admin, AtLeader, (*Server).noteGame},
 
 	{"POST", "/v1/join", Anyone, AtLeader, (*Server).join},
 	{"GET", "/v1/membership", Anyone, AtLeader, (*Server).membership},
