@@ -34,6 +34,7 @@ func chaosCommand() *cli.Command {
 		Description: chaosHelp,
 		Flags: clientFlags(
 			&cli.DurationFlag{Name: "for", Usage: "begin faults for this `TIME`"},
+			&cli.IntFlag{Name: "rounds", Usage: "begin faults this `NUMBER` of times at most (default: as often as the time allows)"},
 			&cli.Uint64Flag{Name: "seed", Usage: "the `NUMBER` that the schedule comes out of; the same one gives the same schedule (default: a fresh one, which is printed)"},
 			&cli.StringSliceFlag{Name: "faults", Usage: "`NAMES` of the faults to play, with commas; destructive ones are played only if they are named here, with --yes"},
 			&cli.StringSliceFlag{Name: "nodes", Usage: "`NAMES` of the nodes to hit, with commas (default: all)"},
@@ -78,7 +79,7 @@ func chaosCommand() *cli.Command {
 
 func chaosOptions(c *cli.Context) (game.Options, error) {
 	o := game.Options{
-		For: c.Duration("for"), Seed: c.Uint64("seed"), Faults: commas(c.StringSlice("faults")), Nodes: commas(c.StringSlice("nodes")), Jobs: commas(c.StringSlice("jobs")),
+		For: c.Duration("for"), Rounds: c.Int("rounds"), Seed: c.Uint64("seed"), Faults: commas(c.StringSlice("faults")), Nodes: commas(c.StringSlice("nodes")), Jobs: commas(c.StringSlice("jobs")),
 		Every: c.Duration("every"), Pause: c.Duration("pause"), Hold: c.Duration("hold"), MaxDown: c.Int("max-down"), Within: c.Duration("within"),
 		NoQuorumNeeded: c.Bool("allow-no-quorum"), KeepGoing: c.Bool("keep-going"), Yes: c.Bool("yes") || c.Bool("dry-run"),
 	}

@@ -18,6 +18,7 @@ type carried struct {
 	files   files
 	command []string // starts another process of ours
 	load    *exec.Cmd
+	begun   string // when the process of a task that is hit began
 }
 
 // prepare finds out whether the fault can be carried out, while the agent can still tell whoever asked.
@@ -28,6 +29,7 @@ func (c *carried) prepare() error {
 		if !processOf(r.Target.PID).alive() {
 			return fmt.Errorf("the container of task %s does not run any more", r.Target.Task)
 		}
+		c.begun = begun(r.Target.PID)
 		if r.Fault != PauseTask {
 			return nil
 		}
@@ -119,7 +121,7 @@ func (c *carried) proof() string {
 			return fmt.Sprintf("agent %d is in state %s", r.Agent.PID, f[0])
 		}
 	case KillTask, KillMonitor:
-		if !processOf(r.Target.PID).alive() {
+		if begun(r.Target.PID) != c.begun {
 			return fmt.Sprintf("process %d is gone", r.Target.PID)
 		}
 	case PauseTask:

@@ -50,6 +50,7 @@ func Hold(dir, id string, command []string, tell *os.File) error {
 		}
 		time.Sleep(min(holdPoll, max(c.rec.DeadlineBoot-bootClock(), 0)))
 	}
+	c.awaitDeath()
 	return finish(f, id, "helper", c.proof(), nil, c.stopLoad)
 }
 
@@ -106,6 +107,20 @@ func (c *carried) carryOut(id string) bool {
 		return false
 	}
 	return true
+}
+
+// awaitDeath waits a little for what was killed to be gone, so that the outcome can say so.
+func (c *carried) awaitDeath() {
+	dead := func() bool { return true }
+	switch c.rec.Fault {
+	case KillTask, KillMonitor:
+		dead = func() bool { return begun(c.rec.Target.PID) != c.begun }
+	case KillAgent:
+		dead = func() bool { return !c.rec.Agent.alive() }
+	}
+	for end := time.Now().Add(killWait); !dead() && time.Now().Before(end); {
+		time.Sleep(holdPoll)
+	}
 }
 
 func (c *carried) stopLoad() {

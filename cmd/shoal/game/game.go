@@ -17,8 +17,10 @@ import (
 
 // Options of a game.
 type Options struct {
-	For  time.Duration // faults begin within this time
-	Seed uint64
+	For time.Duration // faults begin within this time
+	// Rounds bounds how many rounds of faults are played; 0: as many as the time allows.
+	Rounds int
+	Seed   uint64
 	// Faults that are played; empty: the safe ones.
 	Faults []string
 	// Nodes that are hit, by name; empty: all.
@@ -55,6 +57,8 @@ func (o *Options) Check() error {
 	switch {
 	case o.For <= 0 || o.For > maxFor:
 		return invalid("--for %v: a game takes a time such as 10m, at most %v", o.For, maxFor)
+	case o.Rounds < 0:
+		return invalid("--rounds %d: it takes a number above 0", o.Rounds)
 	case o.Every < 0 || o.Pause < 0:
 		return invalid("--every and --pause take times such as 30s")
 	case o.Hold < 0 || o.Hold > gameday.MaxHold:

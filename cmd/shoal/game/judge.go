@@ -332,7 +332,7 @@ func (g *Game) promises() []Promise {
 			if r != nil {
 				text = fmt.Sprintf("%s: whole again after %s", f.title(), round(*r))
 			}
-			if bad := g.w.lastComplaint(f.Ended, f.Ended.Add(g.o.Within+giveUp)); bad != "" {
+			if bad := g.w.lastComplaint(f.Ended, f.Ended.Add(g.patience())); bad != "" {
 				text += "; last: " + bad
 			}
 			runs.Breaches = append(runs.Breaches, Breach{f.Ended, text, "`shoal ps`, `shoal why` of what does not run, `shoal events` " + at})

@@ -18,13 +18,15 @@ import (
 const (
 	// settleLooks in a row must find the cluster whole.
 	settleLooks = 3
-	// giveUp is how much longer than it may the cluster is watched while it does not recover.
-	giveUp = 60 * time.Second
+	// giveUp is how much longer than it may the cluster is watched at the least while it does not recover.
+	giveUp = 5 * time.Second
 	// undoLate is how late after its deadline a fault may be undone, from the point of view of who asks from time to time.
 	undoLate = 10 * time.Second
 	// cleanUp bounds the end of a game, also when nodes do not answer.
 	cleanUp = 90 * time.Second
 	poll    = 100 * time.Millisecond
+	// fresh is how old the looks may be on which the next fault begins.
+	fresh = 2 * time.Second
 	// slack is how long the nodes keep a game whose client is gone, beyond its time.
 	slack = 2 * time.Minute
 )
@@ -62,7 +64,7 @@ type Game struct {
 	begun time.Time
 
 	home   api.Status
-	names  map[job.NodeID]string
+	hit    []string // the nodes that may be hit, sorted
 	nodes  []api.NodeView
 	w      *watcher
 	played []*Played
@@ -75,7 +77,7 @@ func New(ctx context.Context, cl Cluster, o Options, by string, say func(format 
 	if err := o.Check(); err != nil {
 		return nil, nil, err
 	}
-	g := &Game{cl: cl, o: o, say: say, id: api.NewKey()[:12], by: by, names: map[job.NodeID]string{}, fenced: map[string]bool{}}
+	g := &Game{cl: cl, o: o, say: say, id: api.NewKey()[:12], by: by, fenced: map[string]bool{}}
 	var err error
 	if g.home, err = cl.Status(ctx); err != nil {
 		return nil, nil, err
@@ -85,11 +87,7 @@ func New(ctx context.Context, cl Cluster, o Options, by string, say func(format 
 		return nil, nil, err
 	}
 	g.nodes = v.nodes.Nodes
-	for i := range g.nodes {
-		g.names[g.nodes[i].ID] = g.nodes[i].Name
-	}
-	names, err := hittable(g.nodes, o.Nodes)
-	if err != nil {
+	if g.hit, err = hittable(g.nodes, o.Nodes); err != nil {
 		return nil, nil, err
 	}
 	watched := o.Jobs
@@ -99,14 +97,14 @@ func New(ctx context.Context, cl Cluster, o Options, by string, say func(format 
 	if bad := v.unwell(watched); len(bad) > 0 {
 		return nil, nil, job.Errorf(job.Conflict, "the cluster is not whole, so a game would prove nothing and might do harm: %s. Mend that first, or watch other jobs with --jobs", strings.Join(bad, "; "))
 	}
-	if err := g.allowed(ctx, names); err != nil {
+	if err := g.allowed(ctx, g.hit); err != nil {
 		return nil, nil, err
 	}
 	if err := g.findFenced(ctx, watched); err != nil {
 		return nil, nil, err
 	}
 	g.w = &watcher{cl: cl, home: g.home.Node, watched: watched, reg: register{open: map[uint64]bool{}}}
-	return g, Schedule(o, names), nil
+	return g, Schedule(g.o, g.hit), nil
 }
 
 // Watched are the jobs that the game watches.
@@ -166,7 +164,7 @@ func (g *Game) Play(ctx context.Context, plan []Planned) (*Report, error) {
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { g.w.run(watching) })
-	g.note(ctx, "", "a game day begins: %s break things on purpose for %v (%s, seed %d)", g.by, g.o.For, g.id, g.o.Seed)
+	g.note(ctx, "", "a game day begins: %s breaks things on purpose for %v (%s, seed %d)", g.by, g.o.For, g.id, g.o.Seed)
 	why := g.rounds(ctx, plan)
 	if why == "" && ctx.Err() != nil {
 		why = "interrupted"
@@ -174,10 +172,13 @@ func (g *Game) Play(ctx context.Context, plan []Planned) (*Report, error) {
 	if why == "" { // a little calm, so that what comes late is seen
 		sleep(ctx, g.o.Pause)
 	}
-	ended := time.Now()
-	left := g.leave(context.WithoutCancel(ctx))
+	// The last change is read once more; then nobody looks any more, because what was written is removed.
+	g.w.pause()
+	g.w.look(watching)
 	stop()
 	wg.Wait()
+	ended := time.Now()
+	left := g.leave(context.WithoutCancel(ctx))
 	return g.report(why, ended, left), nil
 }
 
@@ -246,7 +247,7 @@ func (g *Game) rounds(ctx context.Context, plan []Planned) string {
 
 // round begins the faults of a round, waits for their ends and for the cluster to be whole again.
 func (g *Game) round(ctx context.Context, round []Planned) string {
-	v, ok := g.awaitWhole(ctx, time.Now(), g.o.Within+giveUp)
+	v, ok := g.awaitWhole(ctx, time.Now().Add(-fresh), g.patience())
 	if !ok {
 		if ctx.Err() != nil {
 			return "interrupted"
@@ -278,11 +279,16 @@ func (g *Game) round(ctx context.Context, round []Planned) string {
 
 const stoppedElsewhere = "somebody stopped the game"
 
-// awaitWhole waits until looks in a row, later than since, find the cluster whole, and gives the last.
+// patience is how long the cluster is watched while it does not recover: twice as long as it may take.
+func (g *Game) patience() time.Duration { return g.o.Within + max(g.o.Within, giveUp) }
+
+// awaitWhole waits until the last looks, none older than since, find the cluster whole, and gives the last.
 func (g *Game) awaitWhole(ctx context.Context, since time.Time, patience time.Duration) (view, bool) {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if _, ok := settledAt(g.w.since(since), settleLooks); ok {
-			return g.w.latest(since)
+		if s := g.w.since(since); len(s) >= settleLooks {
+			if _, ok := settledAt(s[len(s)-settleLooks:], settleLooks); ok {
+				return g.w.latest(since)
+			}
 		}
 		if !sleep(ctx, poll) {
 			break
@@ -300,7 +306,7 @@ func (g *Game) aim(ctx context.Context, f *Played, v *view, under []*Played) {
 		return
 	}
 	f.On, f.nodeID, f.silent = n.Name, n.ID, kind.Silences
-	f.blind = kind.Silences && n.ID == g.home.Node
+	f.blind = kind.Silences && n.ID == g.home.Node && kind.Name != gameday.CutPair
 	silent := []string{}
 	for _, u := range under {
 		if u.silent {
@@ -327,25 +333,40 @@ func (g *Game) aim(ctx context.Context, f *Played, v *view, under []*Played) {
 			return
 		}
 	}
-	list, err := g.cl.Tasks(ctx, api.TaskQuery{Node: n.ID})
+	list, err := g.cl.Tasks(ctx, api.TaskQuery{})
 	if err != nil {
 		f.Skipped = "its tasks cannot be listed: " + err.Error()
 		return
 	}
-	for _, k := range list.Tasks {
-		if k.Desired == job.DesiredRun && k.State() == job.Running && slices.Contains(g.w.watched, k.Job) {
-			f.before = append(f.before, k)
-		}
-	}
+	f.before = g.tasksOn(list.Tasks, n.ID)
 	if kind.Scope != gameday.Task {
 		return
 	}
+	for _, name := range g.hit { // a node without a task gives its turn to the next one with any
+		if len(f.before) > 0 {
+			break
+		}
+		if n := g.nodeNamed(v, name); n != nil && !slices.ContainsFunc(under, func(u *Played) bool { return u.On == name }) {
+			f.On, f.nodeID, f.before = n.Name, n.ID, g.tasksOn(list.Tasks, n.ID)
+		}
+	}
 	if len(f.before) == 0 {
-		f.Skipped = "no task of the watched jobs runs there"
+		f.Skipped = "no task of the watched jobs runs on any node that may be hit"
 		return
 	}
 	t := &f.before[f.Pick%len(f.before)]
 	f.Task = string(t.ID)
+}
+
+// tasksOn are the tasks of watched jobs that run on a node.
+func (g *Game) tasksOn(tasks []api.Task, node job.NodeID) []api.Task {
+	var out []api.Task
+	for _, k := range tasks {
+		if k.Node == node && k.Desired == job.DesiredRun && k.State() == job.Running && slices.Contains(g.w.watched, k.Job) {
+			out = append(out, k)
+		}
+	}
+	return out
 }
 
 func (g *Game) nodeNamed(v *view, name string) *api.NodeView {
@@ -472,7 +493,7 @@ func (g *Game) recover(ctx context.Context, under []*Played) string {
 			ended = f.Ended
 		}
 	}
-	_, whole := g.awaitWhole(ctx, ended, g.o.Within+giveUp)
+	_, whole := g.awaitWhole(ctx, ended, g.patience())
 	g.weigh(ctx, under, ended)
 	for _, f := range under {
 		if f.Failed != "" {
@@ -498,7 +519,6 @@ func (g *Game) recover(ctx context.Context, under []*Played) string {
 func (g *Game) leave(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, cleanUp)
 	defer cancel()
-	g.w.pause()
 	left := StopAll(ctx, g.cl, g.id, g.memberIDs(), cleanUp)
 	g.note(ctx, "", "the game day is over (%s)", g.id)
 	return left

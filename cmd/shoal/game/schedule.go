@@ -46,7 +46,7 @@ func Schedule(o Options, nodes []string) []Planned {
 	fault, target := bag(rng, o.Faults), bag(rng, targets)
 	var out []Planned
 	var at time.Duration
-	for round := 1; at < o.For && round <= maxRounds; round++ {
+	for round := 1; at < o.For && round <= maxRounds && (o.Rounds == 0 || round <= o.Rounds); round++ {
 		var longest time.Duration
 		var hit []string
 		for range 1 + rng.IntN(min(o.MaxDown, len(nodes))) {

@@ -20,6 +20,8 @@ const (
 	writePatience = 8 * time.Second
 	// lookShare: a look at a large cluster may take a fifth of the time at most.
 	lookShare = 5
+	// lookSeldom is how long it waits at most: an answer is also slow because of a fault, and its end must be seen.
+	lookSeldom = 600 * time.Millisecond
 	// maxSamples of a kind are kept; the oldest halves go, every other one.
 	maxSamples = 100_000
 )
@@ -103,7 +105,7 @@ func (w *watcher) run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() {
 		for pause := lookEvery; sleep(ctx, pause); {
-			pause = max(lookEvery, lookShare*w.look(ctx))
+			pause = min(max(lookEvery, lookShare*w.look(ctx)), lookSeldom)
 		}
 	})
 	wg.Go(func() {
