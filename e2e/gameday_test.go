@@ -271,4 +271,6 @@ services:
 	if !slices.ContainsFunc(r.Faults, func(f gameFault) bool { return f.Proof != "" }) {
 		t.Errorf("the task was not seen to be killed: %+v", r.Faults)
 	}
+	shoal(t, m, "stop", "pinned")
+	shoal(t, m, "rm", "pinned")
 }

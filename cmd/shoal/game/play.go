@@ -82,6 +82,10 @@ func New(ctx context.Context, cl Cluster, o Options, by string, say func(format 
 	if g.home, err = cl.Status(ctx); err != nil {
 		return nil, nil, err
 	}
+	// Asked first: while a game is on the cluster is not whole, and that is why.
+	if st, err := cl.Chaos(ctx, ""); err == nil && st.Game != nil {
+		return nil, nil, gameIsOn(st.Game)
+	}
 	v, err := ask(ctx, cl)
 	if err != nil {
 		return nil, nil, err
@@ -107,6 +111,10 @@ func New(ctx context.Context, cl Cluster, o Options, by string, say func(format 
 	return g, Schedule(g.o, g.hit), nil
 }
 
+func gameIsOn(g *api.ChaosGame) error {
+	return job.Errorf(job.Conflict, "a game that %s began is on until %s; `shoal chaos status` tells more, `shoal chaos stop` ends it", g.By, g.Until.Local().Format(time.TimeOnly))
+}
+
 // Watched are the jobs that the game watches.
 func (g *Game) Watched() []string { return g.w.watched }
 
@@ -127,7 +135,7 @@ func (g *Game) allowed(ctx context.Context, hit []string) error {
 		case err != nil:
 			return fmt.Errorf("ask node %s: %w", n.Name, err)
 		case st.Game != nil:
-			return job.Errorf(job.Conflict, "a game that %s began is on until %s; `shoal chaos status` tells more, `shoal chaos stop` ends it", st.Game.By, st.Game.Until.Local().Format(time.TimeOnly))
+			return gameIsOn(st.Game)
 		case st.Fault != nil:
 			return job.Errorf(job.Conflict, "%s of an earlier game is not undone on node %s yet; `shoal chaos stop` undoes it", st.Fault.Fault, n.Name)
 		case st.Policy == string(gameday.Never):
