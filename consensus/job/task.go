@@ -210,7 +210,7 @@ const (
 	EventNodeRemoved  = "node-removed"
 	EventRebalance    = "rebalance"     // an admin asked for it
 	EventTaskReleased = "task-released" // of a lost node: it may be placed anew
-	EventGameDay      = "game-day" // something is broken on purpose, or is not any more
+	EventGameDay      = "game-day"      // something is broken on purpose, or is not any more
 	EventVoters       = "voters"
 	EventLeader       = "leader"
 )
