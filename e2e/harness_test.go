@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long a test waits for what must come in the end: many times what it takes on an idle machine.
-const patience = 60 * time.Second
+var patience = 60 * time.Second
 
 // network makes a switch without machines. At the end of the test everything is gone, and the test fails if not.
 func network(t *testing.T) *machines.Net {

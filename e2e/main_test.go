@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"shoal/e2e/machines"
 )
 
 // binary is the shoal under test.
@@ -23,6 +25,9 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		return m.Run() // all tests skip
+	}
+	if os.Getenv("SHOAL_MACHINES") == machines.VMs {
+		patience *= 6 // emulated processors
 	}
 	dir, err := os.MkdirTemp("", "shoal-e2e-")
 	if err != nil {

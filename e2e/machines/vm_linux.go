@@ -12,12 +12,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"shoal/e2e/vm"
 )
@@ -35,6 +38,7 @@ type virtual struct {
 
 	mu     sync.Mutex
 	guests map[*Machine]*guest
+	slower float64 // see measure
 }
 
 // guest is a machine that is on.
@@ -140,6 +144,9 @@ func (d *virtual) powerOn(m *Machine) error {
 	g := &guest{way: d.dialer(m)}
 	if g.serial, err = converse(m.init, serial, d.setup(m)); err != nil {
 		return fmt.Errorf("switch on machine %s: %w; its console is %s, and qemu said %q", m.Name, err, filepath.Join(m.dir, "console.log"), lastOf(log.Name()))
+	}
+	if err := d.measure(g); err != nil {
+		return err
 	}
 	if g.socket, err = forward(m.Socket(), func(ctx context.Context) (net.Conn, error) { return g.way.Dial(ctx, "unix", m.Socket()) }); err != nil {
 		return err
@@ -328,12 +335,44 @@ func (d *virtual) agentCommand(m *Machine, args []string) (*exec.Cmd, error) {
 	return exec.Command(words[0], words[1:]...), nil
 }
 
-// agentPatience is the factor of the agents' time-outs: emulated, an agent is slower than its defaults expect.
-func (d *virtual) agentPatience() string {
-	if d.accel == "kvm" {
-		return "1"
+// measure finds how many times slower than this host's processor, were it idle, a machine is now. Emulation costs a
+// factor of 6 to 10 (no KVM), and whatever else the host does comes on top.
+func (d *virtual) measure(g *guest) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bootPatience)
+	defer cancel()
+	took, err := g.way.Pace(ctx)
+	if err != nil {
+		return fmt.Errorf("measure its pace: %w", err)
 	}
-	return "4"
+	slower := float64(took) / float64(hostPace())
+	d.mu.Lock()
+	d.slower = max(d.slower, slower)
+	d.mu.Unlock()
+	return nil
+}
+
+// hostPace is how much of the host's processor the same work takes, however busy it is.
+var hostPace = sync.OnceValue(func() time.Duration {
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	var before, after unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &before); err != nil {
+		return time.Millisecond // there is no Linux without
+	}
+	vm.Work()
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &after) // as above
+	return max(time.Duration(after.Nano()-before.Nano()), time.Millisecond)
+})
+
+// The agents' time-outs take this part of the slowness: most of a time-out is slack, which they keep. Measured on two
+// cores: at 7 times slower, 4 is enough for three machines; at 30 and more, 4 makes a leader step down.
+const patiencePart = 0.6
+
+// agentPatience is the factor of the agents' time-outs.
+func (d *virtual) agentPatience() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strconv.FormatFloat(min(max(1, d.slower*patiencePart), 20), 'f', 1, 64)
 }
 
 func (d *virtual) agentPID(m *Machine, _ int) int {
@@ -412,8 +451,7 @@ func (d *virtual) dial(ctx context.Context, m *Machine, network, addr string) (n
 var _ driver = (*virtual)(nil)
 
 func (d *virtual) patience(t time.Duration) time.Duration {
-	if d.accel == "kvm" {
-		return t
-	}
-	return 4 * t
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Duration(float64(t) * min(max(1, d.slower), 30))
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 )
 
 // Dialer connects to the server inside of a machine.
@@ -56,6 +57,12 @@ func (d Dialer) once(ctx context.Context, q Request) (Answer, error) {
 func (d Dialer) List(ctx context.Context) ([]Process, error) {
 	a, err := d.once(ctx, Request{Op: opList})
 	return a.Processes, err
+}
+
+// Pace tells how long Work takes on the machine.
+func (d Dialer) Pace(ctx context.Context) (time.Duration, error) {
+	a, err := d.once(ctx, Request{Op: opPace})
+	return time.Duration(a.Took), err
 }
 
 // Kill sends a signal to a process of the machine.

@@ -42,6 +42,7 @@ const (
 	opPut  = "put"  // Size bytes follow, then an Answer; what is there of that size already gets an Answer at once
 	opKill = "kill" // an Answer
 	opList = "list" // an Answer with Processes
+	opPace = "pace" // an Answer with Took
 )
 
 // Answer is one line of JSON.
@@ -49,6 +50,7 @@ type Answer struct {
 	Error     string    `json:"error,omitempty"`
 	There     bool      `json:"there,omitempty"` // put: nothing to send
 	Processes []Process `json:"processes,omitempty"`
+	Took      int64     `json:"took,omitempty"` // nanoseconds of Work
 }
 
 // Process is one of a machine's.
