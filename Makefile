@@ -14,7 +14,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim chaos chaos-controls clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim chaos chaos-controls e2e-vm chaos-vm clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,17 @@ chaos: build ## break a cluster at random for SECONDS or FAULTS faults (default 
 chaos-controls: build ## builds that are wrong on purpose (no fsync, local reads, a lost log kept quiet, no re-join): each must be caught; ONLY=
 	@packaging/deps.sh test
 	@e2e/chaos/controls.sh "$(TAGS)" $(ONLY)
+
+# The tests of ./e2e that make sense where the host sees no process and no file of a machine; `make e2e-vm E2E=…` picks others.
+E2E_VM := TestVM.*|TestForm|TestJoinNeedsAToken|TestQuorumLoss.*
+
+e2e-vm: build ## the end-to-end tests on machines with kernels of their own, under qemu (real cgroup v2); E2E=PATTERN picks some
+	@packaging/deps.sh vm
+	SHOAL_MACHINES=vm SHOAL_BINARY=$(CURDIR)/$(BIN) go test -count=1 -v -tags "$(TAGS)" -timeout $(or $(VMTIME),60m) -run '^($(or $(E2E),$(E2E_VM)))$$' ./e2e
+
+chaos-vm: build ## faults that take real kernels: netem, failing and slow disks, clock steps, panics; FAULTS=number or names, SEED=
+	@packaging/deps.sh vm
+	SHOAL_MACHINES=vm SHOAL_CHAOS_FAULTS=$(FAULTS) SHOAL_SEED=$(SEED) SHOAL_BINARY=$(CURDIR)/$(BIN) go test -count=1 -v -tags "$(TAGS)" -timeout $(or $(VMTIME),60m) -run '^TestVMChaos$$' ./e2e
 
 clean: ## what building made
 	rm -rf bin build $(STAGE)

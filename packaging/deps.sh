@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building, the demo, the tests or the comparisons with others need on Debian or Ubuntu, and says what.
-# Usage: deps.sh build|test|bench|conformance
+# Usage: deps.sh build|test|bench|conformance|vm
 set -eu
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
@@ -11,13 +11,17 @@ bench="busybox-static runc crun docker.io iptables"
 # What `make conformance` judges with: engines that run containers over shoal oci.
 conformance="busybox-static docker.io podman tar"
 
+# What machines with kernels of their own run in; the kernel itself is downloaded, not installed.
+vm="busybox-static qemu-system-x86 kmod zstd e2fsprogs"
+
 case "${1:-}" in
 build) want="$build $demo" ;;
 test) want="$build $demo $test" ;;
 bench) want="$build $demo $bench" ;;
 conformance) want="$build $demo $conformance" ;;
+vm) want="$build $demo $vm" ;;
 *)
-	echo "usage: $0 build|test|bench|conformance" >&2
+	echo "usage: $0 build|test|bench|conformance|vm" >&2
 	exit 2
 	;;
 esac
@@ -36,10 +40,17 @@ if [ -n "$missing" ]; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# Servers (a registry, docker) would start by themselves: tests and benchmarks start their own, in namespaces.
+	undo=:
+	trap 'eval "$undo"' EXIT
 	if [ ! -e /usr/sbin/policy-rc.d ]; then
 		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 		chmod 755 /usr/sbin/policy-rc.d
-		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		undo="rm -f /usr/sbin/policy-rc.d"
+	fi
+	# On slow machines the index of manual pages takes minutes, and nobody reads them here.
+	if [ -e /var/lib/man-db/auto-update ]; then
+		mv /var/lib/man-db/auto-update /var/lib/man-db/auto-update.off
+		undo="$undo; mv /var/lib/man-db/auto-update.off /var/lib/man-db/auto-update"
 	fi
 	apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing >/dev/null
 fi

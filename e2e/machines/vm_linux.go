@@ -75,8 +75,8 @@ func newVirtual(n *Net) (*virtual, error) {
 func diskImage(m *Machine) string { return filepath.Join(m.dir, "disk.img") }
 
 func (d *virtual) makeDisk(m *Machine) error {
-	if m.Options.DiskImage != "" {
-		return fmt.Errorf("machine %s: a virtual machine makes its disk itself, and takes no DiskImage", m.Name)
+	if m.Options.DiskImage != "" || m.Options.DiskExt4 != 0 {
+		return fmt.Errorf("machine %s: a virtual machine makes its disk itself: DiskImage and DiskExt4 are for namespaces, whose power cuts they carry", m.Name)
 	}
 	if err := os.MkdirAll(filepath.Join(m.dir, "disk"), 0o755); err != nil {
 		return err
