@@ -19,6 +19,9 @@ type Injection struct {
 	done chan struct{}
 }
 
+// patience is for strace to stop every thread of a process once, on a machine that has much else to do.
+const patience = 30 * time.Second
+
 // SpoilAgent makes calls of the running agent on one of its files fail or wait: how is strace's, such as "error=EIO" or
 // "delay_enter=4s" or "error=ENOSPC:when=3". A path of "" is every file. It returns when the agent is under strace.
 func (m *Machine) SpoilAgent(calls, how, path string) (*Injection, error) {
@@ -50,8 +53,14 @@ func (m *Machine) SpoilAgent(calls, how, path string) (*Injection, error) {
 		_ = cmd.Wait() // it ends with the process, or by End
 		close(in.done)
 	}()
-	traced := func() bool { return tracer(pid) == cmd.Process.Pid }
-	if err := await(10*time.Second, "strace to hold the agent of "+m.Name, func() bool { return traced() || in.ended() }); err != nil || !traced() {
+	// The first call that it spoils may end the agent, and strace with it.
+	held := false
+	err = await(patience, "strace to hold the agent of "+m.Name, func() bool {
+		hits, _ := in.Hits() // none is none
+		held = held || hits > 0 || tracer(pid) == cmd.Process.Pid
+		return held || in.ended()
+	})
+	if hits, _ := in.Hits(); err != nil || !held && hits == 0 {
 		return nil, errors.Join(fmt.Errorf("strace of the agent of %s: %s", m.Name, bytes.TrimSpace(said.Bytes())), err, in.End())
 	}
 	return in, nil
