@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptrace"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/consensus/job"
@@ -173,11 +174,15 @@ func (l *load) do(ctx context.Context, target func() *api.Client, name string, o
 	for try := 0; ; try++ {
 		// A try outlives the load's end: its fate is wanted.
 		tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryFor)
+		// Whether anything was sent the error does not tell: net/http sends again what has a key when a connection breaks,
+		// and then it is the error of that.
+		var sent atomic.Bool
+		tctx = httptrace.WithClientTrace(tctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 		err := o.send(tctx, target(), key, name)
 		cancel()
 		o.back = time.Since(l.begun)
-		known, sent := fate(err)
-		o.out.unsent = !sent && !o.maybe
+		known := fate(err)
+		o.out.unsent = !sent.Load() && !o.maybe
 		if known {
 			o.out.known, o.out.missing, o.retried = true, errors.Is(err, job.NotFound), o.maybe
 			if err != nil && !o.out.missing {
@@ -185,7 +190,7 @@ func (l *load) do(ctx context.Context, target func() *api.Client, name string, o
 			}
 			return
 		}
-		o.maybe = o.maybe || sent
+		o.maybe = o.maybe || sent.Load()
 		if !o.in.keyed() || ctx.Err() != nil || time.Now().After(end) {
 			return
 		}
@@ -193,13 +198,13 @@ func (l *load) do(ctx context.Context, target func() *api.Client, name string, o
 	}
 }
 
-// fate tells of an error whether it says for certain what happened, and whether the request was sent at all.
-func fate(err error) (known, sent bool) {
+// fate tells of an error whether it says for certain what happened.
+func fate(err error) (known bool) {
 	switch job.KindOf(err) {
 	case "", job.NotFound, job.Conflict, job.Invalid, job.Denied:
-		return true, true
+		return true
 	}
-	return false, err == nil || !strings.Contains(err.Error(), "no agent")
+	return false
 }
 
 // note keeps what came of an operation.
