@@ -55,7 +55,7 @@ func (n *Node) keepCopies(ctx context.Context, k imageKeeper, needed api.ImagesN
 		if !slices.Contains(keepers(name.Digest, alive, n.cfg.ImageCare.Copies), self) {
 			continue
 		}
-		if i, err := n.machine.Images.Get(name.Name); err == nil && string(i.Manifest) == name.Digest {
+		if i, err := n.machine.Images.Get(name.Name); err == nil && string(i.Manifest) == name.Digest && k.Whole(i) == nil {
 			continue
 		}
 		parsed, err := image.ParseName(name.Name)
@@ -63,7 +63,7 @@ func (n *Node) keepCopies(ctx context.Context, k imageKeeper, needed api.ImagesN
 			continue
 		}
 		pinned := parsed.Repository() + "@" + name.Digest
-		if _, err := n.machine.Images.Get(pinned); err != nil {
+		if i, err := n.machine.Images.Get(pinned); err != nil || k.Whole(i) != nil {
 			if err := n.pullFromPeers(ctx, pinned); err != nil {
 				n.log.Warn("an image that this node should keep cannot be had", "image", name.Name, "digest", name.Digest, "error", err)
 				continue

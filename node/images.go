@@ -23,6 +23,8 @@ type imageKeeper interface {
 	Pull(ctx context.Context, n image.Name, opts image.PullOptions) (image.Image, error)
 	Prune(ctx context.Context, p image.PrunePolicy) (image.Freed, error)
 	Usage() (image.Usage, error)
+	Verify(ctx context.Context, fetch func(ctx context.Context, ref string) error, refs ...string) (image.Verified, error)
+	Whole(img image.Image) error
 }
 
 func (n *Node) keeper() (imageKeeper, error) {

@@ -41,6 +41,7 @@ func moreImageVerbs() []*cli.Command {
 			Name: "tag", Usage: "give an image another name, in the whole cluster", ArgsUsage: "IMAGE NAME", Description: "Example: shoal image tag web:1 web:stable",
 			Flags: clientFlags(nodeFlag()), Action: asking(tagImage),
 		},
+		verifyCommand(),
 		{
 			Name: "prune", Usage: "delete images that nobody needs",
 			Description: "Without --all only what has no name: layers of pulls that broke, images whose name moved on. Images that a container,\n" +

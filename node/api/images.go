@@ -63,6 +63,31 @@ type PruneResult struct {
 	Bytes  int64    `json:"bytes"`
 }
 
+// VerifyRequest says which images to read whole.
+type VerifyRequest struct {
+	Images []string `json:"images,omitempty"` // none: all of the node
+	Repair bool     `json:"repair,omitempty"` // have again what is damaged
+}
+
+// VerifyResult is what was read, and what of it was damaged.
+type VerifyResult struct {
+	Images  int           `json:"images"`
+	Blobs   int           `json:"blobs"`
+	Layers  int           `json:"layers"` // unpacked
+	Bytes   int64         `json:"bytes"`
+	Damaged []ImageDamage `json:"damaged"`
+}
+
+// ImageDamage is one part of an image that is not what it was.
+type ImageDamage struct {
+	Image    string `json:"image,omitempty"` // a name, if it has one
+	Manifest string `json:"manifest"`
+	Part     string `json:"part"` // manifest, config, layer, unpacked layer
+	Digest   string `json:"digest"`
+	Reason   string `json:"reason"`
+	Repaired bool   `json:"repaired"`
+}
+
 // DiskUsage is what shoal takes of one node's disk.
 type DiskUsage struct {
 	Node  string     `json:"node"`
@@ -96,6 +121,7 @@ type ImageKeeper interface {
 	SaveImages(ctx context.Context, w io.Writer, refs []string) error
 	TagImage(ctx context.Context, ref, name string) error
 	PruneImages(ctx context.Context, r PruneRequest) (PruneResult, error)
+	VerifyImages(ctx context.Context, r VerifyRequest) (VerifyResult, error)
 	DiskUsage(ctx context.Context) (DiskUsage, error)
 	ImagesNeeded(ctx context.Context) (ImagesNeeded, error)
 }
@@ -166,6 +192,16 @@ func (s *Server) pruneImages(w http.ResponseWriter, r *http.Request) {
 	answer(w, v, err)
 }
 
+func (s *Server) verifyImages(w http.ResponseWriter, r *http.Request) {
+	var req VerifyRequest
+	if err := decode(r, maxSmallBytes, &req); err != nil {
+		writeError(w, err)
+		return
+	}
+	v, err := s.backend.VerifyImages(r.Context(), req)
+	answer(w, v, err)
+}
+
 func (s *Server) diskUsage(w http.ResponseWriter, r *http.Request) {
 	v, err := s.backend.DiskUsage(r.Context())
 	answer(w, v, err)
@@ -232,6 +268,13 @@ func (i *ImageClient) Tag(ctx context.Context, ref, name string) error {
 func (i *ImageClient) Prune(ctx context.Context, r PruneRequest) (PruneResult, error) {
 	var v PruneResult
 	err := i.c.do(ctx, "POST", "/v1/images/prune", i.query(), r, &v, "")
+	return v, err
+}
+
+// Verify reads images of the node whole.
+func (i *ImageClient) Verify(ctx context.Context, r VerifyRequest) (VerifyResult, error) {
+	var v VerifyResult
+	err := i.c.do(ctx, "POST", "/v1/images/verify", i.query(), r, &v, "")
 	return v, err
 }
 

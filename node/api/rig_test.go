@@ -219,6 +219,9 @@ func (b *script) TagImage(_ context.Context, ref, name string) error {
 func (b *script) PruneImages(_ context.Context, r PruneRequest) (PruneResult, error) {
 	return PruneResult{}, b.note("prune images %v", r.All)
 }
+func (b *script) VerifyImages(_ context.Context, r VerifyRequest) (VerifyResult, error) {
+	return VerifyResult{}, b.note("verify images %v", r.Repair)
+}
 func (b *script) DiskUsage(context.Context) (DiskUsage, error) { return DiskUsage{}, b.note("df") }
 func (b *script) ImagesNeeded(context.Context) (ImagesNeeded, error) {
 	return ImagesNeeded{}, b.note("images needed")

@@ -92,6 +92,7 @@ var Routes = []Route{
 	{"GET", "/v1/images/save", Reader, AtNode, (*Server).saveImages},
 	{"POST", "/v1/images/tag", Operator, AtNode, (*Server).tagImage},
 	{"POST", "/v1/images/prune", Operator, AtNode, (*Server).pruneImages},
+	{"POST", "/v1/images/verify", Operator, AtNode, (*Server).verifyImages},
 	{"GET", "/v1/system/df", Reader, AtNode, (*Server).diskUsage},
 	{"POST", "/v1/images/load", Operator, AtNode, (*Server).loadImage},
 	{"POST", "/v1/images/pull", Operator, AtNode, (*Server).pullImage},

@@ -256,9 +256,6 @@ func (b *bed) do(s **Store, a act) error {
 func (b *bed) healer(s *Store) func(context.Context, string) error {
 	return func(ctx context.Context, ref string) error {
 		_, err := s.Fetch(ctx, &source{pool: b.pool}, ref)
-		if strings.Contains(ref, "@") {
-			err = errors.Join(err, s.Remove(ref)) // the name that it got by that would keep it
-		}
 		return err
 	}
 }

@@ -204,11 +204,32 @@ func (s *Store) heal(ctx context.Context, img Image, damage error, fetch func(ct
 	if fetch == nil {
 		return damage
 	}
-	if err := fetch(ctx, img.Pinned()); err != nil {
+	if err := s.fetchAgain(ctx, img, fetch); err != nil {
 		return fmt.Errorf("%w; and it cannot be had elsewhere: %v", damage, err)
 	}
 	s.log.Info("a damaged image was fetched again", "image", img.Manifest, "was", damage)
 	return nil
+}
+
+// fetchAgain has fetch bring an image, and takes the name away again that it came by, if it is called something else.
+func (s *Store) fetchAgain(ctx context.Context, img Image, fetch func(ctx context.Context, ref string) error) error {
+	pinned := img.Pinned()
+	had := s.snapshot().nameOf(pinned) != ""
+	if err := fetch(ctx, pinned); err != nil || had {
+		return err
+	}
+	err := s.change(func(c *catalog) error {
+		name := c.nameOf(pinned)
+		if name == "" || len(c.namesOf(c.names[name])) < 2 {
+			return errNoChange
+		}
+		delete(c.names, name)
+		return nil
+	})
+	if errors.Is(err, errNoChange) {
+		return nil
+	}
+	return err
 }
 
 // Pinned is a reference that means img wherever its repository or a peer is asked.

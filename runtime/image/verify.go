@@ -89,7 +89,7 @@ func (v *verifying) lost(ctx context.Context, m digest.Digest, name string) {
 		img.Names = []string{name}
 	}
 	if v.fetch != nil {
-		if err := v.fetch(ctx, img.Pinned()); err != nil {
+		if err := v.s.fetchAgain(ctx, img, v.fetch); err != nil {
 			d.Reason += "; not fetched again: " + err.Error()
 		} else if _, err := v.s.Get(string(m)); err == nil {
 			d.Repaired = true
@@ -208,7 +208,7 @@ func (v *verifying) repair(ctx context.Context, img Image, damaged []Damage) err
 	}
 	var failed error
 	if fetch {
-		failed = v.fetch(ctx, img.Pinned())
+		failed = v.s.fetchAgain(ctx, img, v.fetch)
 	}
 	for i := range damaged {
 		d := &damaged[i]
