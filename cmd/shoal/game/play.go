@@ -165,7 +165,7 @@ func (g *Game) findFenced(ctx context.Context, watched []string) error {
 // Play plays the schedule until its end, a broken promise, a stop, or ctx's end; whatever the reason, everything is undone
 // and the report says how it was. An error means that the game could not begin, and that nothing was done.
 func (g *Game) Play(ctx context.Context, plan []Planned) (*Report, error) {
-	if err := g.enter(ctx); err != nil {
+	if err := g.enter(ctx, plan); err != nil {
 		return nil, err
 	}
 	g.begun = time.Now()
@@ -191,11 +191,15 @@ func (g *Game) Play(ctx context.Context, plan []Planned) (*Report, error) {
 }
 
 // enter makes every node take part, in the order of their ids, so that of two games that begin at once one is refused.
-func (g *Game) enter(ctx context.Context) error {
+func (g *Game) enter(ctx context.Context, plan []Planned) error {
 	ids := g.memberIDs()
 	slices.Sort(ids)
 	now := time.Now()
-	game := api.ChaosGame{ID: g.id, By: g.by, Began: now, Until: now.Add(g.o.For + slack)}
+	var longest time.Duration // the last fault may begin at the very end, and is waited for
+	for _, p := range plan {
+		longest = max(longest, p.Hold)
+	}
+	game := api.ChaosGame{ID: g.id, By: g.by, Began: now, Until: now.Add(g.o.For + longest + 2*g.patience() + slack)}
 	for i, id := range ids {
 		asking, cancel := context.WithTimeout(ctx, askPatience)
 		err := g.cl.JoinGame(asking, id, game)
