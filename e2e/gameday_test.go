@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -191,9 +192,19 @@ func tree(t *testing.T, n *machines.Net) string {
 // helper undoes the fault nevertheless. And stop undoes everything, wherever it is asked.
 func faultsEndWhenEverybodyIsDead(t *testing.T, n *machines.Net) {
 	m, other := n.Machines()[0], n.Machines()[1]
+	var said, complaints lockedText // by the last game
 	begin := func(fault, hold string) *exec.Cmd {
 		t.Helper()
+		eventually(t, "a cluster that lets a game begin", func() error {
+			if res := m.Shoal("chaos", "--for", "1m", "--dry-run"); res.Code != 0 {
+				return res
+			}
+			return nil
+		})
+		said.reset()
+		complaints.reset()
 		c := exec.Command(binary, "--host", m.Socket(), "chaos", "--for", "1m", "--faults", fault, "--hold", hold, "--nodes", other.Name)
+		c.Stdout, c.Stderr = &said, &complaints
 		must(t, c.Start())
 		t.Cleanup(func() {
 			_ = c.Process.Kill()
@@ -202,7 +213,7 @@ func faultsEndWhenEverybodyIsDead(t *testing.T, n *machines.Net) {
 		eventually(t, fault+" to be carried out", func() error {
 			st, err := gameday.StatusOf(other.DataDir())
 			if err == nil && (st.Fault == nil || !st.Fault.Acted) {
-				err = fmt.Errorf("it is not: %+v", st)
+				err = fmt.Errorf("it is not: %+v; the game says %s", st, complaints.String())
 			}
 			return err
 		})
@@ -239,6 +250,15 @@ func faultsEndWhenEverybodyIsDead(t *testing.T, n *machines.Net) {
 	eventually(t, "nothing to be left", func() error { return noTraces(n) })
 	settled(t, n, m, "web", replicas)
 
+	// Ctrl-C ends the game, undoes everything, and still writes the report.
+	c = begin(gameday.Partition, "5s")
+	must(t, c.Process.Signal(os.Interrupt))
+	if err := c.Wait(); c.ProcessState.ExitCode() != 130 || !strings.Contains(said.String(), "It ended early: interrupted") {
+		t.Errorf("interrupted: %v\n%s", err, said.String())
+	}
+	must(t, noTraces(n))
+	settled(t, n, m, "web", replicas)
+
 	// Where the node can be asked, stop ends it from anywhere.
 	c = begin(gameday.CPU, "5m")
 	shoal(t, n.Machines()[2], "chaos", "stop")
@@ -247,6 +267,31 @@ func faultsEndWhenEverybodyIsDead(t *testing.T, n *machines.Net) {
 	if events := shoal(t, m, "events"); !strings.Contains(events, "was stopped by") {
 		t.Error("events do not say that the game was stopped")
 	}
+}
+
+// lockedText is what a program says while others read it.
+type lockedText struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	return len(p), nil
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
+}
+
+func (l *lockedText) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = nil
 }
 
 // brokenPromiseIsReported is the control: what is bound to a machine that is away does not run again in time, and the

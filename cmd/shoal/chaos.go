@@ -77,11 +77,15 @@ func chaosCommand() *cli.Command {
 	}
 }
 
+// settleFirst is how long a cluster may take to be whole before a game is refused: a node that just came back is suspect for
+// a moment.
+const settleFirst = 15 * time.Second
+
 func chaosOptions(c *cli.Context) (game.Options, error) {
 	o := game.Options{
 		For: c.Duration("for"), Rounds: c.Int("rounds"), Seed: c.Uint64("seed"), Faults: commas(c.StringSlice("faults")), Nodes: commas(c.StringSlice("nodes")), Jobs: commas(c.StringSlice("jobs")),
 		Every: c.Duration("every"), Pause: c.Duration("pause"), Hold: c.Duration("hold"), MaxDown: c.Int("max-down"), Within: c.Duration("within"),
-		NoQuorumNeeded: c.Bool("allow-no-quorum"), KeepGoing: c.Bool("keep-going"), Yes: c.Bool("yes") || c.Bool("dry-run"),
+		Settle: settleFirst, NoQuorumNeeded: c.Bool("allow-no-quorum"), KeepGoing: c.Bool("keep-going"), Yes: c.Bool("yes") || c.Bool("dry-run"),
 	}
 	if !c.IsSet("seed") {
 		o.Seed = rand.Uint64N(1_000_000)

@@ -41,6 +41,8 @@ type Options struct {
 	NoQuorumNeeded bool
 	// Yes: destructive faults are meant.
 	Yes bool
+	// Settle is how long a cluster that is not whole may take to become so before the game is refused; 0: it is at once.
+	Settle time.Duration
 	// KeepGoing plays on when a promise was broken.
 	KeepGoing bool
 }

@@ -98,6 +98,11 @@ func New(ctx context.Context, cl Cluster, o Options, by string, say func(format 
 	if len(watched) == 0 {
 		watched = v.watchable()
 	}
+	for end := time.Now().Add(o.Settle); len(v.unwell(watched)) > 0 && time.Now().Before(end) && sleep(ctx, lookEvery); {
+		if again, err := ask(ctx, cl); err == nil {
+			v, g.nodes = again, again.nodes.Nodes
+		}
+	}
 	if bad := v.unwell(watched); len(bad) > 0 {
 		return nil, nil, job.Errorf(job.Conflict, "the cluster is not whole, so a game would prove nothing and might do harm: %s. Mend that first, or watch other jobs with --jobs", strings.Join(bad, "; "))
 	}
