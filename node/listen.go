@@ -38,8 +38,8 @@ type mux struct {
 	// stranger tells whether a peer with a good certificate is to be refused, but for raft. It must not block.
 	stranger func(pki.Peer) bool
 
-	raft, gossip, api *connQueue
-	guests            chan struct{}
+	raft, gossip, api, relay *connQueue
+	guests                   chan struct{}
 
 	mu    sync.Mutex
 	conns map[*peerConn]struct{}
@@ -49,7 +49,7 @@ type mux struct {
 func newMux(l net.Listener, conf *tls.Config, stranger func(pki.Peer) bool, log *slog.Logger) *mux {
 	q := func() *connQueue { return newConnQueue(l.Addr()) }
 	return &mux{
-		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), guests: make(chan struct{}, maxGuests),
+		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), relay: q(), guests: make(chan struct{}, maxGuests),
 		conns: map[*peerConn]struct{}{}, hosts: map[netip.Addr]int{},
 	}
 }
@@ -59,7 +59,7 @@ func (m *mux) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = m.l.Close() })
 	defer stop()
 	defer func() {
-		for _, q := range []*connQueue{m.raft, m.gossip, m.api} {
+		for _, q := range []*connQueue{m.raft, m.gossip, m.api, m.relay} {
 			_ = q.Close()
 		}
 	}()
@@ -165,6 +165,8 @@ func (m *mux) welcome(ctx context.Context, raw net.Conn) {
 		q = m.raft
 	case alpnGossip:
 		q = m.gossip
+	case alpnRelay:
+		q = m.relay
 	default:
 		q = m.api
 	}

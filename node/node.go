@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	goruntime "runtime"
 	"sync"
@@ -46,9 +47,12 @@ type Node struct {
 	caughtUp   atomic.Bool                // this node leads, and has applied all that was committed before its term
 	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
 	leaderHint atomic.Pointer[leaderHint] // from the feed
+	lastLeader atomic.Pointer[leaderHint] // whom atLeader asked last
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried
+	toLeader   *http.Transport // through another node if need be
+	detours    detours
 	members    members
 	joinTurn   chan struct{}           // of one: joins are taken one at a time
 	rebalance  atomic.Bool             // an admin wants the planner to
@@ -95,7 +99,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.ident.Distrust(n.members.removed)
 	n.peers = newPeers(n.cfg.Underlay, n.ident)
 	defer n.peers.transport.CloseIdleConnections()
-	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), n.stranger, n.log)
+	n.toLeader = newTransport(n.dialLeader)
+	defer n.toLeader.CloseIdleConnections()
+	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnRelay, alpnAPI), n.stranger, n.log)
 
 	if n.raft, err = n.openLog(m); err != nil {
 		return err
@@ -135,6 +141,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"certificate", n.keepCertificate},
 		{"images", n.careForImages},
 		{"game days", n.keepGames},
+		{"relays", func(ctx context.Context) error { return n.serveRelays(ctx, m.relay) }},
 		{"api", func(ctx context.Context) error { return n.serveAPI(ctx, m.api, socket) }},
 	})
 }

@@ -299,9 +299,18 @@ func (n *Node) lookUp(ctx context.Context, ref string) (api.Task, error) {
 	return api.Task{}, job.Errorf(job.Unavailable, "task %s: no node that holds the log can be reached from here", ref)
 }
 
+// lastLeaderLife is how long a leader of whom nothing is heard any more is asked nevertheless: it may be this node alone that
+// does not hear it, and until its feed comes from one that does, it knows no better. Who leads no more says so.
+const lastLeaderLife = 30 * time.Second
+
 // atLeader calls remote with a client of the leader, or local if this node leads.
 func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, error), local func() (T, error)) (T, error) {
-	addr, _, self, ok := n.Leader()
+	addr, id, self, ok := n.Leader()
+	if ok {
+		n.lastLeader.Store(&leaderHint{id: id, addr: addr, at: time.Now()})
+	} else if l := n.lastLeader.Load(); l != nil && l.id != n.id && time.Since(l.at) < lastLeaderLife {
+		addr, ok = l.addr, true
+	}
 	switch {
 	case !ok:
 		var zero T
@@ -309,5 +318,5 @@ func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, 
 	case self:
 		return local()
 	}
-	return remote(api.NewClient(addr, n.peers.transport))
+	return remote(api.NewClient(addr, n.toLeader))
 }
