@@ -44,6 +44,7 @@ type sim struct {
 	logs         *logTail
 	settled      time.Duration       // from the end of all faults
 	more         bool                // with moretrouble.go
+	peace        bool                // all faults have ended
 	runs         map[place]*job.Run  // of batches, as last seen
 	runsAt       uint64              // index of that
 	steadyClocks bool                // no clock was set
@@ -179,7 +180,10 @@ func (s *sim) check() {
 		if err, gone := m.Exited(); gone {
 			if m.diskFailed() && strings.Contains(fmt.Sprint(err), "raft") {
 				s.note("%s: its agent ended: %v", m.Name, err)
-				continue // its revival is planned
+				if s.peace { // else its revival is planned
+					m.PowerOn()
+				}
+				continue
 			}
 			if _, joining := s.limbo[m]; joining {
 				s.note("%s could not join: %v", m.Name, err)
@@ -207,6 +211,7 @@ func (s *sim) check() {
 // heal ends all faults.
 func (s *sim) heal() {
 	s.note("peace")
+	s.peace = true
 	s.undo = nil
 	s.Net.Heal()
 	s.Net.SetLoss(0)
