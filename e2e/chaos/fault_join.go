@@ -202,34 +202,8 @@ func clonedDisk(ctx context.Context, w *World, r *rand.Rand) (*Broken, error) {
 		return nil, err
 	}
 	return aside(ctx, w, a, fmt.Sprintf("%s is started with a copy of the disk of %s", a.Name, b.Name), func() error {
-		// A frozen disk is as a power cut would leave it: how a virtual machine is cloned.
-		if err := b.FreezeDisk(); err != nil {
-			return err
-		}
-		err := copyData(b, a)
-		return errors.Join(err, b.ThawDisk())
+		return b.CloneDisk(a.DataDir())
 	}, nil, b.Name)
-}
-
-func copyData(from, to *machines.Machine) error {
-	// Only what tells who a node is, and what it promised: images and containers would take their time on a frozen disk.
-	if err := os.MkdirAll(to.DataDir(), 0o700); err != nil {
-		return err
-	}
-	for _, part := range []string{"identity", "raft"} {
-		if err := copyTree(filepath.Join(from.DataDir(), part), filepath.Join(to.DataDir(), part)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// copyTree copies files and directories; nothing, if there is none.
-func copyTree(from, to string) error {
-	if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return os.CopyFS(to, os.DirFS(from))
 }
 
 // sameName starts an empty machine under the name of one that is there.
