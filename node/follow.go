@@ -139,6 +139,23 @@ func (n *Node) holderAddrs() []string {
 // errReplaced ends an agent whose id another one has taken over: two that act as one node undo each other's work.
 var errReplaced = job.Errorf(job.Conflict, "another machine has taken over this node's id")
 
+// place is up to which index of the log this node's address was seen to be its own; follow's own. The zero value: not yet.
+type place struct {
+	seen bool
+	at   uint64
+}
+
+// taken tells whether another machine has registered this node's id at another address. A frame from before this node's own
+// registration says its old address, also when it comes late: a log-holder that moved and hears of nobody goes by another's
+// copy of the log first, and then by its own, which may be behind.
+func (p *place) taken(here bool, index uint64) bool {
+	if here {
+		p.seen, p.at = true, max(p.at, index)
+		return false
+	}
+	return p.seen && index > p.at
+}
+
 // take acts on a frame. After an error the feed must be followed anew, because it sends the whole only when something
 // changed; after errReplaced it must not.
 func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
@@ -147,11 +164,7 @@ func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 		n.routedTo.reach(f.Index)
 		return nil
 	}
-	// Frames from before the registration of a node that moved have its old address.
-	switch here := f.Full.Self.Addr == n.cfg.Advertise; {
-	case here:
-		n.addrKnown = true
-	case n.addrKnown:
+	if n.place.taken(f.Full.Self.Addr == n.cfg.Advertise, f.Index) {
 		return fmt.Errorf("%w: it is at %s now, and this is %s: the data directory %s was copied; empty it and join anew", errReplaced, f.Full.Self.Addr, n.cfg.Advertise, n.cfg.DataDir)
 	}
 	if err := n.obey(ctx, f.Full, f.Index); err != nil {

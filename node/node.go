@@ -58,7 +58,7 @@ type Node struct {
 	rebalance  atomic.Bool             // an admin wants the planner to
 	hashing    sync.Mutex              // held by the one who computes the hash of the state
 	granter    atomic.Pointer[granter] // of leases; nil while this node does not lead
-	addrKnown  bool                    // the cluster has this node's address; follow's own
+	place      place                   // of this node in the log; follow's own
 	begun      time.Time               // when this agent was made; monotonic
 }
 
