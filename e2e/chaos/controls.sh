@@ -26,7 +26,7 @@ missed=0
 for name in ${*:-localread nosync keepid norejoin}; do
 	case $name in
 	localread) control localread -short -count 4 -faults isolate,kill-agent ;;
-	nosync) control nosync -short -count 3 -faults all-off ;;
+	nosync) control nosync -short -count 8 -faults all-off ;;
 	keepid) control keepid -count 2 -faults lost-log ;;
 	norejoin) control norejoin -count 2 -faults long-split ;;
 	*) echo "no control is named $name" >&2; exit 2 ;;
