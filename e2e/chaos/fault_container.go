@@ -43,7 +43,7 @@ const (
 
 func forkBomb() bad {
 	return bad{"a container forks without end", job.Service{
-		Command: []string{"sh", "-c", "trap '' CHLD; while :; do sleep 5 & done"},
+		Command: []string{"sh", "-c", "while :; do sh -c 'while :; do sleep 5 & done'; sleep 0.5; done"},
 		Limits:  job.Resources{PIDs: badPIDs},
 	}, func(_ *World, c container) error {
 		if n, err := counter(c, "pids", "pids.current", ""); err != nil || n > badPIDs {
