@@ -90,8 +90,8 @@ sim: ## fake time: leaders lost, decisions, false deaths, whole clusters under r
 chaos: build ## break a cluster at random for SECONDS or FAULTS faults (default 60), by SEED; CHAOSFLAGS=-list tells which
 	@packaging/deps.sh test
 	@CGO_ENABLED=0 go build -o build/chaos-run ./e2e/chaos/run
-	@CGO_ENABLED=1 go build $(subst main.version=$(VERSION),main.version=chaos-next,$(GOFLAGS_REL)) -o build/shoal-next ./cmd/shoal
-	@exec build/chaos-run -binary $(BIN) -next build/shoal-next -time $(or $(SECONDS),0)s -count $(or $(FAULTS),0) -seed $(or $(SEED),0) $(CHAOSFLAGS)
+	@CGO_ENABLED=1 go build $(subst main.version=$(VERSION),main.version=chaos-next,$(GOFLAGS_REL)) -o build/next/shoal ./cmd/shoal
+	@exec build/chaos-run -binary $(BIN) -next build/next/shoal -time $(or $(SECONDS),0)s -count $(or $(FAULTS),0) -seed $(or $(SEED),0) $(CHAOSFLAGS)
 
 chaos-controls: build ## builds that are wrong on purpose (no fsync, local reads, a lost log kept quiet, no re-join): each must be caught; ONLY=
 	@packaging/deps.sh test
