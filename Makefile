@@ -14,7 +14,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz sim chaos chaos-controls e2e-vm chaos-vm clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz race repeat sim chaos chaos-controls e2e-vm chaos-vm clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,17 @@ docs: build ## write the pages that come from the code
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s), two at a time; ONLY=REGEXP picks some
 	@packaging/fuzz.sh $(or $(FUZZTIME),30s) "$(ONLY)"
+
+# The container tests start static programs and look at processes by name; the detector's own threads are in their way.
+RACE_PURE := ./consensus/... ./gossip/... ./node/... ./runtime/fake ./runtime/volume ./runtime/image ./runtime/network ./cmd/...
+race: ## the race detector over all unit and simulation tests; PKGS= picks packages
+	@packaging/deps.sh test
+	CGO_ENABLED=1 go test -race -short -p 2 -tags "$(TAGS)" -timeout 60m $(TESTFLAGS) $(or $(PKGS),$(RACE_PURE))
+
+repeat: build ## the tests N times (default 100), a table of what failed; PKGS=, RUN=, FOR= (no new round after)
+	@packaging/deps.sh test
+	@CGO_ENABLED=0 go build -o build/repeat-tests ./e2e/repeat
+	@SHOAL_BINARY=$(CURDIR)/$(BIN) exec build/repeat-tests -n $(or $(N),100) -run "$(RUN)" -for $(or $(FOR),0) $(or $(PKGS),./...)
 
 sim: ## fake time: leaders lost, decisions, false deaths, whole clusters under random trouble, for SECONDS (default 300); SEEDS= FIRST=
 	@node/nodetest/sim.sh $(or $(SECONDS),300) "$(FIRST)" $(SEEDS)

@@ -68,6 +68,7 @@ var table = map[string][]string{
 	"e2e/machines":    {"consensus/job", "e2e/vm", "node/api", "runtime/image"},
 	"e2e/demo":        {"consensus/job", "e2e/machines", "node/api"},
 	"e2e/conformance": {},
+	"e2e/repeat":      {},
 	// What readers of outside input are held to in their tests.
 	"e2e/frugal":    {},
 	"e2e/soak":      {"consensus/job", "e2e/machines", "node/api"},
