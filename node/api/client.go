@@ -26,6 +26,7 @@ type Client struct {
 	http *http.Client
 	dial func(ctx context.Context) (net.Conn, error)
 	name string // of the node asked, for messages
+	most int64  // bytes of one value of an answer
 }
 
 // DialUnix makes a client of the agent behind a unix socket. Nothing is sent yet.
@@ -39,7 +40,7 @@ func DialUnix(path string) *Client {
 		return conn, nil
 	}
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-	return &Client{base: "http://shoal", http: &http.Client{Transport: t}, dial: dial, name: path}
+	return &Client{base: "http://shoal", http: &http.Client{Transport: t}, dial: dial, name: path, most: maxAnswerBytes}
 }
 
 func socketError(path string, err error) error {
@@ -59,12 +60,12 @@ func DialTLS(addr string, conf *tls.Config) *Client {
 		return d.DialContext(ctx, "tcp", addr)
 	}
 	t := &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }, MaxIdleConnsPerHost: 8}
-	return &Client{base: "https://" + addr, http: &http.Client{Transport: t}, dial: dial, name: addr}
+	return &Client{base: "https://" + addr, http: &http.Client{Transport: t}, dial: dial, name: addr, most: maxAnswerBytes}
 }
 
 // NewClient makes a client over a transport that somebody else keeps, such as a node's own. It cannot exec.
 func NewClient(addr string, t http.RoundTripper) *Client {
-	return &Client{base: "https://" + addr, http: &http.Client{Transport: t}, name: addr}
+	return &Client{base: "https://" + addr, http: &http.Client{Transport: t}, name: addr, most: maxAnswerBytes}
 }
 
 // Close frees idle connections.
@@ -129,7 +130,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, in, 
 	if out == nil {
 		return nil
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := json.NewDecoder(c.bounded(resp.Body)).Decode(out); err != nil {
 		return job.Errorf(job.Unavailable, "%s %s: the answer of %s broke off: %w", method, path, c.name, err)
 	}
 	return nil
@@ -267,8 +268,10 @@ func readStream[T any](ctx context.Context, c *Client, method, path string, q ur
 		return err
 	}
 	defer resp.Body.Close()
-	d := json.NewDecoder(resp.Body)
+	body := c.bounded(resp.Body)
+	d := json.NewDecoder(body)
 	for {
+		body.next()
 		var v T
 		if err := d.Decode(&v); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -339,7 +342,7 @@ func (c *Client) LoadImage(ctx context.Context, r io.Reader) ([]Image, error) {
 	}
 	defer resp.Body.Close()
 	var v []Image
-	err = json.NewDecoder(resp.Body).Decode(&v)
+	err = json.NewDecoder(c.bounded(resp.Body)).Decode(&v)
 	return v, err
 }
 

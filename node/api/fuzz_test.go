@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"shoal/e2e/frugal"
@@ -75,4 +76,34 @@ func FuzzAnswers(f *testing.F) {
 		_, _ = c.Job(ctx, "x", true)
 		_ = c.Logs(ctx, "x", LogQuery{}, func(LogRecord) error { return nil })
 	})
+}
+
+// ceaseless is a server that never comes to an end.
+type ceaseless struct{ sent int64 }
+
+func (e *ceaseless) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: 200, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: io.NopCloser(e), Request: r}, nil
+}
+
+func (e *ceaseless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	e.sent += int64(len(p))
+	return len(p), nil
+}
+
+func TestEndlessAnswersAreCutOff(t *testing.T) {
+	e := &ceaseless{}
+	c := NewClient("http://node", e)
+	c.most = 1 << 20
+	if _, err := c.Tasks(context.Background(), TaskQuery{}); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
+		t.Errorf("a list: %v", err)
+	}
+	if err := c.Feed(context.Background(), "n", func(FeedFrame) error { return nil }); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
+		t.Errorf("a stream: %v", err)
+	}
+	if e.sent > 3<<20 {
+		t.Errorf("read %d bytes", e.sent)
+	}
 }
