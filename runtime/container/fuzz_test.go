@@ -29,9 +29,9 @@ func FuzzLog(f *testing.F) {
 	f.Add(line, bytes.Repeat(line, 3), 2)
 	f.Add([]byte{0}, []byte("\n\n"), -1)
 	f.Add(bytes.Repeat([]byte{0}, maxRawLine+1), line, 0)
+	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, first, second []byte, tail int) {
 		defer frugal.Watch(t)()
-		dir := t.TempDir()
 		for n, b := range map[int64][]byte{1: first, 2: second} {
 			if err := os.WriteFile(logPath(dir, n), b, 0o600); err != nil {
 				t.Fatal(err)
@@ -60,9 +60,9 @@ func FuzzLog(f *testing.F) {
 func FuzzRecords(f *testing.F) {
 	f.Add([]byte(`{"start":1,"code":137,"signal":9,"at":"2026-01-02T03:04:05Z"}`+"\n"), []byte(`{"start":1,"pid":7}`))
 	f.Add([]byte("\x00\x00\x00"), []byte(`{"start":-1}`))
+	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, exit, start []byte) {
 		defer frugal.Watch(t)()
-		dir := t.TempDir()
 		for name, b := range map[string][]byte{stage.FileExit: exit, stage.FileStart: start, stage.FileRecord: exit} {
 			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 				t.Fatal(err)

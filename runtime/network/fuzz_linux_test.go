@@ -62,9 +62,9 @@ func FuzzQuestion(f *testing.F) {
 func FuzzLeases(f *testing.F) {
 	f.Add([]byte(`{"version":1,"boot":"b","last":"10.0.0.9","leases":{"a":{"addr":"10.0.0.2"},"b":{"addr":"10.0.0.2"},"c":null}}`))
 	f.Add([]byte(`{`))
+	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		defer frugal.Watch(t)()
-		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, leaseFile), b, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -16,12 +16,12 @@ func FuzzUser(f *testing.F) {
 	f.Add([]byte("root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:\n"), []byte("root:x:0:\nadm:x:4:web,root\n"), "web:adm", "adm")
 	f.Add([]byte("a:b:c:d"), []byte("::::"), "1000:1000", "4294967295")
 	f.Add([]byte(":"), []byte{0}, ":", "")
+	root := f.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, passwd, group []byte, who, more string) {
 		defer frugal.Watch(t)()
-		root := t.TempDir()
-		if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
-			t.Fatal(err)
-		}
 		for name, b := range map[string][]byte{"passwd": passwd, "group": group} {
 			if err := os.WriteFile(filepath.Join(root, "etc", name), b, 0o600); err != nil {
 				t.Fatal(err)
