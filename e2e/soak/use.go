@@ -106,6 +106,11 @@ func newUser(n *machines.Net, seed uint64) (*user, error) {
 			return nil, err
 		}
 	}
+	begun := time.Now()
+	if err := u.fill(context.Background()); err != nil {
+		return nil, err
+	}
+	progress("what the cluster remembers is filled, in %v", time.Since(begun).Round(time.Second))
 	return u, u.rest(context.Background())
 }
 
