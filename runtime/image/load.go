@@ -27,7 +27,7 @@ type LoadOptions struct {
 // Load reads an archive as docker save (old and new), podman save, skopeo or buildx make it: docker's format or an OCI
 // image layout, as a tar, plain or gzip or zstd. It may be a pipe. Every digest is verified, of stored and of inflated
 // bytes. All images appear at once, or none. Of a multi-platform image this node's platform is taken. The result is
-// sorted by manifest and never empty.
+// sorted by manifest and never empty; their names are those under which they were loaded now, not all that they have.
 func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Image, error) {
 	images, err := s.load(ctx, r, opts)
 	if err != nil {
@@ -91,9 +91,13 @@ func (s *Store) commitLoaded(found []*loaded) ([]Image, error) {
 		}
 		images = nil
 		for _, f := range found {
-			if img := c.image(f.entry.image.Manifest); !slices.ContainsFunc(images, func(o Image) bool { return o.Manifest == img.Manifest }) {
+			img := c.image(f.entry.image.Manifest)
+			i := slices.IndexFunc(images, func(o Image) bool { return o.Manifest == img.Manifest })
+			if i < 0 {
+				i, img.Names = len(images), nil
 				images = append(images, img)
 			}
+			images[i].Names = slices.Compact(slices.Sorted(slices.Values(append(images[i].Names, f.names...))))
 		}
 		return nil
 	})

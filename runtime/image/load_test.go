@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,4 +195,26 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A node tells the cluster under which names it loaded an image; it must not tell those that somebody has taken back since.
+func TestLoadGivesTheNamesOfThisArchive(t *testing.T) {
+	s, err := Open(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	layer := plain(tarOf(t, file("f", "x")))
+	for _, name := range []string{"first:1", "second:1"} {
+		images, err := s.Load(t.Context(), bytes.NewReader(ociArchive(t, name, layer)), LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(images) != 1 || !slices.Equal(images[0].Names, []string{"docker.io/library/" + name}) {
+			t.Errorf("loaded as %s: %+v", name, images)
+		}
+	}
+	if img, err := s.Get("first:1"); err != nil || len(img.Names) != 2 {
+		t.Errorf("it has %v, %v", img.Names, err)
+	}
 }
