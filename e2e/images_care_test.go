@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"shoal/node/api"
 )
@@ -83,4 +85,22 @@ func TestLoadedImagesAreKeptAndLookedAfter(t *testing.T) {
 	if r := m[1].Shoal("image", "ls", "--node", "nobody"); r.Code == 0 || !strings.Contains(r.Error(), "no node") {
 		t.Error(errors.New("a node that there is not: " + r.String()))
 	}
+}
+
+// A name that was taken away means nothing any more: no node brings it back, also when somebody loads the same image under
+// another name.
+func TestRemovedImageNamesStayAway(t *testing.T) {
+	n := cluster(t, 3)
+	m := n.Machines()
+	must(t, m[0].LoadImage(small(t, "gone:1", "word")))
+	shoal(t, m[0], "image", "rm", "gone:1")
+	must(t, m[1].LoadImage(small(t, "other:1", "word")))                // the same bytes
+	always(t, "a name that was removed", 20*time.Second, func() error { // longer than a node's care sleeps
+		for _, machine := range m {
+			if names := imageNames(t, machine); slices.Contains(names, "docker.io/library/gone:1") {
+				return fmt.Errorf("%s has %v", machine.Name, names)
+			}
+		}
+		return nil
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shoal/consensus/job"
 	"shoal/node/api"
 	"shoal/runtime/image"
 )
@@ -114,6 +115,26 @@ func (n *Node) spreadCopies(ctx context.Context, images []image.Image) int {
 	}
 	wg.Wait()
 	return 1 + int(have.Load())
+}
+
+// releaseCopies has the nodes that keep an image under a name that means nothing any more take that name away. Each of them
+// does the same in turn, until none of them has it. Who cannot be asked keeps it until it is swept; it does no harm there.
+func (n *Node) releaseCopies(ctx context.Context, name, digest string) {
+	if _, err := n.keeper(); err != nil || n.cfg.ImageCare.Copies <= 1 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, copyWait)
+	defer cancel()
+	self := n.cfg.Advertise.String()
+	for _, addr := range keepers(digest, append(n.livePeers(), self), n.cfg.ImageCare.Copies) {
+		if addr == self {
+			continue
+		}
+		err := api.NewClient(addr, n.peers.transport).RemoveImage(ctx, name)
+		if err != nil && job.KindOf(err) != job.NotFound {
+			n.log.Warn("a node that kept a copy of an image still has its name", "image", name, "node", addr, "error", err)
+		}
+	}
 }
 
 // keepers picks count of the nodes, the same ones wherever it is asked.

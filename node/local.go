@@ -165,10 +165,18 @@ func (n *Node) LoadImage(ctx context.Context, r io.Reader) ([]api.Image, error) 
 	return out, nil
 }
 
-// RemoveImage removes a name or an image from this node's store; a name means whatever its registry says again.
+// RemoveImage removes a name or an image from this node's store; a name means whatever its registry says again, and the
+// nodes that kept a copy for its sake let it go.
 func (n *Node) RemoveImage(ctx context.Context, ref string) error {
+	was, _ := n.machine.Images.Get(ref) // nothing: there is at most what is left of a damaged one
 	if err := n.machine.Images.Remove(ref); err != nil {
 		return kindly(err)
 	}
-	return n.forgetImageName(ctx, ref)
+	if err := n.forgetImageName(ctx, ref); err != nil {
+		return err
+	}
+	if name, err := image.ParseName(ref); err == nil && was.Manifest != "" {
+		n.releaseCopies(ctx, name.String(), string(was.Manifest))
+	}
+	return nil
 }
