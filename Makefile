@@ -14,7 +14,7 @@ TOOLS       := $(CURDIR)/build/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz race repeat sim chaos chaos-controls e2e-vm chaos-vm clean deps
+.PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz race repeat sim chaos chaos-controls e2e-vm chaos-vm vagrant-box e2e-vagrant clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,15 @@ conformance: build ## others' suites judge what starts containers: runtime-tools
 	@packaging/deps.sh conformance
 	@CGO_ENABLED=0 go build -o build/conformance/conformance ./e2e/conformance
 	@exec build/conformance/conformance -binary $(BIN) $(CONFORMANCEFLAGS)
+
+vagrant-box: ## a Vagrant box for libvirt out of Debian's packages, build/vagrant/shoal-debian12.box; `vagrant up` prefers it
+	@packaging/deps.sh vagrant
+	@packaging/vagrant/box.sh build/vagrant/shoal-debian12.box
+
+e2e-vagrant: build ## vagrant up with that box beside a libvirtd of its own, a power cut, vagrant destroy; minutes
+	@test -e build/vagrant/shoal-debian12.box || $(MAKE) vagrant-box
+	@packaging/deps.sh vagrant
+	@packaging/vagrant/apart.sh packaging/vagrant/proof.sh
 
 docs: build ## write the pages that come from the code
 	$(BIN) docs > docs/cli.md

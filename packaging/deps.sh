@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building, the demo, the tests or the comparisons with others need on Debian or Ubuntu, and says what.
-# Usage: deps.sh build|test|bench|conformance|vm
+# Usage: deps.sh build|test|bench|conformance|vm|vagrant|validate
 set -eu
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
@@ -13,6 +13,9 @@ conformance="busybox-static docker.io podman tar"
 
 # What machines with kernels of their own run in; the kernel itself is downloaded, not installed.
 vm="busybox-static qemu-system-x86 kmod zstd e2fsprogs"
+# What `make vagrant-box` builds with, and what boots the box where libvirt is not there yet.
+vagrant="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-system libvirt-clients dnsmasq-base mmdebstrap fdisk extlinux
+ syslinux-common tini qemu-system-x86 qemu-utils openssh-client"
 
 case "${1:-}" in
 build) want="$build $demo" ;;
@@ -20,8 +23,10 @@ test) want="$build $demo $test" ;;
 bench) want="$build $demo $bench" ;;
 conformance) want="$build $demo $conformance" ;;
 vm) want="$build $demo $vm" ;;
+vagrant) want="$build $demo $vagrant" ;;
+validate) want="vagrant" ;;
 *)
-	echo "usage: $0 build|test|bench|conformance|vm" >&2
+	echo "usage: $0 build|test|bench|conformance|vm|vagrant|validate" >&2
 	exit 2
 	;;
 esac
