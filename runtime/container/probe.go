@@ -56,7 +56,12 @@ func Probe() []Feature {
 	return out
 }
 
+// knowsFilesystem asks for it first: that makes a kernel with modules load what it has not loaded yet.
 func knowsFilesystem(name string) bool {
+	if fd, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC); err == nil {
+		unix.Close(fd)
+		return true
+	}
 	b, err := os.ReadFile("/proc/filesystems")
 	return err == nil && strings.Contains(string(b), "\t"+name+"\n")
 }
