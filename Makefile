@@ -17,7 +17,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 .PHONY: help build demo demo-down demo-off demo-on demo-enter test check bench soak soak-use conformance docs fuzz race repeat sim chaos chaos-controls e2e-vm chaos-vm vagrant-box e2e-vagrant clean deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps:
 	@packaging/deps.sh build
