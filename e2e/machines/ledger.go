@@ -22,6 +22,10 @@ type ledger struct {
 	spaces map[string]uint64
 }
 
+// goneWait is how long the kernel may take to end what was killed: seconds on a busy machine, for it waits for disks and for
+// all processors.
+const goneWait = 30 * time.Second
+
 // kinds of namespaces whose processes must not outlive the Net.
 var kinds = []string{"net", "mnt", "pid"}
 
@@ -61,7 +65,7 @@ func (n *Net) letGo(spaces []string) {
 	for _, s := range spaces {
 		l.spaces[s] = until
 	}
-	stuck := await(5*time.Second, "", func() bool { return len(l.processes()) == 0 })
+	stuck := await(goneWait, "", func() bool { return len(l.processes()) == 0 })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range spaces {
@@ -85,7 +89,7 @@ func namespace(pid, kind string) string {
 // named namespaces. It waits a little for the kernel to finish what was let go. Nil: nothing.
 func (n *Net) Gone() error {
 	var left []string
-	err := await(5*time.Second, "", func() bool {
+	err := await(goneWait, "", func() bool {
 		left = n.left()
 		return len(left) == 0
 	})
