@@ -125,7 +125,7 @@ func shoal(t *testing.T, m *machines.Machine, args ...string) string {
 // shoalIn is shoal with standard input.
 func shoalIn(t *testing.T, m *machines.Machine, stdin string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	r := m.ShoalContext(ctx, strings.NewReader(stdin), args...)
 	if r.Code != 0 {
@@ -144,7 +144,7 @@ func loadBusybox(t *testing.T, m *machines.Machine) {
 	t.Helper()
 	archive, err := busyboxArchive()
 	must(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if r := m.ShoalContext(ctx, bytes.NewReader(archive), "image", "load"); r.Code != 0 {
 		t.Fatalf("%s# shoal image load: %v", m.Name, r)
@@ -176,7 +176,7 @@ services:
 
 // brief is how long one question to an agent may take.
 func brief() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 10*time.Second)
+	return context.WithTimeout(context.Background(), patience/6)
 }
 
 // tasks asks a machine for the tasks of a job that are meant to run or still do.

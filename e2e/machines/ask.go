@@ -33,7 +33,7 @@ func (r Result) String() string {
 
 // Shoal runs the CLI against the machine's agent, as a person on the machine would, for at most two minutes.
 func (m *Machine) Shoal(args ...string) Result {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), m.net.Patience(2*time.Minute))
 	defer cancel()
 	return m.ShoalContext(ctx, nil, args...)
 }
@@ -66,7 +66,7 @@ func (m *Machine) JSON(v any, args ...string) error {
 
 // Ready tells whether the agent takes part in its cluster.
 func (m *Machine) Ready() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), m.net.Patience(2*time.Second))
 	defer cancel()
 	c := m.Client()
 	defer c.Close()
@@ -141,7 +141,7 @@ func (n *Net) AwaitVoters(limit time.Duration) error {
 	}
 	var got int
 	err := await(limit, "", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), n.Patience(5*time.Second))
 		defer cancel()
 		for _, m := range all {
 			if !m.Running() {
@@ -174,7 +174,7 @@ func (m *Machine) Leads() bool {
 	if !m.Running() {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), m.net.Patience(2*time.Second))
 	defer cancel()
 	c := m.Client()
 	defer c.Close()
