@@ -128,6 +128,11 @@ chaos-vm: build ## faults that take real kernels: netem, failing and slow disks,
 	@packaging/deps.sh vm
 	SHOAL_MACHINES=vm SHOAL_CHAOS_FAULTS=$(FAULTS) SHOAL_SEED=$(SEED) SHOAL_BINARY=$(CURDIR)/$(BIN) go test -count=1 -v -tags "$(TAGS)" -timeout $(or $(VMTIME),60m) -run '^TestVMChaos$$' ./e2e
 
+.PHONY: crash
+crash: ## crash consistency of the log, identity and files: each step killed 20 times, 150 power cuts, …, all TIMES as often (default 10)
+	@packaging/deps.sh test
+	@set -o pipefail; SHOAL_CRASH_TIMES=$(or $(TIMES),10) go test -count=1 -v -timeout 3h -run '^(TestKilledAtEachStep|TestPowerCuts|TestEveryChangeFailsOnce|TestDamageIsNeverServed)$$' ./consensus ./node | grep -vE '^(=== |    --- PASS)'
+
 clean: ## what building made
 	rm -rf bin build $(STAGE)
 

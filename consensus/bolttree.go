@@ -23,6 +23,7 @@ type boltTree struct {
 	txid  uint64
 	root  uint64
 	taken map[uint64]bool // pages that were visited
+	least []byte          // no key may be less from here on: a branch page says so, and a search goes by that
 }
 
 const (
@@ -132,6 +133,7 @@ func (t *boltTree) walk(leaf func(bucket string, key, value []byte) error) error
 		return err
 	}
 	for _, b := range buckets {
+		t.least = nil
 		if err := leaf("", []byte(b.name), nil); err != nil {
 			return err
 		}
@@ -203,12 +205,16 @@ func (t *boltTree) elements(b []byte, id uint64, depth int, last *[]byte, leaf f
 		}
 		k, v := b[from:from+ksize], b[from+ksize:from+ksize+vsize]
 		if flags == boltBranch {
+			if *last != nil && bytes.Compare(*last, k) >= 0 || bytes.Compare(t.least, k) > 0 {
+				return damaged("the keys of page %d are not in order", id)
+			}
+			t.least = bytes.Clone(k)
 			if err := t.visit(binary.LittleEndian.Uint64(e[8:]), depth+1, last, leaf); err != nil {
 				return err
 			}
 			continue
 		}
-		if *last != nil && bytes.Compare(*last, k) >= 0 {
+		if *last != nil && bytes.Compare(*last, k) >= 0 || bytes.Compare(t.least, k) > 0 {
 			return damaged("the keys of page %d are not in order", id)
 		}
 		*last = append((*last)[:0:0], k...)

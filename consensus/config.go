@@ -47,7 +47,7 @@ type Config struct {
 	// Streams yields authenticated raft streams. The Log owns it: it accepts from Open on, and closes it in the end.
 	Streams net.Listener
 	// Dial opens an authenticated raft stream to a peer's advertised address. It must fail if another node than id is
-	// there: votes are safe only if each is its owner's. It must honour ctx.
+	// there: votes are safe only if each is its owner's. id is its name in the log: NodeOf. It must honour ctx.
 	Dial func(ctx context.Context, id job.NodeID, addr string) (net.Conn, error)
 	// Timing is how patient the log is; zero fields take their defaults.
 	Timing Timing
@@ -136,9 +136,9 @@ func (c *Config) check() error {
 	return nil
 }
 
-func (c *Config) raftConfig(id job.NodeID, log *bridge) *raft.Config {
+func (c *Config) raftConfig(id raft.ServerID, log *bridge) *raft.Config {
 	rc := raft.DefaultConfig()
-	rc.LocalID = raft.ServerID(id)
+	rc.LocalID = id
 	rc.HeartbeatTimeout = c.Timing.Heartbeat
 	rc.ElectionTimeout = c.Timing.Election
 	rc.LeaderLeaseTimeout = c.Timing.Lease

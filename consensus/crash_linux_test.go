@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +40,8 @@ type writerOrder struct {
 	Writes int
 	NoSync bool // the positive control: bolt does not sync
 	Ready  bool // print a line when the first command is acknowledged
+	Crowd  int  // so many proposals at a time; 0: one
+	Renew  bool // only set the directory aside and begin it anew
 	Acks   string
 }
 
@@ -82,6 +83,11 @@ func TestWriter(t *testing.T) {
 	if err := step.FromEnv(); err != nil {
 		t.Fatal(err)
 	}
+	if os.Getenv(superviseEnv) != "" {
+		if err := superviseSelf(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	compactBytes = 64 << 10
 	boltNoSync = o.NoSync
 	if err := write(o); err != nil {
@@ -93,6 +99,13 @@ func TestWriter(t *testing.T) {
 // write proposes commands, and notes each that was acknowledged. Some are large, and now and then it makes a snapshot,
 // cuts the log, or changes a holder.
 func write(o writerOrder) error {
+	if o.Renew {
+		id, _, err := LoadOrCreateID(filepath.Join(o.Root, "raft"))
+		if err == nil {
+			err = Renew(filepath.Join(o.Root, "raft"), id)
+		}
+		return err
+	}
 	rng := rand.New(rand.NewPCG(o.Seed, 1))
 	acks, err := os.OpenFile(o.acks(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -115,19 +128,34 @@ func write(o writerOrder) error {
 		return err
 	}
 	propose := func(i int) error {
-		text := fmt.Sprintf("%d.%d ", o.Seed, i)
-		if _, err := l.Propose(ctx, event(text+strings.Repeat("x", rng.IntN(1<<(3+rng.IntN(11)))))); err != nil {
-			select { // what ended the log says more
-			case err = <-ended:
-			case <-time.After(5 * time.Second):
-			}
-			return err
+		var crowd sync.WaitGroup
+		var failed atomic.Pointer[error]
+		for j := range max(o.Crowd, 1) {
+			text := fmt.Sprintf("%d.%d ", o.Seed, i+j)
+			filler := strings.Repeat("x", rng.IntN(1<<(3+rng.IntN(11))))
+			crowd.Go(func() {
+				_, err := l.Propose(ctx, event(text+filler))
+				if err == nil {
+					_, err = fmt.Fprintln(acks, text)
+				}
+				if err != nil {
+					failed.Store(&err)
+				}
+			})
 		}
-		_, err := fmt.Fprintln(acks, text)
+		crowd.Wait()
+		if failed.Load() != nil {
+			select { // what ended the log says more
+			case err := <-ended:
+				return err
+			case <-time.After(2 * time.Second):
+				return *failed.Load()
+			}
+		}
 		if o.Ready && i == 0 {
 			fmt.Println("ready")
 		}
-		return err
+		return nil
 	}
 	snapshot := func() error {
 		if err := l.raft.Snapshot().Error(); err != nil && l.disk.failure() != nil {
@@ -136,7 +164,7 @@ func write(o writerOrder) error {
 		return nil // or there was nothing new
 	}
 	other := job.NodeID(strings.Repeat("ab", nodeIDLength))
-	for i := range o.Writes {
+	for i := 0; i < o.Writes; i += max(o.Crowd, 1) {
 		if err := propose(i); err != nil {
 			return err
 		}
@@ -152,8 +180,10 @@ func write(o writerOrder) error {
 			return err
 		}
 	}
+	all := o.Writes + o.Crowd
+	o.Crowd = 0
 	for i := range 3 * 4 { // what random did not do
-		err := propose(o.Writes + i)
+		err := propose(all + i)
 		if err == nil && i%4 == 3 {
 			err = errors.Join(l.AddStandby(ctx, other, "127.0.0.2:6174"), l.Remove(ctx, other), snapshot())
 		}
@@ -211,23 +241,25 @@ func check(o writerOrder) (int, error) {
 		return len(acked), err
 	}
 	var there []string
+	place := map[string]int{} // of each, from 1
 	for _, e := range store.View().Events(state.EventFilter{}) {
 		if strings.Contains("0123456789", e.Message[:1]) { // else not a writer's
 			there = append(there, e.Message[:strings.Index(e.Message, " ")+1])
+			if place[there[len(there)-1]] != 0 {
+				return len(acked), fmt.Errorf("command %q was applied twice", there[len(there)-1])
+			}
+			place[there[len(there)-1]] = len(there)
 		}
 	}
-	at := 0
+	before := 0
 	for i, want := range acked {
-		n := slices.Index(there[at:], want)
-		if n < 0 {
+		if place[want] == 0 {
 			return len(acked), fmt.Errorf("command %q, acknowledged as number %d of %d, is lost: %d are there", want, i, len(acked), len(there))
 		}
-		at += n + 1
-	}
-	for i, text := range there {
-		if slices.Contains(there[i+1:], text) {
-			return len(acked), fmt.Errorf("command %q was applied twice", text)
+		if place[want] < before && o.Crowd == 0 {
+			return len(acked), fmt.Errorf("command %q, acknowledged as number %d, comes before one that was acknowledged earlier", want, i)
 		}
+		before = place[want]
 	}
 	if _, err := l.Propose(ctx, event("the next ")); err != nil {
 		return len(acked), fmt.Errorf("the next command: %w", err)
@@ -262,13 +294,15 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-// crashTimes is how often the slow tests of this kind do each thing; make crash asks for more.
+// crashTimes is how often the slow tests of this kind do each thing: a tenth, or what make crash asks for (1 in .ci/run).
 func crashTimes(t *testing.T, normal int) int {
+	n := os.Getenv("SHOAL_CRASH_TIMES")
+	if n == "" {
+		return max(normal/10, 1)
+	}
 	times := 1
-	if n := os.Getenv("SHOAL_CRASH_TIMES"); n != "" {
-		if _, err := fmt.Sscan(n, &times); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := fmt.Sscan(n, &times); err != nil {
+		t.Fatal(err)
 	}
 	return normal * times
 }
@@ -342,7 +376,7 @@ func killAt(t *testing.T, at step.Name, root string, seed uint64) (killed bool, 
 		if rng.IntN(2) == 0 {
 			unpackOld(t, filepath.Join(root, "raft"))
 		}
-	case StepLogCopied, StepLogReplaced, StepSnapRestore, StepSnapRestored:
+	case StepLogCopied, StepLogReplaced, StepSnapRestore, StepSnapRestored, StepRenewMade, StepRenewAside, StepRenewRenamed, StepRenewDurable:
 		before = max(before, 1)
 	}
 	for i := range before { // in this process: it is done sooner
@@ -358,8 +392,9 @@ func killAt(t *testing.T, at step.Name, root string, seed uint64) (killed bool, 
 		}
 	}
 	anew := false
+	o.Renew = strings.HasPrefix(string(at), "raft directory ") && at != StepDirMade
 	most := 12
-	if strings.HasPrefix(string(at), "raft log ") || at == StepDirMade || at == StepSnapChecked || at == StepSnapRestore || at == StepSnapRestored {
+	if strings.HasPrefix(string(at), "raft log ") || o.Renew || at == StepDirMade || at == StepSnapChecked || at == StepSnapRestore || at == StepSnapRestored {
 		most = 1 // once in a process
 	}
 	for pass := 1 + rng.IntN(most); !killed; pass = (pass + 1) / 2 {
@@ -385,8 +420,41 @@ func killAt(t *testing.T, at step.Name, root string, seed uint64) (killed bool, 
 			o.Seed += 1 << 40
 		}
 	}
+	if o.Renew {
+		if done, err := renewed(o); done || err != nil {
+			return killed, 0, err
+		}
+	}
 	acked, err = check(o)
 	return killed, acked, err
+}
+
+// renewed checks a directory that was to be begun anew; done tells that it was.
+func renewed(o writerOrder) (done bool, err error) {
+	dir := filepath.Join(o.Root, "raft")
+	id, fresh, err := LoadOrCreateID(dir)
+	if err != nil || fresh {
+		return false, fmt.Errorf("the id after a renewal: %s, fresh %t, %v", id, fresh, err)
+	}
+	if _, err := os.Stat(dir + newSuffix); err == nil {
+		return false, errors.New("half a new directory lies about")
+	}
+	life, err := Life(dir)
+	if life == "" || err != nil {
+		return false, err
+	}
+	old, _, err := LoadOrCreateID(dir + asideSuffix)
+	if err != nil || old != id {
+		return true, fmt.Errorf("the directory set aside is of %s, and this one of %s: %v", old, id, err)
+	}
+	l, _, err := openCrash(dir)
+	if err != nil {
+		return true, err
+	}
+	if l.Bootstrapped() || l.ID() != id || l.Life() != life {
+		err = fmt.Errorf("it came back as %s of life %q", l.ID(), l.Life())
+	}
+	return true, errors.Join(err, l.Close())
 }
 
 // waste makes the log's file mostly free pages.

@@ -13,7 +13,7 @@ type DamageError struct {
 }
 
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("%s is damaged: %v; restore the directory that it is in from a copy as a whole, or empty the data directory and join anew with a token", e.File, e.Err)
+	return fmt.Sprintf("%s is damaged: %v; restore the directory that it is in from a copy as a whole, or empty the data directory and begin anew (where there is a cluster, with a join token)", e.File, e.Err)
 }
 
 // Unwrap gives what was found.

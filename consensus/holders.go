@@ -27,6 +27,7 @@ const spreadTimeout = time.Second
 // Holder is a node that holds the log.
 type Holder struct {
 	ID    job.NodeID `json:"id"`
+	Life  string     `json:"life,omitempty"` // see HolderID
 	Addr  string     `json:"addr"`
 	Voter bool       `json:"voter"` // false: a standby
 	// Leader tells who leads, as far as this node knows.
@@ -44,12 +45,16 @@ func (l *Log) Holders() ([]Holder, error) {
 	if err := future.Error(); err != nil {
 		return nil, fmt.Errorf("read the log-holders: %w", err)
 	}
-	leader, _ := l.Leader()
+	var leader raft.ServerID
+	if l.usable() == nil {
+		_, leader = l.raft.LeaderWithID()
+	}
 	leads := l.IsLeader()
 	var hs []Holder
 	for _, s := range future.Configuration().Servers {
-		h := Holder{ID: job.NodeID(s.ID), Addr: string(s.Address), Voter: s.Suffrage == raft.Voter, Leader: job.NodeID(s.ID) == leader}
-		if leads && h.ID != l.id {
+		id, life := NodeOf(job.NodeID(s.ID))
+		h := Holder{ID: id, Life: life, Addr: string(s.Address), Voter: s.Suffrage == raft.Voter, Leader: s.ID == leader}
+		if leads && s.ID != l.name {
 			p := l.peers.of(s.ID)
 			h.LastIndex, h.Contact = p.lastIndex, p.at
 		}
@@ -62,13 +67,13 @@ func (l *Log) Holders() ([]Holder, error) {
 // IsHolder tells whether this node holds the log, as far as it knows: one that was removed while it was away does not
 // know it.
 func (l *Log) IsHolder() bool {
-	_, ok := l.holder(l.id)
+	_, ok := l.holder(job.NodeID(l.name))
 	return ok
 }
 
 func (l *Log) holder(id job.NodeID) (Holder, bool) {
 	hs, _ := l.Holders()
-	i := slices.IndexFunc(hs, func(h Holder) bool { return h.ID == id })
+	i := slices.IndexFunc(hs, func(h Holder) bool { return HolderID(h.ID, h.Life) == id })
 	if i < 0 {
 		return Holder{}, false
 	}
@@ -77,11 +82,11 @@ func (l *Log) holder(id job.NodeID) (Holder, bool) {
 
 func (l *Log) hasOtherVoter() bool {
 	hs, _ := l.Holders()
-	return slices.ContainsFunc(hs, func(h Holder) bool { return h.Voter && h.ID != l.id })
+	return slices.ContainsFunc(hs, func(h Holder) bool { return h.Voter && HolderID(h.ID, h.Life) != job.NodeID(l.name) })
 }
 
 // AddStandby makes a node a standby: it is sent the log and has no vote. For a node that holds the log already it only
-// updates the address. Leader only, like the methods below; each returns once its change is committed, and one whose
+// updates the address. Here and below, id is the node's name in the log: HolderID. Leader only, like the methods below; each returns once its change is committed, and one whose
 // outcome is unknown is ErrUnknownOutcome.
 func (l *Log) AddStandby(ctx context.Context, id job.NodeID, addr string) error {
 	return l.change(ctx, "add standby", id, func(timeout time.Duration) raft.IndexFuture {
@@ -186,7 +191,7 @@ func (l *Log) spread(ctx context.Context, index uint64) {
 func (l *Log) allHave(index uint64) bool {
 	hs, _ := l.Holders()
 	return !slices.ContainsFunc(hs, func(h Holder) bool {
-		return h.Voter && h.ID != l.id && h.LastIndex < index && time.Since(h.Contact) < l.cfg.Timing.Heartbeat
+		return h.Voter && HolderID(h.ID, h.Life) != job.NodeID(l.name) && h.LastIndex < index && time.Since(h.Contact) < l.cfg.Timing.Heartbeat
 	})
 }
 

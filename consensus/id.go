@@ -33,6 +33,9 @@ const (
 // directory means a new id, which the cluster takes in as a new node. It returns only once the id would survive a power
 // cut. A directory that holds a log but no id is refused.
 func LoadOrCreateID(dir string) (id job.NodeID, fresh bool, err error) {
+	if err := finishRenewal(dir); err != nil {
+		return "", false, fmt.Errorf("begin the raft directory anew: %w", err)
+	}
 	path := filepath.Join(dir, idFile)
 	b, err := os.ReadFile(path)
 	if err == nil {

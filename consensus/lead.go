@@ -97,8 +97,9 @@ func (l *Log) Leader() (job.NodeID, string) {
 	if l.usable() != nil {
 		return "", ""
 	}
-	addr, id := l.raft.LeaderWithID()
-	return job.NodeID(id), string(addr)
+	addr, name := l.raft.LeaderWithID()
+	id, _ := NodeOf(job.NodeID(name))
+	return id, string(addr)
 }
 
 // Lead runs work whenever this node leads, after everything committed before is applied here: once a term, and again in

@@ -24,6 +24,8 @@ import (
 // Log is this node's part in the replicated log. All methods may be called from any goroutine.
 type Log struct {
 	id      job.NodeID
+	life    string        // of this node's log, see HolderID
+	name    raft.ServerID // in the log
 	cfg     Config
 	logger  *slog.Logger
 	disk    *disk
@@ -64,8 +66,17 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 			return nil, err
 		}
 	}
+	life, err := "", error(nil)
+	if cfg.Dir != "" {
+		if life, err = Life(cfg.Dir); err != nil {
+			_ = cfg.Streams.Close()
+			return nil, err
+		}
+	}
 	l := &Log{
 		id:      id,
+		life:    life,
+		name:    raft.ServerID(HolderID(id, life)),
 		cfg:     cfg,
 		logger:  cfg.Logger,
 		disk:    newDisk(cfg.Dir, cfg.Timing.DiskStall),
@@ -92,7 +103,7 @@ func (l *Log) open(store *state.Store) error {
 	l.stores = l.cfg.Stores
 	if l.stores.Log == nil {
 		var err error
-		if l.stores, l.files, err = openFiles(l.cfg.Dir, raft.ServerID(l.id), lines); err != nil {
+		if l.stores, l.files, err = openFiles(l.cfg.Dir, l.name, lines); err != nil {
 			return err
 		}
 		l.reserve = newReserve(l.cfg.Dir)
@@ -104,7 +115,7 @@ func (l *Log) open(store *state.Store) error {
 		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: 1, // no pipeline: raft v1.8.0 can hang in it for ever (DESIGN.md)
 	}), l.peers, l.cfg.Timing.Heartbeat)
-	r, err := startRaft(l.cfg.raftConfig(l.id, lines), fsm{store}, l.stores, l.trans)
+	r, err := startRaft(l.cfg.raftConfig(l.name, lines), fsm{store}, l.stores, l.trans)
 	if err == nil {
 		l.raft = r
 		l.trans.inbound.raft.Store(r)
@@ -147,6 +158,9 @@ func startRaft(rc *raft.Config, f raft.FSM, s Stores, t raft.Transport) (r *raft
 
 // ID is this node's id.
 func (l *Log) ID() job.NodeID { return l.id }
+
+// Life is "" unless this node's log was damaged once and begun anew.
+func (l *Log) Life() string { return l.life }
 
 // Run watches over the log until ctx ends (nil: a leader hands over first if it can) or the disk fails (a *DiskError:
 // nothing was acknowledged after it, and the process should end). The log is closed when it returns.
@@ -240,9 +254,11 @@ func (l *Log) closeParts() error {
 // it already.
 func (l *Log) Bootstrap() error {
 	first := raft.Configuration{Servers: []raft.Server{{
-		Suffrage: raft.Voter, ID: raft.ServerID(l.id), Address: raft.ServerAddress(l.cfg.Advertise),
+		Suffrage: raft.Voter, ID: l.name, Address: raft.ServerAddress(l.cfg.Advertise),
 	}}}
-	err := l.call(context.Background(), func() error {
+	ctx, stop := l.whileDiskWorks()
+	defer stop()
+	err := l.call(ctx, func() error {
 		if err := l.forgetHalfBootstrap(); err != nil {
 			return err
 		}
@@ -251,7 +267,31 @@ func (l *Log) Bootstrap() error {
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return job.Errorf(job.Conflict, "bootstrap: this node already belongs to a cluster")
 	}
+	if failed := l.disk.failure(); failed != nil {
+		return failed
+	}
 	return err
+}
+
+// whileDiskWorks ends with the disk's failure. That ends raft's own goroutine too (see stop), which then answers nobody,
+// and before Run there is no watchdog.
+func (l *Log) whileDiskWorks() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = context.WithCancel(context.Background())
+	go func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if l.disk.failure() != nil {
+					stop()
+				}
+			}
+		}
+	}()
+	return ctx, stop
 }
 
 // forgetHalfBootstrap undoes what a crash in the middle of bootstrapping leaves: raft stores term 1 before the first entry,

@@ -23,6 +23,7 @@ const (
 // removed from the cluster.
 type Candidate struct {
 	ID    job.NodeID
+	Life  string // of its log, as it last said; a log-holder of another life is no more (see HolderID)
 	Addr  string
 	Zone  string // the node's label "zone"; "" is a zone like any other
 	Voter job.VoterPolicy
@@ -50,7 +51,11 @@ type Change struct {
 	ID     job.NodeID
 	Addr   string // where the kind needs one
 	Reason string // for the log and for people
+	Life   string // of ID's log
 }
+
+// Holder is the name in the log of whom the change is about.
+func (c Change) Holder() job.NodeID { return HolderID(c.ID, c.Life) }
 
 // PlanHolders says what to change next about who holds the log: nothing, or one change, after which it is asked again.
 // It is meant for the leader, with current from Holders.
@@ -133,7 +138,7 @@ func newPlanner(nodes []Candidate, current []Holder, now time.Time) *planner {
 	p.target = wantedVoters(len(p.nodes))
 	for _, h := range current {
 		n, ok := known[h.ID]
-		s := seat{Holder: h, zone: n.Zone, alive: ok && n.Alive || h.Leader}
+		s := seat{Holder: h, zone: n.Zone, alive: ok && n.Alive && n.Life == h.Life || h.Leader}
 		s.fit, s.why = judge(s, n, ok, aliveAt[h.Addr], now)
 		p.holds[h.ID] = true
 		if h.Voter {
@@ -152,6 +157,8 @@ func judge(s seat, n Candidate, known bool, atAddr job.NodeID, now time.Time) (f
 	switch {
 	case !known:
 		return gone, "it was removed from the cluster"
+	case n.Life != s.Life:
+		return gone, "its log was damaged, and it begins anew"
 	case n.Left:
 		return gone, "it left"
 	case n.Voter == job.VoterNever:
@@ -199,8 +206,8 @@ func (p *planner) inZone(zone string) int {
 func (p *planner) readdress() *Change {
 	for _, s := range append(slices.Clone(p.voters), p.standbys...) {
 		for _, n := range p.nodes {
-			if n.ID == s.ID && n.Alive && n.Addr != "" && n.Addr != s.Addr && !p.addrTaken(n) {
-				return &Change{ChangeAddStandby, n.ID, n.Addr, "its address was " + s.Addr}
+			if n.ID == s.ID && n.Life == s.Life && n.Alive && n.Addr != "" && n.Addr != s.Addr && !p.addrTaken(n) {
+				return &Change{Kind: ChangeAddStandby, ID: n.ID, Life: n.Life, Addr: n.Addr, Reason: "its address was " + s.Addr}
 			}
 		}
 	}
@@ -253,7 +260,7 @@ func compareBool(a, b bool) int {
 // unseat takes a vote away, from the leader by way of a successor.
 func (p *planner) unseat(v seat, kind ChangeKind, why string) *Change {
 	if !v.Leader {
-		return &Change{Kind: kind, ID: v.ID, Reason: why}
+		return &Change{Kind: kind, ID: v.ID, Life: v.Life, Reason: why}
 	}
 	best := -1
 	for i, s := range p.voters {
@@ -264,7 +271,7 @@ func (p *planner) unseat(v seat, kind ChangeKind, why string) *Change {
 	if best < 0 {
 		return nil
 	}
-	return &Change{Kind: ChangeTransfer, ID: p.voters[best].ID, Reason: fmt.Sprintf("the leader %.8s gives up its vote: %s", string(v.ID), why)}
+	return &Change{Kind: ChangeTransfer, ID: p.voters[best].ID, Life: p.voters[best].Life, Reason: fmt.Sprintf("the leader %.8s gives up its vote: %s", string(v.ID), why)}
 }
 
 // fillVoters gives a standby a vote while too few of the voters are fit. An unfit voter goes afterwards: in between the
@@ -280,7 +287,7 @@ func (p *planner) fillVoters() *Change {
 	if len(p.voters) == 1 && count(p.standbys, seat.ready) < 2 {
 		return nil // two voters are worse than one: either one's loss would stop both
 	}
-	return &Change{Kind: ChangePromote, ID: best.ID, Reason: fmt.Sprintf("%d of %d voters are fit", p.fitVoters(), p.target)}
+	return &Change{Kind: ChangePromote, ID: best.ID, Life: best.Life, Reason: fmt.Sprintf("%d of %d voters are fit", p.fitVoters(), p.target)}
 }
 
 // bestStandby is the fit, live standby whose zone has the fewest votes.
@@ -319,10 +326,10 @@ func (p *planner) spreadVoters() *Change {
 	}
 	const why = "to spread the voters over the zones"
 	if s := p.bestStandby(); s != nil && p.inZone(s.zone)+1 < fullest {
-		return &Change{Kind: ChangePromote, ID: s.ID, Reason: why}
+		return &Change{Kind: ChangePromote, ID: s.ID, Life: s.Life, Reason: why}
 	}
 	if n := p.bestNode(p.inZone); n != nil && p.inZone(n.Zone)+1 < fullest {
-		return &Change{ChangeAddStandby, n.ID, n.Addr, why}
+		return &Change{Kind: ChangeAddStandby, ID: n.ID, Life: n.Life, Addr: n.Addr, Reason: why}
 	}
 	return nil
 }
@@ -345,14 +352,14 @@ func (p *planner) dropStandby() *Change {
 	for i := range p.standbys {
 		s := &p.standbys[i]
 		if s.fit != fit {
-			return &Change{Kind: ChangeRemove, ID: s.ID, Reason: s.why}
+			return &Change{Kind: ChangeRemove, ID: s.ID, Life: s.Life, Reason: s.why}
 		}
 		if surplus == nil || p.holdersInZone(s.zone) > p.holdersInZone(surplus.zone) {
 			surplus = s
 		}
 	}
 	if len(p.standbys) > Standbys {
-		return &Change{Kind: ChangeRemove, ID: surplus.ID, Reason: fmt.Sprintf("%d standbys are enough", Standbys)}
+		return &Change{Kind: ChangeRemove, ID: surplus.ID, Life: surplus.Life, Reason: fmt.Sprintf("%d standbys are enough", Standbys)}
 	}
 	return nil
 }
@@ -370,5 +377,5 @@ func (p *planner) fillStandbys() *Change {
 	if n == nil {
 		return nil
 	}
-	return &Change{ChangeAddStandby, n.ID, n.Addr, fmt.Sprintf("%d of %d standbys", len(p.standbys), Standbys)}
+	return &Change{Kind: ChangeAddStandby, ID: n.ID, Life: n.Life, Addr: n.Addr, Reason: fmt.Sprintf("%d of %d standbys", len(p.standbys), Standbys)}
 }

@@ -43,6 +43,11 @@ const (
 	StepSnapRestore  step.Name = "raft snapshot restore"
 	StepSnapRestored step.Name = "raft snapshot restored"
 
+	StepRenewMade    step.Name = "raft directory made anew"
+	StepRenewAside   step.Name = "raft directory aside"
+	StepRenewRenamed step.Name = "raft directory replaced"
+	StepRenewDurable step.Name = "raft directory replaced for good"
+
 	StepChange  step.Name = "raft holders change"
 	StepChanged step.Name = "raft holders changed"
 )
@@ -54,5 +59,6 @@ var Steps = []step.Name{
 	StepAppend, StepWritten, StepSynced, StepAppended, StepCut, StepWasCut, StepVote, StepVoted, StepApply, StepApplied,
 	StepSnapMade, StepSnapWritten, StepSnapSynced, StepSnapMeta, StepSnapRenamed, StepSnapDurable, StepSnapAside, StepSnapRemoved,
 	StepSnapChecked, StepSnapRestore, StepSnapRestored,
+	StepRenewMade, StepRenewAside, StepRenewRenamed, StepRenewDurable,
 	StepChange, StepChanged,
 }

@@ -50,7 +50,7 @@ func (l *Log) watchContact(ctx context.Context) {
 	patience := l.cfg.Timing.Heartbeat
 	for {
 		wait := patience
-		if turn, ok := turnOf(l.raft, raft.ServerID(l.id)); ok && l.follows() {
+		if turn, ok := turnOf(l.raft, l.name); ok && l.follows() {
 			wait = max(time.Until(l.raft.LastContact().Add(patience+turn)), time.Millisecond)
 		}
 		due := time.Now().Add(wait)
@@ -60,7 +60,7 @@ func (l *Log) watchContact(ctx context.Context) {
 		if time.Since(due) > lateWake && !pause(ctx, patience/5) {
 			return
 		}
-		turn, ok := turnOf(l.raft, raft.ServerID(l.id))
+		turn, ok := turnOf(l.raft, l.name)
 		if ok && l.follows() && time.Since(l.raft.LastContact()) >= patience+turn {
 			l.askForElection()
 			if !pause(ctx, patience) {

@@ -12,6 +12,7 @@ import (
 	"shoal/consensus/state"
 	"shoal/node/api"
 	"shoal/node/pki"
+	"shoal/runtime/step"
 )
 
 // maxTokenTTL bounds a join token's life; who needs one for longer makes a new one.
@@ -221,11 +222,19 @@ func (n *Node) renewCertificate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.ident.Renew(key, resp.Cert); err != nil {
+	return n.renewed(key, resp.Cert)
+}
+
+// renewed takes and keeps a new certificate.
+func (n *Node) renewed(key pki.Key, cert []byte) error {
+	if err := n.ident.Renew(key, cert); err != nil {
 		return err
 	}
 	n.log.Info("certificate renewed", "ends", n.ident.NotAfter())
-	return n.ident.Save(n.path(identityDir))
+	if err := step.Reach(stepRenew); err != nil {
+		return err
+	}
+	return n.saveIdentity(stepRenewed)
 }
 
 // Register brings the log up to date about a node that (re)started, and takes it back if it was down. A forwarded

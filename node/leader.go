@@ -209,15 +209,15 @@ func (n *Node) keepHolders(ctx context.Context) error {
 func (n *Node) changeHolders(ctx context.Context, c consensus.Change) error {
 	switch c.Kind {
 	case consensus.ChangeAddStandby:
-		return n.raft.AddStandby(ctx, c.ID, c.Addr)
+		return n.raft.AddStandby(ctx, c.Holder(), c.Addr)
 	case consensus.ChangePromote:
-		return n.raft.Promote(ctx, c.ID)
+		return n.raft.Promote(ctx, c.Holder())
 	case consensus.ChangeDemote:
-		return n.raft.Demote(ctx, c.ID)
+		return n.raft.Demote(ctx, c.Holder())
 	case consensus.ChangeRemove:
-		return n.raft.Remove(ctx, c.ID)
+		return n.raft.Remove(ctx, c.Holder())
 	case consensus.ChangeTransfer:
-		return n.raft.TransferLeadership(ctx, c.ID)
+		return n.raft.TransferLeadership(ctx, c.Holder())
 	}
 	return fmt.Errorf("unknown change %q", c.Kind)
 }
@@ -229,7 +229,7 @@ func (n *Node) candidates(downs *anchored[job.NodeID]) []consensus.Candidate {
 	for _, node := range nodes {
 		m, known := n.pool.Member(string(node.ID))
 		c := consensus.Candidate{
-			ID: node.ID, Addr: node.Addr.String(), Zone: node.Labels["zone"], Voter: node.Voter,
+			ID: node.ID, Life: node.LogLife, Addr: node.Addr.String(), Zone: node.Labels["zone"], Voter: node.Voter,
 			Alive: node.ID == n.id || node.State == job.NodeReady && known && m.State != gossip.Dead && m.State != gossip.Left,
 			Left:  node.State == job.NodeLeft,
 		}

@@ -20,6 +20,14 @@ const (
 	alpnAPI    = "http/1.1"
 )
 
+// raftProtocol is how raft is asked for at a node of which the log knows this life: none answers for another's.
+func raftProtocol(life string) string {
+	if life == "" {
+		return alpnRaft
+	}
+	return alpnRaft + "." + life
+}
+
 // Limits of connections that have not yet said who they are, or never do.
 const (
 	handshakeTimeout     = 5 * time.Second
@@ -35,6 +43,7 @@ type mux struct {
 	l    net.Listener
 	conf *tls.Config
 	log  *slog.Logger
+	life string // of this node's log
 	// stranger tells whether a peer with a good certificate is to be refused, but for raft. It must not block.
 	stranger func(pki.Peer) bool
 
@@ -161,7 +170,7 @@ func (m *mux) welcome(ctx context.Context, raw net.Conn) {
 	}
 	var q *connQueue
 	switch conn.ConnectionState().NegotiatedProtocol {
-	case alpnRaft:
+	case raftProtocol(m.life):
 		q = m.raft
 	case alpnGossip:
 		q = m.gossip
@@ -180,7 +189,7 @@ func (m *mux) admit(conn *tls.Conn) net.Conn {
 	cs := conn.ConnectionState()
 	peer, known := pki.PeerOf(cs)
 	if known {
-		if cs.NegotiatedProtocol != alpnRaft && m.stranger(peer) {
+		if cs.NegotiatedProtocol != raftProtocol(m.life) && m.stranger(peer) {
 			return nil
 		}
 		c := &peerConn{Conn: conn, m: m, peer: peer}

@@ -25,6 +25,7 @@ import (
 	"shoal/gossip"
 	"shoal/node/api"
 	"shoal/node/pki"
+	"shoal/runtime/step"
 )
 
 // membership is what a node must know to take part, besides its identity (pki) and its id (the raft directory). It lies
@@ -60,21 +61,29 @@ func (n *Node) establish(ctx context.Context) error {
 	if err := os.MkdirAll(n.path(identityDir), 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
+	if err := n.sweepHalfWritten(); err != nil {
+		return err
+	}
 	id, fresh, err := consensus.LoadOrCreateID(n.path(raftDir))
-	if err != nil {
+	damage := damagedLog(err)
+	if err != nil && damage == nil {
 		return err
 	}
 	n.id = id
 	m, err := loadMembership(n.path(membershipFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && damage == nil {
 		return n.comeIn(ctx)
 	}
 	if err != nil {
-		return err
+		return errors.Join(damage, err)
 	}
 	ident, err := pki.LoadIdentity(n.path(identityDir), nil)
 	if err != nil {
 		return fmt.Errorf("this node's identity cannot be read: %w; if it is lost, empty %s and join anew", err, n.cfg.DataDir)
+	}
+	if damage != nil {
+		id = job.NodeID(ident.NodeID())
+		n.id = id
 	}
 	if fresh || ident.NodeID() != string(id) {
 		return job.Errorf(job.Conflict, "the log in %s is gone, but this machine was node %s (%s): a node that forgot what it acknowledged must not come back under its old id. "+
@@ -87,7 +96,10 @@ func (n *Node) establish(ctx context.Context) error {
 		return err
 	}
 	n.ident, n.member = ident, m
-	return n.checkMoved(ctx)
+	if err := n.checkMoved(ctx); err != nil {
+		return err
+	}
+	return n.checkLog(ctx, damage)
 }
 
 // sweepLeftovers removes keys that a crash left behind after they had served.
@@ -96,6 +108,15 @@ func (n *Node) sweepLeftovers(founding bool) error {
 		return err
 	}
 	return removeIfThere(n.path(foundingKeyFile))
+}
+
+// sweepHalfWritten removes what a crash left of files that were being written: keys are among them.
+func (n *Node) sweepHalfWritten() error {
+	half, err := filepath.Glob(n.path("*" + halfWritten + "*"))
+	for _, path := range half {
+		err = errors.Join(err, removeIfThere(path))
+	}
+	return errors.Join(err, pki.SweepHalfWritten(n.path(identityDir)))
 }
 
 // comeIn joins or founds a cluster, unless the directory has been part of one.
@@ -187,7 +208,7 @@ func (n *Node) found() error {
 		return err
 	}
 	n.member = membership{Cluster: cluster, SealKey: sealKey, GossipKeys: [][]byte{gossipKey}, Pool: n.cfg.Pool, Addr: n.cfg.Advertise, Founder: true}
-	if err := n.ident.Save(n.path(identityDir)); err != nil {
+	if err := n.saveIdentity(stepFoundIdentity); err != nil {
 		return err
 	}
 	// The CA's key must survive a crash between here and its place in the log.
@@ -198,8 +219,21 @@ func (n *Node) found() error {
 	if err := writeFileAtomic(n.path(foundingKeyFile), sealed); err != nil {
 		return err
 	}
+	if err := step.Reach(stepFoundKey); err != nil {
+		return err
+	}
 	n.log.Info("founding a new cluster", "cluster", cluster, "node", n.cfg.Name, "id", n.id)
-	return n.saveMembership()
+	if err := n.saveMembership(); err != nil {
+		return err
+	}
+	return step.Reach(stepFounded)
+}
+
+func (n *Node) saveIdentity(then step.Name) error {
+	if err := n.ident.Save(n.path(identityDir)); err != nil {
+		return err
+	}
+	return step.Reach(then)
 }
 
 // foundingKeyFile holds the founder's sealed CA key until it is in the log.
@@ -237,11 +271,19 @@ func (n *Node) record(ctx context.Context) error {
 			return err
 		}
 	}
+	return n.recorded()
+}
+
+// recorded notes that the cluster is in the log.
+func (n *Node) recorded() error {
 	n.memberMu.Lock()
 	defer n.memberMu.Unlock()
 	n.member.Founder = false
 	if err := n.saveMembership(); err != nil {
 		n.member.Founder = true
+		return err
+	}
+	if err := step.Reach(stepRecorded); err != nil {
 		return err
 	}
 	return removeIfThere(n.path(foundingKeyFile))
@@ -254,6 +296,7 @@ func (n *Node) self() job.Node {
 		ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version,
 		Capacity: info.Capacity, OS: info.OS, Arch: info.Arch, Kernel: info.Kernel,
 		Attributes: n.attributes(), Generic: n.cfg.Generic, Overcommit: n.cfg.Overcommit, KeyPin: n.ident.Key().Pin().String(),
+		LogLife: n.raft.Life(),
 	}
 }
 
@@ -290,10 +333,15 @@ func (n *Node) join(ctx context.Context) error {
 	if err := pki.CheckFingerprint(resp.CA, token.CAFingerprint); err != nil {
 		return job.Errorf(job.Denied, "join: the cluster that answered is not the token's: %w", err)
 	}
+	return n.joined(key, resp)
+}
+
+// joined keeps what the cluster answered.
+func (n *Node) joined(key pki.Key, resp api.JoinResponse) (err error) {
 	if n.ident, err = pki.NewIdentity(key, resp.Cert, resp.CA, nil); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	if err := n.ident.Save(n.path(identityDir)); err != nil {
+	if err := n.saveIdentity(stepJoinIdentity); err != nil {
 		return err
 	}
 	n.member = membership{Cluster: resp.Cluster, SealKey: resp.SealKey, GossipKeys: resp.GossipKeys, Peers: resp.Peers, Pool: resp.Pool, Addr: n.cfg.Advertise}
@@ -301,6 +349,9 @@ func (n *Node) join(ctx context.Context) error {
 		return err
 	}
 	n.log.Info("joined", "cluster", resp.Cluster, "node", n.cfg.Name, "id", n.id)
+	if err := step.Reach(stepJoined); err != nil {
+		return err
+	}
 	return removeIfThere(n.path(joiningKeyFile))
 }
 
@@ -325,7 +376,10 @@ func (n *Node) joiningKey() (pki.Key, error) {
 	if err != nil {
 		return pki.Key{}, err
 	}
-	return key, writeFileAtomic(path, key.PEM())
+	if err := writeFileAtomic(path, key.PEM()); err != nil {
+		return pki.Key{}, err
+	}
+	return key, step.Reach(stepJoiningKey)
 }
 
 // askToJoin tries the addresses until one decides; a refusal is final, silence is not.
@@ -391,14 +445,20 @@ func (n *Node) saveMembership() error {
 	return writeFileAtomic(n.path(membershipFile), b)
 }
 
+// halfWritten is in the name of a file that is being written.
+const halfWritten = ".tmp-"
+
 // writeFileAtomic leaves the old content or the new one, whatever happens, with mode 0600.
 func writeFileAtomic(path string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*") // 0600
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+halfWritten+"*") // 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(b)
+	if err == nil {
+		err = step.Reach(stepFileWritten)
+	}
 	if err == nil {
 		err = tmp.Sync()
 	}
@@ -406,10 +466,19 @@ func writeFileAtomic(path string, b []byte) error {
 		err = cerr
 	}
 	if err == nil {
+		err = step.Reach(stepFileSynced)
+	}
+	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
 	if err == nil {
+		err = step.Reach(stepFileRenamed)
+	}
+	if err == nil {
 		err = syncDir(filepath.Dir(path))
+	}
+	if err == nil {
+		err = step.Reach(stepFileDurable)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

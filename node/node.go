@@ -101,7 +101,12 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.peers.transport.CloseIdleConnections()
 	n.toLeader = newTransport(n.dialLeader)
 	defer n.toLeader.CloseIdleConnections()
-	m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnRelay, alpnAPI), n.stranger, n.log)
+	life, err := consensus.Life(n.path(raftDir))
+	if err != nil {
+		return err
+	}
+	m := newMux(port, n.ident.ServerTLS(raftProtocol(life), alpnGossip, alpnRelay, alpnAPI), n.stranger, n.log)
+	m.life = life
 
 	if n.raft, err = n.openLog(m); err != nil {
 		return err

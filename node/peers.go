@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"shoal/consensus"
 	"shoal/consensus/job"
 	"shoal/node/api"
 	"shoal/node/pki"
@@ -64,7 +65,8 @@ func (p *peers) dialer(alpn string) func(context.Context, string) (net.Conn, err
 
 // dialRaft opens a stream to one node: another one may have come to its address.
 func (p *peers) dialRaft(ctx context.Context, id job.NodeID, addr string) (net.Conn, error) {
-	return dialTLS(ctx, p.underlay, addr, p.ident.ClientTLS(alpnRaft, string(id)))
+	node, life := consensus.NodeOf(id)
+	return dialTLS(ctx, p.underlay, addr, p.ident.ClientTLS(raftProtocol(life), string(node)))
 }
 
 // knownPeers are the addresses of all other nodes as last known, to find the cluster by.

@@ -226,6 +226,9 @@ func (n *Node) Nodes(context.Context) (api.NodeList, error) {
 		return list, err
 	}
 	for _, h := range holders {
+		if o := v.Node(h.ID); o != nil && o.LogLife != h.Life {
+			continue // of a log that it has no more
+		}
 		roles[h.ID] = "standby"
 		if h.Voter {
 			roles[h.ID] = "voter"

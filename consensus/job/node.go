@@ -34,6 +34,8 @@ type Node struct {
 	Generic []Generic `json:"generic,omitempty"`
 	// Overcommit tells how much more than Capacity is given away; nil: not more. Admins' pen, and the agent's when it joins.
 	Overcommit *Overcommit `json:"overcommit,omitempty"`
+	// LogLife is "" unless the node's copy of the log was damaged once and begun anew (consensus.HolderID).
+	LogLife string `json:"logLife,omitempty"`
 	// KeyPin is the SHA-256 of the node's public key: with it a node whose certificate has expired is known again.
 	KeyPin string `json:"keyPin,omitempty"`
 }

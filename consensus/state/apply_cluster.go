@@ -184,7 +184,7 @@ func (t *tx) putNode(c PutNode) Result {
 	up := *old
 	up.Name, up.Addr, up.Voter, up.Capacity = n.Name, n.Addr, n.Voter, n.Capacity
 	up.Version, up.OS, up.Arch, up.Kernel = n.Version, n.OS, n.Arch, n.Kernel
-	up.Attributes, up.Generic = n.Attributes, n.Generic
+	up.Attributes, up.Generic, up.LogLife = n.Attributes, n.Generic, n.LogLife
 	if n.Overcommit != nil {
 		up.Overcommit = n.Overcommit
 	}

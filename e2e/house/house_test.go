@@ -46,7 +46,7 @@ var table = map[string][]string{
 	"runtime/runtimetest":                 {"runtime"},
 	// Breaks its machine on purpose and undoes it, also with the agent dead: it leans on nothing of ours.
 	"node/gameday":    {},
-	"node/pki":        {},
+	"node/pki":        {"runtime/step"},
 	"node/api":        {"consensus/job"},
 	"node/reconciler": {"consensus/job", "runtime"},
 	"node": {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	"shoal/runtime/step"
 )
 
 // identityFile holds key, certificate and authority together, so that a renewal replaces them in one rename.
@@ -189,6 +191,15 @@ func LoadIdentity(dir string, clock func() time.Time) (*Identity, error) {
 	return id, nil
 }
 
+// SweepHalfWritten removes what a crash left of an identity that was being written.
+func SweepHalfWritten(dir string) error {
+	half, err := filepath.Glob(filepath.Join(dir, "."+identityFile+"-*"))
+	for _, path := range half {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
 // writeFile replaces dir/name: temporary file, fsync, rename, fsync of the directory.
 func writeFile(dir, name string, data []byte) (err error) {
 	tmp, err := os.CreateTemp(dir, "."+name+"-*") // mode 0600
@@ -204,13 +215,22 @@ func writeFile(dir, name string, data []byte) (err error) {
 	if _, err = tmp.Write(data); err != nil {
 		return err
 	}
+	if err = step.Reach(StepWritten); err != nil {
+		return err
+	}
 	if err = tmp.Sync(); err != nil {
 		return err
 	}
 	if err = tmp.Close(); err != nil {
 		return err
 	}
+	if err = step.Reach(StepSynced); err != nil {
+		return err
+	}
 	if err = os.Rename(tmp.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	if err = step.Reach(StepRenamed); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)
@@ -218,5 +238,8 @@ func writeFile(dir, name string, data []byte) (err error) {
 		return err
 	}
 	defer func() { _ = d.Close() }()
-	return d.Sync()
+	if err = d.Sync(); err != nil {
+		return err
+	}
+	return step.Reach(StepDurable)
 }
