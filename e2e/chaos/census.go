@@ -2,10 +2,8 @@ package chaos
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -142,12 +140,3 @@ const (
 	mayMove                   // it may be gone if its task was given up for another one
 	mayEnd                    // it may have ended and been started again
 )
-
-// names of machines.
-func names(ms []*machines.Machine) []string {
-	set := map[string]bool{}
-	for _, m := range ms {
-		set[m.Name] = true
-	}
-	return slices.Sorted(maps.Keys(set))
-}

@@ -115,7 +115,6 @@ type probe struct {
 	w      *World
 	cancel context.CancelFunc
 	acks   chan ack
-	label  int
 }
 
 type ack struct{ begun, done time.Time }

@@ -62,11 +62,13 @@ func setOOMScore(score int) {
 func spin() error {
 	for range goruntime.NumCPU() - 1 {
 		go func() {
-			for { //nolint:staticcheck // it is what it is for
+			//lint:ignore SA5002 it is what it is for
+			for {
 			}
 		}()
 	}
-	for { //nolint:staticcheck // as above
+	//lint:ignore SA5002 as above
+	for {
 	}
 }
 

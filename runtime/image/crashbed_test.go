@@ -532,8 +532,8 @@ func (b *bed) run(o order, env []string, prefix ...string) (acked int, killed bo
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(append(os.Environ(), envVictim+"="+string(raw)), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = time.Second // its child may hold the pipe for a moment longer
-	out, err := cmd.CombinedOutput()
+	cmd.WaitDelay = time.Second    // its child may hold the pipe for a moment longer
+	out, _ := cmd.CombinedOutput() // how it ended is asked below
 	if ctx.Err() != nil {
 		b.Fatalf("the victim of %+v hangs: %s", o, out)
 	}

@@ -166,10 +166,9 @@ func TestTheMajorityIsKept(t *testing.T) {
 // fakeCluster answers what it is told; a Game looks at it before it begins.
 type fakeCluster struct {
 	Cluster
-	view   view
-	chaos  api.ChaosStatus
-	err    error
-	change []string
+	view  view
+	chaos api.ChaosStatus
+	err   error
 }
 
 func (f *fakeCluster) Status(context.Context) (api.Status, error)  { return api.Status{Node: "1"}, nil }

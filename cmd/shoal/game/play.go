@@ -69,7 +69,6 @@ type Game struct {
 	w      *watcher
 	played []*Played
 	fenced map[string]bool // job/service
-	stops  []breach        // the game's own end, for the report
 }
 
 // New looks at the cluster and refuses one that is not whole, or that does not want a game. Nothing is changed.
