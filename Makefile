@@ -118,7 +118,7 @@ chaos-controls: build ## builds that are wrong on purpose (no fsync, local reads
 	@e2e/chaos/controls.sh "$(TAGS)" $(ONLY)
 
 # The tests of ./e2e that make sense where the host sees no process and no file of a machine; `make e2e-vm E2E=…` picks others.
-E2E_VM := TestVM.*|TestForm|TestJoinNeedsAToken|TestQuorumLoss.*
+E2E_VM := TestVM.*|TestForm
 
 e2e-vm: build ## the end-to-end tests on machines with kernels of their own, under qemu (real cgroup v2); E2E=PATTERN picks some
 	@packaging/deps.sh vm
