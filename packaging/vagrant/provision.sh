@@ -32,6 +32,7 @@ elif [ ! -e /var/lib/shoal ]; then
 	flags="$flags --join $first:6174 --token $token"
 fi
 [ -e /etc/default/shoal ] || (umask 077; echo "SHOAL_FLAGS=\"$flags\"" >/etc/default/shoal)
+cd /
 rm -rf "$setup"
 systemctl daemon-reload
 systemctl enable -q shoal
