@@ -22,5 +22,14 @@ func (m *Machine) freshBoot() error {
 	if err := os.WriteFile(file, fmt.Appendf(nil, "%x-%x-%x-%x-%x\n", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), 0o444); err != nil {
 		return err
 	}
-	return run("nsenter", "--mount=/proc/"+strconv.Itoa(m.pid)+"/ns/mnt", "mount", "--bind", file, kernelBootID)
+	// A user namespace may mount a /proc only where the machine has one that nothing covers: that is the second one.
+	whole := filepath.Join(m.dir, "proc")
+	if err := os.MkdirAll(whole, 0o755); err != nil {
+		return err
+	}
+	pid := strconv.Itoa(m.pid)
+	if err := run("nsenter", "-t", pid, "-m", "-p", "--", "mount", "-t", "proc", "proc", whole); err != nil {
+		return err
+	}
+	return run("nsenter", "--mount=/proc/"+pid+"/ns/mnt", "mount", "--bind", file, kernelBootID)
 }
