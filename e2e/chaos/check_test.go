@@ -359,3 +359,18 @@ func TestTheExitCodeSaysWhatCameOfIt(t *testing.T) {
 		}
 	}
 }
+
+func TestOutagesAddUp(t *testing.T) {
+	begun := time.Now()
+	l := &load{}
+	for _, at := range []float64{0, 0.1, 1.6, 1.7, 2.9, 3, 3.1} {
+		l.acks = append(l.acks, begun.Add(time.Duration(at*float64(time.Second))))
+	}
+	end := begun.Add(3200 * time.Millisecond)
+	if got := l.longestWithout(fencedLease, begun, end).Round(time.Millisecond); got != 2700*time.Millisecond {
+		t.Errorf("two outages of 1.5 and 1.2 s add up to %v", got)
+	}
+	if got := l.longestWithout(time.Second, begun, end).Round(time.Millisecond); got != 1500*time.Millisecond {
+		t.Errorf("in one second: %v", got)
+	}
+}

@@ -277,6 +277,40 @@ func (l *load) longestSilence(from, to time.Time) time.Duration {
 	}
 }
 
+// longestWithout is for how long of a window, in all, no write was acknowledged: silences of a fifth of a second and more add up when
+// they follow on each other, as those of two faults do that hit one leader after another.
+func (l *load) longestWithout(window time.Duration, from, to time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	type silence struct{ begun, ended time.Time }
+	var all []silence
+	i, _ := slices.BinarySearchFunc(l.acks, from, time.Time.Compare)
+	for last := from; ; i++ {
+		next := to
+		if i < len(l.acks) && !l.acks[i].After(to) {
+			next = l.acks[i]
+		}
+		if next.Sub(last) >= 200*time.Millisecond {
+			all = append(all, silence{last, next})
+		}
+		if next.Equal(to) {
+			break
+		}
+		last = next
+	}
+	var longest time.Duration
+	for i, first := range all {
+		var sum time.Duration
+		for _, s := range all[i:] {
+			if s.begun.Sub(first.begun) < window {
+				sum += s.ended.Sub(s.begun)
+			}
+		}
+		longest = max(longest, sum)
+	}
+	return longest
+}
+
 // LoadFigures tell of the load.
 type LoadFigures struct {
 	Ops     int            `json:"ops"`    // with a known end

@@ -287,7 +287,7 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 	var allows []Allowance
 	for _, u := range played {
 		allows = append(allows, u.Allows)
-		r.check.silent = max(r.check.silent, r.load.longestSilence(u.began, at))
+		r.check.silent = max(r.check.silent, r.load.longestWithout(fencedLease, u.began, at))
 	}
 	r.check.now(ctx, before, allows)
 	return nil
