@@ -14,7 +14,8 @@ within() { # SECONDS WHAT COMMAND...
 	echo "$what: $((SECONDS - begun)) s"
 }
 on() { local m=$1; shift; ssh -q -F "$config" "$m" "$@"; }
-running() { [ "$(on "$1" sudo shoal ps web --json | grep -c '"state": *"running"')" -ge "$2" ]; }
+running() { [ "$(on "$1" sudo shoal ps web | awk '$4 == "running" {n++} END {print n + 0}')" = "$2" ]; }
+down() { on "$1" sudo shoal node ls | awk -v name="$2" '$1 == name && $2 == "down" {found = 1} END {exit !found}'; }
 ready() { [ "$(on "$1" sudo shoal node ls | awk '$2 == "ready"' | wc -l)" = "$2" ]; }
 
 config=$(mktemp)
@@ -38,7 +39,8 @@ on m1 sudo shoal ps
 
 say "the power of m$count is cut"
 virsh -q -c qemu:///system destroy "$(virsh -c qemu:///system list --name | grep "_m$count\$")"
-within 120 "three tasks run without it" running m1 3
+within 300 "it is known to be down" down m1 "m$count"
+within 300 "three tasks run without it" running m1 3
 on m1 'sudo shoal events | tail -n 15'
 
 say "vagrant destroy -f"
