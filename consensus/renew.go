@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/hashicorp/raft"
 
 	"shoal/consensus/job"
 	"shoal/runtime/step"
@@ -60,27 +57,6 @@ func Life(dir string) (string, error) {
 		return "", &DamageError{File: path, Err: damaged("%q is not %d bytes in hex", clip(life), lifeLength)}
 	}
 	return life, nil
-}
-
-// Check reads all of a raft directory, and finds nothing wrong with one that is new. A *DamageError says what is not what
-// was written.
-func Check(dir string, log *slog.Logger) error {
-	id, fresh, err := LoadOrCreateID(dir)
-	if err != nil || fresh {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(dir, startedFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil // the log may not have been made yet; Open will see
-	}
-	life, err := Life(dir)
-	if err != nil {
-		return err
-	}
-	_, files, err := openFiles(dir, raft.ServerID(HolderID(id, life)), &bridge{out: log, name: "raft"})
-	if err != nil {
-		return err
-	}
-	return files.Close()
 }
 
 // Renew sets a damaged raft directory aside (dir.damaged; one of before goes) and begins it anew for the same node under

@@ -39,7 +39,11 @@ func (n *Node) heal(ctx context.Context, damage error) error {
 			}
 			n.log.Warn("the damaged log is set aside, and this node gets it from the others; its containers run on",
 				"node", n.cfg.Name, "aside", n.path(raftDir+".damaged"))
-			return nil
+			id, fresh, err := consensus.LoadOrCreateID(n.path(raftDir))
+			if err == nil && (fresh || id != n.id) {
+				err = job.Errorf(job.Internal, "the log was begun anew as node %s, and this is %s", id, n.id)
+			}
+			return err
 		}
 		if !sleep(ctx, time.Second) {
 			return fmt.Errorf("%w. None of the other nodes (%v) knew of a leader within %v, so this copy is kept: start enough of them that they have a quorum without this one, and start it again", damage, n.member.Peers, healPatience)
@@ -78,24 +82,4 @@ func damagedLog(err error) error {
 		return err
 	}
 	return nil
-}
-
-// checkLog reads this node's log through before anything is done with it, and heals it if it can be.
-func (n *Node) checkLog(ctx context.Context, before error) error {
-	dir := n.path(raftDir)
-	damage := before
-	if damage == nil {
-		err := consensus.Check(dir, n.log)
-		if damage = damagedLog(err); damage == nil {
-			return err
-		}
-	}
-	if err := n.heal(ctx, damage); err != nil {
-		return err
-	}
-	id, fresh, err := consensus.LoadOrCreateID(dir)
-	if err == nil && (fresh || id != n.id) {
-		err = job.Errorf(job.Internal, "the log was begun anew as node %s, and this is %s", id, n.id)
-	}
-	return err
 }

@@ -99,7 +99,10 @@ func (n *Node) establish(ctx context.Context) error {
 	if err := n.checkMoved(ctx); err != nil {
 		return err
 	}
-	return n.checkLog(ctx, damage)
+	if damage != nil { // the log itself is read when it is opened
+		return n.heal(ctx, damage)
+	}
+	return nil
 }
 
 // sweepLeftovers removes keys that a crash left behind after they had served.
@@ -108,15 +111,6 @@ func (n *Node) sweepLeftovers(founding bool) error {
 		return err
 	}
 	return removeIfThere(n.path(foundingKeyFile))
-}
-
-// sweepHalfWritten removes what a crash left of files that were being written: keys are among them.
-func (n *Node) sweepHalfWritten() error {
-	half, err := filepath.Glob(n.path("*" + halfWritten + "*"))
-	for _, path := range half {
-		err = errors.Join(err, removeIfThere(path))
-	}
-	return errors.Join(err, pki.SweepHalfWritten(n.path(identityDir)))
 }
 
 // comeIn joins or founds a cluster, unless the directory has been part of one.
@@ -443,56 +437,6 @@ func (n *Node) saveMembership() error {
 		return err
 	}
 	return writeFileAtomic(n.path(membershipFile), b)
-}
-
-// halfWritten is in the name of a file that is being written.
-const halfWritten = ".tmp-"
-
-// writeFileAtomic leaves the old content or the new one, whatever happens, with mode 0600.
-func writeFileAtomic(path string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+halfWritten+"*") // 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b)
-	if err == nil {
-		err = step.Reach(stepFileWritten)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = step.Reach(stepFileSynced)
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err == nil {
-		err = step.Reach(stepFileRenamed)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err == nil {
-		err = step.Reach(stepFileDurable)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func randomHex(bytes int) string {

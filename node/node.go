@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	goruntime "runtime"
@@ -101,14 +102,14 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.peers.transport.CloseIdleConnections()
 	n.toLeader = newTransport(n.dialLeader)
 	defer n.toLeader.CloseIdleConnections()
-	life, err := consensus.Life(n.path(raftDir))
-	if err != nil {
-		return err
+	m, err := n.openStreams(port)
+	// A log that is found damaged only when some of it was taken in is not healed: nothing of it may stay.
+	if damage := damagedLog(err); damage != nil && n.state.View().Index() == 0 {
+		if err = n.heal(ctx, damage); err == nil {
+			m, err = n.openStreams(port)
+		}
 	}
-	m := newMux(port, n.ident.ServerTLS(raftProtocol(life), alpnGossip, alpnRelay, alpnAPI), n.stranger, n.log)
-	m.life = life
-
-	if n.raft, err = n.openLog(m); err != nil {
+	if err != nil {
 		return err
 	}
 	defer func() { _ = n.raft.Close() }() // of a start that fails below; else its Run has closed it
@@ -156,6 +157,18 @@ func (n *Node) State() *state.Store { return n.state }
 
 // Started tells whether Run has got so far that the API's methods may be called.
 func (n *Node) Started() bool { return n.started.Load() }
+
+// openStreams divides the port, and opens the log that takes its part of it. Nothing is accepted yet.
+func (n *Node) openStreams(port net.Listener) (m *mux, err error) {
+	life, err := consensus.Life(n.path(raftDir))
+	if err != nil {
+		return nil, err
+	}
+	m = newMux(port, n.ident.ServerTLS(raftProtocol(life), alpnGossip, alpnRelay, alpnAPI), n.stranger, n.log)
+	m.life = life
+	n.raft, err = n.openLog(m)
+	return m, err
+}
 
 func (n *Node) openLog(m *mux) (*consensus.Log, error) {
 	l, err := consensus.Open(consensus.Config{
