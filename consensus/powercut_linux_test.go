@@ -1,48 +1,34 @@
 package consensus
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	ext4 "shoal/runtime/step/disk"
 )
-
-const cutsEnv = "SHOAL_TEST_CUTS"
 
 // TestPowerCuts has writers work on ext4 file systems of their own, and shuts these down as a power cut does: the journal's
 // open transaction and all dirty pages are lost. Whatever was acknowledged is there after the next mount. Writers whose
 // log does not sync must be caught by the same check, every time.
 func TestPowerCuts(t *testing.T) {
-	if dir := os.Getenv(cutsEnv); dir != "" {
-		cutPower(t, dir)
-		return
-	}
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
-	// The mounts live and die with a mount namespace of their own.
-	cmd := exec.Command(os.Args[0], "-test.run=^TestPowerCuts$", "-test.v")
-	cmd.Env = append(os.Environ(), cutsEnv+"="+memoryDir(t))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestPowerCuts") {
-		t.Errorf("%v\n%s", err, out)
+	inside, err := ext4.Inside("TestPowerCuts")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, "_test.go") {
-			t.Log(strings.TrimSpace(line))
-		}
+	if inside {
+		cutPower(t, memoryDir(t))
 	}
 }
 
@@ -54,8 +40,15 @@ func cutPower(t *testing.T, root string) {
 	for w := range 3 {
 		seed := rng.Uint64() >> 16
 		wg.Go(func() {
-			var p plug
-			defer func() { p.pull() }()
+			var d *ext4.Disk
+			drop := func() {
+				if d != nil {
+					if err := errors.Join(d.Close(), os.RemoveAll(filepath.Dir(d.Dir))); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			defer func() { drop() }()
 			rng := rand.New(rand.NewPCG(seed, 3))
 			for life := 0; !t.Failed(); {
 				i := int(next.Add(1)) - 1
@@ -63,11 +56,15 @@ func cutPower(t *testing.T, root string) {
 				if i >= cuts+controls {
 					return
 				}
-				if p.dir == "" || control || life == 12 { // a new disk now and then
-					p.pull()
+				if d == nil || control || life == 12 { // a new disk now and then
+					drop()
 					life = 0
-					var err error
-					if p, err = newPlug(filepath.Join(root, fmt.Sprintf("%d.%d", w, i))); err != nil {
+					dir := filepath.Join(root, fmt.Sprintf("%d.%d", w, i))
+					err := os.Mkdir(dir, 0o700)
+					if err == nil {
+						d, err = ext4.New(dir, 96<<20)
+					}
+					if err != nil {
 						t.Error(err)
 						return
 					}
@@ -80,11 +77,8 @@ func cutPower(t *testing.T, root string) {
 					tries = 8
 				}
 				for try := range tries {
-					o := writerOrder{Root: p.dir, Seed: rng.Uint64() >> 16, Writes: 5000, Ready: true, NoSync: control, Acks: fmt.Sprintf("%s.acks%d", p.dir, try)}
-					if !control {
-						o.Acks = p.dir + ".acks"
-					}
-					if err := p.cut(t, o, time.Duration(rng.IntN(120))*time.Millisecond); err != nil {
+					o := writerOrder{Root: d.Dir, Seed: rng.Uint64() >> 16, Writes: 5000, Ready: true, NoSync: control, Acks: fmt.Sprintf("%s.acks%d", d.Dir, try)}
+					if err := cut(t, d, o, time.Duration(rng.IntN(120))*time.Millisecond); err != nil {
 						if control && try > 0 && strings.Contains(err.Error(), "did not begin") { // the cut before lost something after all
 							caught.Add(1)
 							break
@@ -114,60 +108,8 @@ func cutPower(t *testing.T, root string) {
 	}
 }
 
-// plug is a disk and its power.
-type plug struct{ image, dir string }
-
-func newPlug(path string) (plug, error) {
-	p := plug{path + ".img", path}
-	if err := os.Mkdir(p.dir, 0o700); err != nil {
-		return p, err
-	}
-	f, err := os.Create(p.image)
-	if err != nil {
-		return p, err
-	}
-	defer f.Close()
-	if err := f.Truncate(96 << 20); err != nil {
-		return p, err
-	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", "-E", "nodiscard", p.image).CombinedOutput(); err != nil {
-		return p, fmt.Errorf("mkfs.ext4: %w: %s", err, out)
-	}
-	return p, p.mount()
-}
-
-func (p plug) mount() error {
-	var out []byte
-	var err error
-	for range 50 { // the loop device may be busy for a moment
-		if out, err = exec.Command("mount", "-o", "loop,noauto_da_alloc", p.image, p.dir).CombinedOutput(); err == nil {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return fmt.Errorf("mount: %w: %s", err, out)
-}
-
-func (p plug) unmount() (err error) {
-	for range 100 {
-		if err = unix.Unmount(p.dir, 0); err == nil {
-			return nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return fmt.Errorf("unmount %s: %w", p.dir, err)
-}
-
-// pull is the end of the disk.
-func (p plug) pull() {
-	if p.dir != "" {
-		_ = p.unmount()
-		_ = os.Remove(p.image)
-	}
-}
-
 // cut runs a writer and cuts the power some time after its first acknowledgement.
-func (p plug) cut(t *testing.T, o writerOrder, after time.Duration) error {
+func cut(t *testing.T, d *ext4.Disk, o writerOrder, after time.Duration) error {
 	cmd := o.command(t)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -184,22 +126,12 @@ func (p plug) cut(t *testing.T, o writerOrder, after time.Duration) error {
 		return fmt.Errorf("the writer did not begin: %q %s %v", said[:n], rest, err)
 	}
 	time.Sleep(after)
-	d, err := os.Open(p.dir)
-	if err != nil {
-		return err
-	}
-	const shutdown, noFlush = 0x8004587d, uint32(2) // EXT4_IOC_SHUTDOWN of fs/ext4/ext4.h
-	how := noFlush
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), shutdown, uintptr(unsafe.Pointer(&how)))
-	_ = d.Close()
+	err = ext4.Cut(d.Dir, ext4.Cable)
 	_ = cmd.Process.Kill()
 	_, _ = io.Copy(io.Discard, out)
 	_ = cmd.Wait()
-	if errno != 0 {
-		return fmt.Errorf("shut down ext4: %w", errno)
-	}
-	if err := p.unmount(); err != nil {
+	if err != nil {
 		return err
 	}
-	return p.mount()
+	return d.Again()
 }

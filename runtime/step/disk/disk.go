@@ -69,12 +69,19 @@ func New(dir string, bytes int64) (*Disk, error) {
 	return d, d.mount()
 }
 
-// mount does without ext4's kindness to programs that rename a file over another one and forgot to sync it.
+// mount does without ext4's kindness to programs that rename a file over another one and forgot to sync it. When several
+// mount at once, they may be after the same loop device.
 func (d *Disk) mount() error {
-	if out, err := exec.Command("mount", "-o", "loop,noauto_da_alloc", d.file, d.Dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("mount: %w: %s", err, out)
+	for try := 0; ; try++ {
+		out, err := exec.Command("mount", "-o", "loop,noauto_da_alloc", d.file, d.Dir).CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		if try == 50 {
+			return fmt.Errorf("mount: %w: %s", err, out)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return nil
 }
 
 // Cut ends the file system below dir in one of the ways above. What has it open gets errors from then on.
