@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,6 +73,8 @@ func runTests(m *testing.M) int {
 		}
 		return code
 	}
+	dropDead()
+	defer dropDead()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), envInside+"=1")
@@ -84,6 +87,32 @@ func runTests(m *testing.M) int {
 		return cmd.ProcessState.ExitCode()
 	}
 	return 0
+}
+
+// cgroupPrefix and a process id name the cgroup of one run's containers.
+const cgroupPrefix = "shoal-test-"
+
+// dropDead removes the cgroups of runs that were killed before they could do so themselves.
+func dropDead() {
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		tops, _ := filepath.Glob(pattern + cgroupPrefix + "[0-9]*") // the pattern is right
+		for _, top := range tops {
+			pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(top), cgroupPrefix))
+			if err != nil || unix.Kill(pid, 0) != unix.ESRCH {
+				continue
+			}
+			var dirs []string
+			_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					dirs = append(dirs, path)
+				}
+				return nil
+			})
+			for _, dir := range slices.Backward(dirs) { // children before parents
+				_ = os.Remove(dir) // one with a process in it stays
+			}
+		}
+	}
 }
 
 // needRoot skips without what the tests need.
@@ -160,7 +189,7 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{TB: t, self: b.self, stage: b.stage, dir: t.TempDir(), cgroup: fmt.Sprintf("shoal-test-%d", os.Getpid())}
+	r := &rig{TB: t, self: b.self, stage: b.stage, dir: t.TempDir(), cgroup: fmt.Sprintf(cgroupPrefix+"%d", os.Getpid())}
 	r.open()
 	r.load(testImage, image.RunConfig{
 		Cmd: []string{"sh"}, Env: []string{"PATH=/bin", "FROM_IMAGE=yes"},
