@@ -72,14 +72,17 @@ func (c *catalog) encode() ([]byte, error) {
 	return raw, nil
 }
 
-// decodeCatalog checks and reads index.json. sealed: one without a sum is damaged, and not from an older version.
-func decodeCatalog(raw []byte, sealed bool) (ocispec.Index, error) {
+// decodeCatalog checks and reads index.json. One from before there were sums has no annotations and nothing that is unknown;
+// anything else without a sum had one, in whose name a bit has flipped.
+func decodeCatalog(raw []byte) (ocispec.Index, error) {
 	var idx ocispec.Index
-	if err := json.Unmarshal(raw, &idx); err != nil {
-		return idx, fmt.Errorf("%w: %w", errDamaged, err)
+	r := json.NewDecoder(bytes.NewReader(raw))
+	r.DisallowUnknownFields()
+	if err := r.Decode(&idx); err != nil || r.More() {
+		return idx, errors.Join(errDamaged, err)
 	}
 	want, ok := idx.Annotations[annotationSum]
-	if !ok && !sealed {
+	if !ok && len(idx.Annotations) == 0 {
 		return idx, nil
 	}
 	at := bytes.LastIndex(raw, []byte(want))
@@ -117,13 +120,19 @@ func (s *Store) readCatalog() (*catalog, error) {
 	if err := s.ensureLayoutFile(); err != nil {
 		return nil, err
 	}
-	second, copyErr := s.readIndex(catalogCopy, false)
-	first, err := s.readIndex(ocispec.ImageIndexFile, copyErr == nil)
+	second, copyErr := s.readIndex(catalogCopy)
+	if copyErr == nil && len(second.Annotations) == 0 { // no older version wrote one
+		copyErr = errDamaged
+	}
+	first, err := s.readIndex(ocispec.ImageIndexFile)
 	switch {
 	case err == nil:
 		c := s.catalogOf(first)
 		if errors.Is(copyErr, errDamaged) {
 			s.log.Warn("the second copy of the image catalog is damaged: it is written again", "err", copyErr)
+			return c, s.writeCatalog(c)
+		}
+		if len(first.Annotations) == 0 { // of an older version, and the copy may be from before it
 			return c, s.writeCatalog(c)
 		}
 		return c, nil
@@ -143,12 +152,12 @@ func (s *Store) readCatalog() (*catalog, error) {
 	return c, nil
 }
 
-func (s *Store) readIndex(name string, sealed bool) (ocispec.Index, error) {
+func (s *Store) readIndex(name string) (ocispec.Index, error) {
 	raw, err := os.ReadFile(filepath.Join(s.dir, name))
 	if err != nil {
 		return ocispec.Index{}, err
 	}
-	return decodeCatalog(raw, sealed)
+	return decodeCatalog(raw)
 }
 
 // ensureLayoutFile writes what says that this is an OCI image layout, unless it is there as it should be.

@@ -226,3 +226,41 @@ func (b *bed) servesNothingWrong(what string, s *Store) {
 		b.Fatalf("%s: %v, %v", what, list, err)
 	}
 }
+
+// A shoal from before there were sums may have written the catalog since: it counts, and not the copy of ours, which it did not
+// know. The same without what makes it one of then is damage.
+func TestCatalogOfAnOlderVersionCounts(t *testing.T) {
+	needRoot(t)
+	b := newBed(t, filepath.Join(memoryDir(t), "store"))
+	b.furnish()
+	path, second := filepath.Join(b.dir, "index.json"), filepath.Join(b.dir, catalogCopy)
+	sealed, err := os.ReadFile(path)
+	must(t, err)
+	images := func() int {
+		s, err := b.open(false)
+		must(t, err)
+		defer s.Close()
+		list, err := s.List()
+		must(t, err)
+		return len(list)
+	}
+	for _, c := range []struct {
+		name, index string
+		want        int
+	}{
+		{"an older version's", `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, 0},
+		{"annotations under another name", `{"schemaVersion":2,"manifests":[],"annotatiofs":{"shoal.sum":"0"}}`, 3},
+		{"a sum under another name", `{"schemaVersion":2,"manifests":[],"annotations":{"shoal.sul":"0"}}`, 3},
+	} {
+		must(t, os.WriteFile(path, []byte(c.index), 0o600))
+		must(t, os.WriteFile(second, sealed, 0o600))
+		if got := images(); got != c.want {
+			t.Errorf("%s: %d images, want %d", c.name, got, c.want)
+		}
+		one, _ := os.ReadFile(path)
+		two, _ := os.ReadFile(second)
+		if !bytes.Equal(one, two) || !bytes.Contains(one, []byte(annotationSum)) {
+			t.Errorf("%s: the catalog and its copy differ afterwards, or have no sum:\n%s\n%s", c.name, one, two)
+		}
+	}
+}
