@@ -23,6 +23,7 @@ import (
 	"shoal/consensus/job"
 	"shoal/consensus/state"
 	"shoal/runtime/step"
+	ext4 "shoal/runtime/step/disk"
 )
 
 // The tests below let a process of its own write acknowledged commands into a raft directory, end it in some unkind way,
@@ -283,17 +284,6 @@ func (o writerOrder) command(t testing.TB, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// memoryDir is a directory on a tmpfs where there is one: a process that is killed loses nothing that the kernel has, so
-// waiting for a disk would prove no more.
-func memoryDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("/dev/shm", "shoal-crash-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // crashTimes is how often the slow tests of this kind do each thing: a tenth, or what make crash asks for (1 in .ci/run).
 func crashTimes(t *testing.T, normal int) int {
 	n := os.Getenv("SHOAL_CRASH_TIMES")
@@ -311,7 +301,7 @@ func crashTimes(t *testing.T, normal int) int {
 // random content.
 func TestKilledAtEachStep(t *testing.T) {
 	rng, _ := freshSeed(t)
-	root := memoryDir(t)
+	root := ext4.InMemory(t)
 	type kill struct {
 		at   step.Name
 		seed uint64

@@ -28,7 +28,7 @@ func TestPowerCuts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if inside {
-		cutPower(t, memoryDir(t))
+		cutPower(t, ext4.InMemory(t))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	ext4 "shoal/runtime/step/disk"
 )
 
 // Here a process is stopped by the kernel at each system call by which it changes its raft directory, and the test
@@ -191,7 +192,7 @@ const superviseEnv = "SHOAL_TEST_SUPERVISE"
 func TestEveryChangeFailsOnce(t *testing.T) {
 	rng, seed := freshSeed(t)
 	seed >>= 1
-	root := memoryDir(t)
+	root := ext4.InMemory(t)
 	order := func(name string) writerOrder {
 		o := writerOrder{Root: filepath.Join(root, name), Seed: seed, Writes: 188, Crowd: 32}
 		if err := os.Mkdir(o.Root, 0o700); err != nil {

@@ -22,6 +22,7 @@ import (
 	"shoal/node/api"
 	"shoal/node/pki"
 	"shoal/runtime/step"
+	"shoal/runtime/step/disk"
 )
 
 const crashDirEnv = "SHOAL_TEST_NODE_DIR"
@@ -158,11 +159,7 @@ func TestKilledAtEachStep(t *testing.T) {
 		_, _ = fmt.Sscan(s, &seed)
 	}
 	t.Logf("SHOAL_SEED=%d", seed)
-	root, err := os.MkdirTemp("/dev/shm", "shoal-crash-")
-	if err != nil {
-		root = t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(root) }) // after the steps, which run side by side
+	root := disk.InMemory(t) // gone after the steps, which run side by side
 	for n, at := range slices.Concat(Steps, pki.Steps) {
 		t.Run(string(at), func(t *testing.T) {
 			t.Parallel()

@@ -10,14 +10,22 @@ set -u
 seconds=${1:-300} first=${2:-} seeds=${3:-100000} jobs=${JOBS:-$(nproc)} only=${ONLY:-leaders decisions deaths clusters}
 first=${first:-$((RANDOM * 32768 * 16 + RANDOM * 16 + 10000))}
 cd "$(dirname "$0")" || exit 1
-shm=/dev/shm; [ -w $shm ] || shm=${TMPDIR:-/tmp}
-dir=$(mktemp -d "$shm/shoal-sim.XXXXXX") logs=$(mktemp -d "${TMPDIR:-/tmp}/shoal-sim-logs.XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+# The nodes' files are in memory, where there is a way: a mount that nobody else sees and that goes with us. (/dev/shm is too
+# small on many machines.)
+if [ "$(id -u)" = 0 ] && [ -z "${SHOAL_SIM_MOUNTED:-}" ] && unshare -m true 2>/dev/null; then
+	SHOAL_SIM_MOUNTED=1 exec unshare -m --propagation private "./$(basename "$0")" "$seconds" "$first" "$seeds"
+fi
+dir=$(mktemp -d "${TMPDIR:-/tmp}/shoal-sim.XXXXXX") logs=$(mktemp -d "${TMPDIR:-/tmp}/shoal-sim-logs.XXXXXX")
+trap 'umount "$dir/files" 2>/dev/null; rm -rf "$dir"' EXIT
 # Half of the time goes into garbage collection and the key exchange of the day after tomorrow, and neither is simulated.
 export GOGC=800 GODEBUG=tlsmlkem=0 GOMAXPROCS=2 SHOAL_SIM_LOGS=$logs
 for p in nodetest:. scheduler:../../consensus/scheduler consensus:../../consensus node:..; do
 	go test -c -o "$dir/${p%%:*}.test" "${p#*:}" || exit 1
 done
+mkdir "$dir/files"
+if [ -n "${SHOAL_SIM_MOUNTED:-}" ]; then
+	mount -t tmpfs -o mode=700 shoal-sim "$dir/files" || echo "no file system in memory: slower" >&2
+fi
 echo "simulating for ${seconds}s in $jobs processes from seed $first on (again: make sim FIRST=$first)"
 bad=0
 part() { # percent: so many seconds
@@ -27,8 +35,8 @@ wants() { [[ " $only " == *" $1 "* ]]; }
 each() { # name, binary, arguments with %SEED%: one in each process
 	local name=$1 binary=$2 k; shift 2
 	for k in $(seq 0 $((jobs - 1))); do
-		mkdir -p "$dir/$name.$k"
-		TMPDIR=$dir/$name.$k nice "$dir/$binary.test" -test.v -test.timeout 60m "${@//%SEED%/$((first + k * 1000000))}" >"$logs/$name.$k.txt" 2>&1 &
+		mkdir -p "$dir/files/$name.$k"
+		TMPDIR=$dir/files/$name.$k nice "$dir/$binary.test" -test.v -test.timeout 60m "${@//%SEED%/$((first + k * 1000000))}" >"$logs/$name.$k.txt" 2>&1 &
 	done
 	wait
 	if grep -qE '^ *--- FAIL|^panic' "$logs/$name".*.txt; then
@@ -55,16 +63,16 @@ fi
 work() { # k: seeds first+k*10 on, in runs of ten
 	local k=$1 i end last n stop out=$dir/out.$1
 	i=$((first + k * 10)) end=$((first + seeds))
-	mkdir "$dir/tmp.$k"
+	mkdir "$dir/files/tmp.$k"
 	while [ "$i" -lt "$end" ] && [ $SECONDS -lt "$until" ]; do
 		n=$((end - i)) n=$((n > 10 ? 10 : n)) stop=$((i + n))
 		while [ "$i" -lt "$stop" ] && [ $SECONDS -lt "$until" ]; do
-			TMPDIR=$dir/tmp.$k nice "$dir/nodetest.test" -test.run '^TestRandomTroubleComesRight$' -test.v \
+			TMPDIR=$dir/files/tmp.$k nice "$dir/nodetest.test" -test.run '^TestRandomTroubleComesRight$' -test.v \
 				-sim.first="$i" -sim.seeds=$((stop - i)) -sim.seconds=$((until - SECONDS + 1)) -test.timeout 30m >"$out.now" 2>&1
 			last=$(grep -o '^=== RUN .*seed=[0-9]*' "$out.now" | tail -1); last=${last##*=}
 			cat "$out.now" >>"$out"
 			i=$((${last:-$stop} + 1))
-			rm -rf "$dir/tmp.$k"/*
+			rm -rf "$dir/files/tmp.$k"/*
 		done
 		i=$((stop + (jobs - 1) * 10))
 	done
@@ -73,7 +81,7 @@ if wants clusters; then
 	SECONDS=0 until=$(part 51) # SECONDS is the shell's clock
 	for k in $(seq 0 $((jobs - 1))); do
 		{
-			[ "$k" = 0 ] && TMPDIR=$dir nice "$dir/nodetest.test" -test.run '^TestSeed' -test.v -sim.old >"$dir/old" 2>&1
+			[ "$k" = 0 ] && TMPDIR=$dir/files nice "$dir/nodetest.test" -test.run '^TestSeed' -test.v -sim.old >"$dir/old" 2>&1
 			work "$k"
 		} &
 	done

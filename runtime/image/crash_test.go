@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"shoal/runtime/step"
+	"shoal/runtime/step/disk"
 )
 
 const (
@@ -76,7 +77,7 @@ var rareSteps = []step.Name{
 }
 
 func killAt(t *testing.T, at step.Name, seed uint64) (kills int) {
-	base := memoryDir(t)
+	base := disk.InMemory(t)
 	b := newBed(t, filepath.Join(base, "store"))
 	o := order{Dir: b.dir, Acks: filepath.Join(base, "acks"), Count: lifeOfKill}
 	state := names{}

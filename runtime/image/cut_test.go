@@ -26,7 +26,7 @@ func TestPowerCutsUnderImages(t *testing.T) {
 		return
 	}
 	seed, cuts := seedOf(t), countOf(t, "SHOAL_TEST_CUTS", 100)
-	base := memoryDir(t)
+	base := disk.InMemory(t)
 	d, err := disk.New(base, 96<<20)
 	must(t, err)
 	t.Cleanup(func() { d.Close() })

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"shoal/runtime/step/disk"
 )
 
 // Random images, made by umoci and packed by skopeo, must unpack to the same tree as `umoci unpack` makes of them.
@@ -53,7 +55,7 @@ func TestUnpackMakesWhatUmociMakes(t *testing.T) {
 }
 
 func compareWithUmoci(t *testing.T, seed uint64, nth int) {
-	base := memoryDir(t)
+	base := disk.InMemory(t)
 	r := rand.New(rand.NewPCG(seed, 1))
 	layout := filepath.Join(base, "layout")
 	runTool(t, "umoci", "init", "--layout", layout)

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"shoal/runtime/step"
+	"shoal/runtime/step/disk"
 )
 
 // writeCalls are the system calls by which a store changes its disk, and about how many of each kind pass between two that
@@ -36,7 +37,7 @@ func TestEveryWriteOfAStoreFails(t *testing.T) {
 	const operations = 200
 	hits := map[string]int{}
 	for n := range runs {
-		base := memoryDir(t)
+		base := disk.InMemory(t)
 		b := newBed(t, filepath.Join(base, "store"))
 		o := order{Dir: b.dir, Acks: filepath.Join(base, "acks"), Seed: seed + uint64(n), Count: operations, Try: 50} // each thread counts for itself
 		r := rand.New(rand.NewPCG(o.Seed, 9))
@@ -77,7 +78,7 @@ func TestEveryWriteOfAStoreFails(t *testing.T) {
 func TestEveryStepOfAStoreFails(t *testing.T) {
 	needRoot(t)
 	seed := seedOf(t)
-	b := newBed(t, filepath.Join(memoryDir(t), "store"))
+	b := newBed(t, filepath.Join(disk.InMemory(t), "store"))
 	state := names{}
 	for i, at := range Steps {
 		r := rand.New(rand.NewPCG(seed+uint64(i), 10))

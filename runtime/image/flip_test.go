@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/runtime/step/disk"
 )
 
 // Whatever bit of the store's files flips, and wherever one of them ends early: it is seen and said, no peer gets a wrong
@@ -29,9 +31,9 @@ func TestFlippedBitsAndCutFilesOfAStore(t *testing.T) {
 	needRoot(t)
 	seed := seedOf(t)
 	flips, cuts := countOf(t, "SHOAL_TEST_FLIPS", 250), countOf(t, "SHOAL_TEST_TRUNCATIONS", 100)
-	pristine := newBed(t, filepath.Join(memoryDir(t), "store"))
+	pristine := newBed(t, filepath.Join(disk.InMemory(t), "store"))
 	want := pristine.furnish()
-	work := memoryDir(t)
+	work := disk.InMemory(t)
 	quiet := 0
 	for n := range flips + cuts {
 		r := rand.New(rand.NewPCG(seed+uint64(n), 8))
@@ -231,7 +233,7 @@ func (b *bed) servesNothingWrong(what string, s *Store) {
 // know. The same without what makes it one of then is damage.
 func TestCatalogOfAnOlderVersionCounts(t *testing.T) {
 	needRoot(t)
-	b := newBed(t, filepath.Join(memoryDir(t), "store"))
+	b := newBed(t, filepath.Join(disk.InMemory(t), "store"))
 	b.furnish()
 	path, second := filepath.Join(b.dir, "index.json"), filepath.Join(b.dir, catalogCopy)
 	sealed, err := os.ReadFile(path)

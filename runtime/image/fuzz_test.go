@@ -21,6 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"shoal/e2e/frugal"
+	"shoal/runtime/step/disk"
 )
 
 // FuzzLayer unpacks whatever comes: nothing outside may change, and nothing may panic or hang.
@@ -39,7 +40,7 @@ func FuzzLayer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		defer frugal.Watch(t)()
-		base := memoryDir(t)
+		base := disk.InMemory(t)
 		c := newCanary(t, base)
 		before := look(t, c.root)
 		root := filepath.Join(base, "root")

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"shoal/runtime/step/disk"
 )
 
 // archiveFiles are the files of an image archive by name.
@@ -196,7 +198,7 @@ func hostileArchives(t *testing.T, valid []byte, out string) map[string][]byte {
 // No archive of lies makes the store touch anything outside of its directory, or leaves half of an image in it.
 func TestHostileArchivesTouchNothing(t *testing.T) {
 	needRoot(t)
-	base := memoryDir(t)
+	base := disk.InMemory(t)
 	c := newCanary(t, base)
 	before := look(t, c.root)
 	s, err := Open(Config{Dir: filepath.Join(base, "store")})

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"shoal/runtime/step/disk"
 )
 
 // hostileWant is how many hostile layers issue 3 asks for, at least.
@@ -246,22 +248,6 @@ func hostileOdds(out string) map[string][]tarEntry {
 	}
 }
 
-// memoryDir is a temporary directory in memory if the machine has one: ext4 is slow to take inodes again that were freed a
-// moment ago.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	var st unix.Statfs_t
-	if unix.Statfs("/dev/shm", &st) != nil || st.Type != unix.TMPFS_MAGIC || st.Bavail*uint64(st.Bsize) < 1<<30 {
-		return t.TempDir()
-	}
-	dir, err := os.MkdirTemp("/dev/shm", "shoal-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // hostileTar is tarOf for what archive/tar may refuse to write; nil then.
 func hostileTar(entries []tarEntry) []byte {
 	var b bytes.Buffer
@@ -367,7 +353,7 @@ func checksummed(b []byte) []byte {
 // within bounded time and memory. In this process, without the chroot that the agent adds.
 func TestHostileLayersTouchNothing(t *testing.T) {
 	needRoot(t)
-	base := memoryDir(t)
+	base := disk.InMemory(t)
 	c := newCanary(t, base)
 	before := look(t, c.root)
 	tars := map[string][]byte{}
