@@ -61,8 +61,11 @@ func (n *Node) judgeNodes(ctx context.Context) error {
 	wg.Go(func() { j.sweep(ctx) })
 	for {
 		for _, node := range n.state.View().Nodes() {
-			if node.ID != n.id {
+			switch {
+			case node.ID != n.id:
 				j.consider(ctx, &wg, node)
+			case node.State == job.NodeDown: // its predecessor's word, and it leads: it is there
+				j.open(ctx, &wg, node.ID, func(ctx context.Context, _ *inquiry) { j.up(ctx, node) })
 			}
 		}
 		if !sleep(ctx, judgeInterval) {
@@ -190,6 +193,10 @@ func (j *judge) maybeUp(ctx context.Context, node *job.Node) {
 		sleep(ctx, time.Second)
 		return
 	}
+	j.up(ctx, node)
+}
+
+func (j *judge) up(ctx context.Context, node *job.Node) {
 	if _, err := j.n.propose(ctx, state.NodeUp{Node: node.ID, At: j.n.wall()}); err != nil {
 		j.n.log.Warn("cannot record that a node is up", "node", node.Name, "error", err)
 		return
