@@ -591,7 +591,7 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 }
 
 func TestUnknownEntriesAreNoPanic(t *testing.T) {
-	f := fsm{state.New()}
+	f := fsm{store: state.New()}
 	for _, kind := range []raft.LogType{raft.LogNoop, raft.LogBarrier, raft.LogConfiguration, raft.LogType(200)} {
 		if got := f.Apply(&raft.Log{Index: 1, Type: kind, Data: []byte("x")}); got != nil {
 			t.Errorf("type %v: %v", kind, got)

@@ -24,9 +24,9 @@ const (
 	maxPendingBytes = 64 << 20
 
 	snapshotRetain    = 2    // snapshots kept: the newest, and one to fall back to when it cannot be read
-	snapshotThreshold = 8192 // entries since the last snapshot that make a new one worth writing
+	snapshotThreshold = 2048 // entries since the last snapshot that make a new one worth writing, if it is small
 	trailingLogs      = 4096 // entries kept behind a snapshot, so that a standby that was away briefly needs no snapshot
-	snapshotInterval  = 30 * time.Second
+	snapshotInterval  = 10 * time.Second
 	maxPool           = 3               // idle connections kept to each peer
 	rpcTimeout        = 5 * time.Second // one raft RPC, the peer's fsync included
 	drainTimeout      = time.Second     // for calls in flight when the log closes

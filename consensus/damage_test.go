@@ -164,7 +164,7 @@ func grow(t *testing.T, dir string, rng *rand.Rand) {
 		if rng.IntN(3) > 0 {
 			sink, err := stores.Snapshots.Create(1, index, 1+index/50, raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(id), Address: "127.0.0.1:6174"}}}, 1, nil)
 			must(err)
-			must(fsmSnapshot{store.View()}.Persist(sink))
+			must(fsmSnapshot{view: store.View()}.Persist(sink))
 			first, _ := stores.Log.FirstIndex()
 			if to := index - uint64(rng.IntN(30)); to > first {
 				must(stores.Log.DeleteRange(first, to))

@@ -20,13 +20,13 @@ import (
 )
 
 // openDir opens a log in dir that talks TCP on loopback.
-func openDir(t *testing.T, dir string) (*Log, *state.Store, error) {
+func openDir(t testing.TB, dir string) (*Log, *state.Store, error) {
 	t.Helper()
 	quick := Timing{Heartbeat: 100 * time.Millisecond, Election: 100 * time.Millisecond, Lease: 100 * time.Millisecond}
 	return openAt(t, dir, "127.0.0.1:0", quick)
 }
 
-func openAt(t *testing.T, dir, addr string, timing Timing) (*Log, *state.Store, error) {
+func openAt(t testing.TB, dir, addr string, timing Timing) (*Log, *state.Store, error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -53,7 +53,7 @@ func run(l *Log) (stop func() error) {
 	}
 }
 
-func waitLeader(t *testing.T, l *Log) {
+func waitLeader(t testing.TB, l *Log) {
 	t.Helper()
 	for range 3000 {
 		if l.IsLeader() {

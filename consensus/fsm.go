@@ -10,7 +10,11 @@ import (
 )
 
 // fsm lets raft drive the state. Raft calls it from one goroutine, except Persist, which runs beside Apply.
-type fsm struct{ store *state.Store }
+type fsm struct {
+	store *state.Store
+	// written is told the size of each snapshot that was written; nil: nobody is.
+	written func(bytes int64)
+}
 
 var (
 	_ raft.FSM                = fsm{}
@@ -34,7 +38,7 @@ func (f fsm) Apply(entry *raft.Log) any {
 func (fsm) StoreConfiguration(uint64, raft.Configuration) {}
 
 // Snapshot takes a view; views never change.
-func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{f.store.View()}, nil }
+func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{f.store.View(), f.written}, nil }
 
 // Restore replaces the state.
 func (f fsm) Restore(r io.ReadCloser) error {
@@ -47,15 +51,37 @@ func (f fsm) Restore(r io.ReadCloser) error {
 	return step.Reach(StepSnapRestored)
 }
 
-type fsmSnapshot struct{ view *state.View }
+type fsmSnapshot struct {
+	view    *state.View
+	written func(bytes int64)
+}
 
 // Persist writes the view; a snapshot exists only once Close succeeded.
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := s.view.Persist(sink); err != nil {
+	out := counted{out: sink}
+	if err := s.view.Persist(&out); err != nil {
 		_ = sink.Cancel()
 		return err
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	if s.written != nil {
+		s.written(out.n)
+	}
+	return nil
+}
+
+// counted counts what is written to out.
+type counted struct {
+	out io.Writer
+	n   int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.out.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // Release has nothing to release.

@@ -10,7 +10,7 @@ import (
 	"shoal/node/api"
 )
 
-// What the cluster remembers has limits: 10,000 idempotency keys and events, 8,192 entries of the log and 4,096 behind a
+// What the cluster remembers has limits: 10,000 idempotency keys and events, up to 8,192 entries of the log and 4,096 behind a
 // snapshot (consensus/state/table.go, consensus/config.go). People take days to reach them, and until then memory grows by
 // design; so they are reached before the first sample.
 const (
