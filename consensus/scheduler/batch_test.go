@@ -159,6 +159,31 @@ func TestBatchTasksLostWithTheirNodeAreNoFailures(t *testing.T) {
 	}
 }
 
+// A plan may come into force by half: a batch's task was given up with its node, and its replacement was refused. (Found by
+// seed 12793703580 of the simulation: the leader fell over it.)
+func TestALostTaskOfABatchWithoutAReplacementGetsOne(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.node("a")
+	w.ends(func(*job.Task) job.State { return job.Running })
+	w.submit("j", batch("b", 1, runs(job.Batch{Retries: retries(0)})))
+	w.plan()
+	w.act()
+	w.node("b")
+	w.cut[a] = true
+	w.apply(state.NodeDown{Node: a, At: w.now})
+	half, _ := w.p.Plan(w.now, 0)
+	if len(half.Stop) != 1 || len(half.Place) != 1 {
+		t.Fatalf("the plan stops %d tasks and places %d, want 1 and 1", len(half.Stop), len(half.Place))
+	}
+	half.Place = nil
+	w.apply(half)
+	w.ends(complete)
+	w.settle()
+	if r := w.lastRun("j", "b"); r.Status != job.RunComplete || r.Failed != 0 || r.Completed != 1 {
+		t.Errorf("run %+v", r)
+	}
+}
+
 func TestBatchOnADrainedNodeFinishes(t *testing.T) {
 	w := newWorld(t, 1)
 	a := w.node("a")

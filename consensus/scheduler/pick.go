@@ -72,8 +72,8 @@ func (k *picker) pick(sl *slot) (*node, refusals) {
 	n, no := k.bound(sl)
 	if n == nil && !no.any() {
 		var avoid *node
-		if sl.phase == failing {
-			avoid = k.p.nodes[sl.current().Node]
+		if t := sl.current(); t != nil && sl.phase == failing {
+			avoid = k.p.nodes[t.Node]
 		}
 		n = k.choose(avoid)
 	}
