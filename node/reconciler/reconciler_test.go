@@ -3,6 +3,8 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -339,5 +341,33 @@ func TestNoBusyPolling(t *testing.T) {
 			g.Errorf("%d calls while nothing happened", n-calls)
 		}
 		synctest.Wait()
+	})
+}
+
+// An agent that ends after a container was made and before it could say so finds it when it comes back. Who waits for the task
+// to be made, as an update does that stops its predecessor then, must hear of it. (Found by seed 12793703464 of the simulation.)
+func TestAContainerThatWaitsAndIsFoundAgainIsReported(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		waits := web("t1", func(a *Assignment) { a.Task.Wait = job.WaitTurn })
+		g.set(waits)
+		g.pass(500 * time.Millisecond)
+		g.wantState("t1", job.Pulling)
+		file := filepath.Join(g.dir, statusesFile)
+		before, err := os.ReadFile(file)
+		if err != nil {
+			g.Fatal(err)
+		}
+		g.setDeaf(true)
+		g.pass(5 * time.Second)
+		g.wantContainer("t1", runtime.Created, 0)
+		g.stop()
+		if err := os.WriteFile(file, before, 0o600); err != nil {
+			g.Fatal(err)
+		}
+		g.setDeaf(false)
+		g.start()
+		g.set(waits)
+		g.pass(10 * time.Second)
+		g.wantState("t1", job.Created)
 	})
 }

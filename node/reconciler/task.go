@@ -173,6 +173,7 @@ func (t *task) observe(now time.Time, in runtime.Info, seen sight) {
 	t.status.Image = in.Image
 	t.status.Address = in.Address
 	t.status.Paused = in.Paused
+	t.to(in.CreatedAt, job.Created) // made by an earlier try, or by an agent that could not say so any more
 	if in.Starts > t.startsSeen {
 		t.startsSeen = in.Starts
 		t.noteStart(now)
