@@ -131,6 +131,7 @@ func (m *Machine) start(join []string, token string) {
 		m.c.t.Fatalf("the agent of %s runs already", m.Name)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	m.disk.started()
 	handle := m.Runtime.Reopen()
 	n, err := node.New(node.Config{
 		DataDir: m.dir(), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,

@@ -20,6 +20,13 @@ type disk struct {
 	failed bool      // some may have, since the agent's start
 }
 
+// started says that an agent starts.
+func (d *disk) started() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed = d.err != nil
+}
+
 // Slow makes every write of the machine's log take this much longer; 0 ends it.
 func (m *Machine) Slow(d time.Duration) {
 	m.disk.mu.Lock()

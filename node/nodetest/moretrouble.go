@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,13 +25,14 @@ func (m *Machine) FailDisk(err error) {
 	m.disk.failed = m.disk.failed || err != nil
 }
 
-// diskFailed tells whether the disk failed since the agent's start, and forgets it.
-func (m *Machine) diskFailed() bool {
+// diskFailed tells whether the disk failed since the agent's start, and that is why the agent ended with err; and whether
+// the disk is well again.
+func (m *Machine) diskFailed(err error) (so, well bool) {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	was := m.disk.failed
-	m.disk.failed = false
-	return was
+	text := fmt.Sprint(err)
+	why := strings.Contains(text, errEIO.Err.Error()) || strings.Contains(text, errFull.Err.Error())
+	return m.disk.failed && why && strings.Contains(text, "raft"), m.disk.err == nil
 }
 
 var (
@@ -51,7 +53,7 @@ func (s *sim) moreFaults() []namedFault {
 		{"full disk", 2, func(m *Machine) {
 			s.note("%s: disk full", m.Name)
 			m.FailDisk(errFull)
-			s.after(time.Second, time.Minute, func() { m.FailDisk(nil); m.diskFailed() })
+			s.after(time.Second, time.Minute, func() { m.FailDisk(nil); s.revive(m) }) // one that was started meanwhile ended
 		}},
 		{"clock", 5, func(m *Machine) {
 			ahead := time.Duration(math.Pow(10, s.r.Float64()*5.3) * float64(time.Second)) // up to two days

@@ -178,9 +178,9 @@ func (s *sim) after(least, most time.Duration, f func()) {
 func (s *sim) check() {
 	for _, m := range s.Machines {
 		if err, gone := m.Exited(); gone {
-			if m.diskFailed() && strings.Contains(fmt.Sprint(err), "raft") {
+			if so, well := m.diskFailed(err); so {
 				s.note("%s: its agent ended: %v", m.Name, err)
-				if s.peace { // else its revival is planned
+				if well { // else its revival is planned
 					m.PowerOn()
 				}
 				continue
@@ -252,7 +252,10 @@ func (s *sim) settle() {
 	if s.more {
 		s.endMore()
 	}
-	time.Sleep(15 * time.Second) // longer than any request of before lives
+	for range 15 { // seconds, longer than any request of before lives
+		time.Sleep(time.Second)
+		s.check() // an agent whose disk failed takes a while to end
+	}
 	if err := s.awaitQuiet(settleLimit, 30*time.Second); err != nil {
 		s.fail("%v\n%s", err, s.postMortem())
 	}
