@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,10 +17,10 @@ import (
 	"shoal/e2e/machines"
 )
 
-// vmFault breaks a machine, and gives what mends it.
+// vmFault breaks a machine. seen gives an error as long as the fault was not seen to act, and is asked before mend ends it.
 type vmFault struct {
 	name string
-	play func(n *machines.Net, m *machines.Machine, r *rand.Rand) (mend func() error, err error)
+	play func(n *machines.Net, m *machines.Machine, r *rand.Rand) (seen, mend func() error, err error)
 }
 
 // vmFaults are those that take a kernel for each machine, and a few of all machines' for company.
@@ -28,53 +29,102 @@ var vmFaults = []vmFault{
 	{"netem-loss", netem("loss 10%")},
 	{"netem-reorder", netem("delay 40ms reorder 30% 50%")},
 	{"netem-duplicate", netem("duplicate 30%")},
-	{"disk-errors", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		// An agent whose log cannot be written ends, and the file system is of no use until it is mounted anew.
-		return func() error {
-			if err := m.PowerOff(); err != nil {
-				return err
+	{"disk-errors", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		before, err := m.DiskWrites()
+		if err != nil {
+			return nil, nil, err
+		}
+		seen = func() error {
+			w, err := m.DiskWrites()
+			if w = w.Since(before); err == nil && w.Asked <= w.Below {
+				err = fmt.Errorf("%d writes were asked for and %d reached the disk", w.Asked, w.Below)
 			}
-			return onAgain(m)
-		}, m.Disk(machines.DiskErrors)
+			return err
+		}
+		// An agent whose log cannot be written ends, and the file system is of no use until it is mounted anew.
+		mend = func() error { return errors.Join(m.PowerOff(), onAgain(m)) }
+		return seen, mend, m.Disk(machines.DiskErrors)
 	}},
-	{"disk-slow", func(_ *machines.Net, m *machines.Machine, r *rand.Rand) (func() error, error) {
-		return func() error { return m.Disk(machines.DiskWell) }, m.DiskDelay(time.Duration(200+r.IntN(800)) * time.Millisecond)
+	{"disk-slow", func(_ *machines.Net, m *machines.Machine, r *rand.Rand) (seen, mend func() error, err error) {
+		delay := time.Duration(200+r.IntN(800)) * time.Millisecond
+		before, err := m.DiskWrites()
+		if err != nil {
+			return nil, nil, err
+		}
+		seen = func() error {
+			w, err := m.DiskWrites()
+			if w = w.Since(before); err == nil && w.Took < delay/2 { // one at least, of which the clock may have missed a part
+				err = fmt.Errorf("%d writes took %v together", w.Asked, w.Took)
+			}
+			return err
+		}
+		return seen, func() error { return m.Disk(machines.DiskWell) }, m.DiskDelay(delay)
 	}},
 	{"clock-forward", clockStep(90 * time.Minute)},
 	{"clock-back", clockStep(-90 * time.Minute)},
-	{"panic", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		return func() error { return onAgain(m) }, m.Panic()
+	{"panic", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		return isOff(m), func() error { return onAgain(m) }, m.Panic()
 	}},
-	{"power-off", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		return func() error { return onAgain(m) }, m.PowerOff()
+	{"power-off", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		return isOff(m), func() error { return onAgain(m) }, m.PowerOff()
 	}},
-	{"isolate", func(n *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		return n.Heal, n.Isolate(m)
-	}},
-	{"kill-agent", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		return func() error {
-			if _, err := m.AwaitEnd(patience); err != nil {
-				return err
+	{"isolate", func(n *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		others := slices.DeleteFunc(n.Machines(), func(o *machines.Machine) bool { return o == m })
+		cut, err := n.Make(machines.Split("", []*machines.Machine{m}, others))
+		seen = func() error {
+			hits, err := cut.Hits()
+			if err == nil && hits == 0 {
+				err = errors.New("no packet met it")
 			}
-			return m.Start()
-		}, m.Signal(syscall.SIGKILL)
+			return err
+		}
+		return seen, cut.End, err
+	}},
+	{"kill-agent", func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		seen = func() error {
+			_, err := m.AwaitEnd(patience)
+			return err
+		}
+		return seen, func() error { return m.Start() }, m.Signal(syscall.SIGKILL)
 	}},
 }
 
-func netem(how string) func(*machines.Net, *machines.Machine, *rand.Rand) (func() error, error) {
-	return func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		return func() error {
-			if seen, err := m.NetemSeen(); err != nil || seen == 0 {
-				return fmt.Errorf("void: %d packets met %q: %v", seen, how, err)
+func netem(how string) func(*machines.Net, *machines.Machine, *rand.Rand) (seen, mend func() error, err error) {
+	return func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		seen = func() error {
+			packets, err := m.NetemSeen()
+			if err == nil && packets == 0 {
+				err = fmt.Errorf("no packet met %q", how)
 			}
-			return m.Netem("")
-		}, m.Netem(how)
+			return err
+		}
+		return seen, func() error { return m.Netem("") }, m.Netem(how)
 	}
 }
 
-func clockStep(by time.Duration) func(*machines.Net, *machines.Machine, *rand.Rand) (func() error, error) {
-	return func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (func() error, error) {
-		return func() error { return m.StepClock(-by) }, m.StepClock(by)
+func clockStep(by time.Duration) func(*machines.Net, *machines.Machine, *rand.Rand) (seen, mend func() error, err error) {
+	return func(_ *machines.Net, m *machines.Machine, _ *rand.Rand) (seen, mend func() error, err error) {
+		before, err := m.ClockAhead()
+		if err != nil {
+			return nil, nil, err
+		}
+		seen = func() error {
+			now, err := m.ClockAhead()
+			if moved := now - before; err == nil && (moved-by).Abs() > time.Minute {
+				err = fmt.Errorf("its clock was moved by %v and is %v off", by, moved)
+			}
+			return err
+		}
+		return seen, func() error { return m.StepClock(-by) }, m.StepClock(by)
+	}
+}
+
+func isOff(m *machines.Machine) func() error {
+	return func() error {
+		if m.On() {
+			return fmt.Errorf("machine %s is on", m.Name)
+		}
+		return nil
 	}
 }
 
@@ -109,11 +159,12 @@ func TestVMChaos(t *testing.T) {
 		m := all[r.IntN(len(all))]
 		span := time.Duration(1+r.IntN(20)) * time.Second
 		began, before := time.Now(), l.count()
-		mend, err := f.play(n, m, r)
+		seen, mend, err := f.play(n, m, r)
 		if err != nil {
 			t.Fatalf("%s on %s: %v", f.name, m.Name, err)
 		}
 		time.Sleep(span)
+		eventually(t, f.name+" to be seen on "+m.Name+" (else the run is void)", seen)
 		if err := mend(); err != nil {
 			t.Fatalf("mend %s on %s: %v", f.name, m.Name, err)
 		}

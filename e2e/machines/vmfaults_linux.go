@@ -71,6 +71,48 @@ func (m *Machine) DiskDelay(d time.Duration) error {
 	return m.diskTable(fmt.Sprintf("0 $S delay /dev/vdb 0 0 /dev/vdb 0 %d", d.Milliseconds()))
 }
 
+// Writes are what became of writes to a disk since its machine began.
+type Writes struct {
+	Asked int           // of the file system, ended well or not
+	Below int           // that reached the disk
+	Took  time.Duration // all that were asked for together
+}
+
+// Since is what came after before.
+func (w Writes) Since(before Writes) Writes {
+	return Writes{w.Asked - before.Asked, w.Below - before.Below, w.Took - before.Took}
+}
+
+// DiskWrites counts the writes of the machine's file system to device-mapper, and of that to the disk below.
+func (m *Machine) DiskWrites() (w Writes, err error) {
+	out, err := m.inside("cat /proc/diskstats")
+	if err != nil {
+		return w, err
+	}
+	seen := 0
+	for line := range strings.Lines(out) { // major minor name reads … [7] writes, [10] milliseconds of them: iostats.rst
+		f := strings.Fields(line)
+		if len(f) < 11 || f[2] != "dm-0" && f[2] != "vdb" {
+			continue
+		}
+		writes, err1 := strconv.Atoi(f[7])
+		ms, err2 := strconv.Atoi(f[10])
+		if err := errors.Join(err1, err2); err != nil {
+			return w, fmt.Errorf("on %s: /proc/diskstats: %w", m.Name, err)
+		}
+		seen++
+		if f[2] == "vdb" {
+			w.Below = writes
+		} else {
+			w.Asked, w.Took = writes, time.Duration(ms)*time.Millisecond
+		}
+	}
+	if seen != 2 {
+		return w, fmt.Errorf("on %s: /proc/diskstats says nothing of dm-0 or vdb:\n%s", m.Name, out)
+	}
+	return w, nil
+}
+
 // diskTable does not wait for the file system to come to rest: with a disk that fails, it never would.
 func (m *Machine) diskTable(table string) error {
 	_, err := m.inside(`export DM_DISABLE_UDEV=1
@@ -85,6 +127,16 @@ dmsetup resume data`)
 func (m *Machine) StepClock(by time.Duration) error {
 	_, err := m.inside(fmt.Sprintf("date -s @$(($(date +%%s) + %d)) >/dev/null", int64(by.Seconds())))
 	return err
+}
+
+// ClockAhead is how far the machine's clock is ahead of the host's, to a second or so.
+func (m *Machine) ClockAhead() (time.Duration, error) {
+	out, err := m.inside("date +%s")
+	if err != nil {
+		return 0, err
+	}
+	at, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	return time.Until(time.Unix(at, 0)), err
 }
 
 // Panic makes the machine's kernel fall over, which ends the machine as a power cut does.
