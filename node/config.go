@@ -66,6 +66,8 @@ type Config struct {
 	DrainOnStop time.Duration
 	// BeforeLogWrite is called before every write of the log, for tests of slow and failing disks; nil: nothing.
 	BeforeLogWrite func(op string) error
+	// OnBug is told what the planner panicked with, for tests to fail with; nil: it is logged, and planning starts over.
+	OnBug func(any)
 	// Wall is the machine's wall clock; nil: time.Now. Tests hand in one that is set forward and back. Waits do not go by it.
 	Wall func() time.Time
 	// Raft and Gossip timings; zero fields are the defaults.

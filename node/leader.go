@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -81,12 +82,27 @@ const (
 // planTasks turns what users want and what happened into tasks, for as long as this node leads.
 func (n *Node) planTasks(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := n.planFromView(ctx); err != nil && ctx.Err() == nil {
+		if err := survive(func() error { return n.planFromView(ctx) }, n.cfg.OnBug); err != nil && ctx.Err() == nil {
 			n.log.Warn("planning starts over", "error", err)
 			sleep(ctx, planRetry)
 		}
 	}
 	return nil
+}
+
+// survive makes a panic of work an error. The planner decides over what all users ever asked for, and would fall over the same
+// on the next leader, and the next; without it the cluster still answers, keeps its leases and runs what runs.
+func survive(work func() error, onBug func(any)) (err error) {
+	defer func() {
+		switch p := recover(); {
+		case p == nil:
+		case onBug != nil:
+			onBug(p)
+		default:
+			err = fmt.Errorf("the planner fell over, please report this: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return work()
 }
 
 // planFromView plans on one subscription until it breaks.

@@ -137,6 +137,7 @@ func (m *Machine) start(join []string, token string) {
 		DataDir: m.dir(), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,
 		DrainOnStop: m.DrainOnStop,
 		Version:     "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
+		OnBug:          func(p any) { panic(p) },
 		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },
 		Wall:           m.clock.now,
 		Machine: func(node.MachineConfig) (*node.Machine, error) {
