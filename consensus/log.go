@@ -39,6 +39,8 @@ type Log struct {
 	leading *leadership
 	out     atomic.Pointer[DiskError] // why this node is out of the cluster, nil when it takes part
 
+	reconfiguring sync.Mutex // of raft
+
 	places *semaphore.Weighted // of proposals
 	bytes  *semaphore.Weighted // of proposed commands
 
@@ -137,11 +139,18 @@ func (l *Log) snapshotWritten(bytes int64) {
 	if r == nil {
 		return
 	}
-	c := r.ReloadableConfig()
-	c.SnapshotThreshold = entriesFor(bytes)
-	if err := r.ReloadConfig(c); err != nil {
+	if err := l.reconfigure(r, func(c *raft.ReloadableConfig) { c.SnapshotThreshold = entriesFor(bytes) }); err != nil {
 		l.logger.Warn("raft keeps its old snapshot threshold", "error", err)
 	}
+}
+
+// reconfigure changes what raft can change while it runs; raft itself does not put one change behind the other.
+func (l *Log) reconfigure(r *raft.Raft, change func(*raft.ReloadableConfig)) error {
+	l.reconfiguring.Lock()
+	defer l.reconfiguring.Unlock()
+	c := r.ReloadableConfig()
+	change(&c)
+	return r.ReloadConfig(c)
 }
 
 // entriesFor is how many entries a snapshot of that size waits for: 2,048 for an empty state, one more for each 8 KiB, at

@@ -90,9 +90,8 @@ func (l *Log) follows() bool {
 // askForElection makes raft look at once whether its leader is silent. There is no call for that, but it looks when its
 // patience is made shorter; a nanosecond does.
 func (l *Log) askForElection() {
-	c := l.raft.ReloadableConfig()
-	for _, c.HeartbeatTimeout = range []time.Duration{l.cfg.Timing.Heartbeat, l.cfg.Timing.Heartbeat - 1} {
-		if err := l.raft.ReloadConfig(c); err != nil {
+	for _, patience := range []time.Duration{l.cfg.Timing.Heartbeat, l.cfg.Timing.Heartbeat - 1} {
+		if err := l.reconfigure(l.raft, func(c *raft.ReloadableConfig) { c.HeartbeatTimeout = patience }); err != nil {
 			l.logger.Warn("cannot ask for an election early; raft will by itself", "err", err)
 			return
 		}
