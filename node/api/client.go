@@ -128,7 +128,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, in, 
 	}
 	defer resp.Body.Close()
 	if out == nil {
-		return nil
+		out = &struct{}{} // that it was done is said too; net/http makes a 200 of a server that says nothing
 	}
 	if err := json.NewDecoder(c.bounded(resp.Body)).Decode(out); err != nil {
 		return job.Errorf(job.Unavailable, "%s %s: the answer of %s broke off: %w", method, path, c.name, err)

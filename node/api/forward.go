@@ -173,6 +173,7 @@ func (s *Server) forward(addr string, patience time.Duration, instead func(), w 
 // forwardUntil is forward that gives up early when deposed is closed.
 func (s *Server) forwardUntil(deposed <-chan struct{}, addr string, patience time.Duration, instead func(), w http.ResponseWriter, r *http.Request) {
 	c := callerOf(r)
+	const unknown = "what was asked of it may have been done or not"
 	ctx, cancel := context.WithCancelCause(r.Context())
 	begun := make(chan struct{})
 	var wait sync.WaitGroup
@@ -181,7 +182,6 @@ func (s *Server) forwardUntil(deposed <-chan struct{}, addr string, patience tim
 	wait.Go(func() {
 		late := time.NewTimer(patience)
 		defer late.Stop()
-		const unknown = "what was asked of it may have been done or not"
 		select {
 		case <-begun:
 		case <-ctx.Done():
@@ -203,7 +203,8 @@ func (s *Server) forwardUntil(deposed <-chan struct{}, addr string, patience tim
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			switch cause := context.Cause(ctx); {
-			case r.Context().Err() != nil: // the caller is gone
+			case r.Context().Err() != nil: // the caller is gone, or this node ends: to say nothing would be to say 200
+				writeError(w, job.Errorf(job.Unavailable, "this node ends before node %s has answered; %s", addr, unknown))
 			case instead != nil:
 				instead()
 			case cause != nil:

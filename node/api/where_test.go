@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,39 @@ func TestAChangeDoesNotWaitForALeaderThatIsNoneAnyMore(t *testing.T) {
 	if took := time.Since(start); !errors.Is(err, job.Unavailable) || !strings.Contains(err.Error(), "may have been done") || took > answerPatience/2 {
 		t.Errorf("%v after %v", err, took)
 	}
+}
+
+// Found by seed 433434157 of make chaos: the caller of a node that ended had an empty answer of status 200, and took a change
+// for done that nobody had made.
+func TestANodeThatEndsDoesNotSayThatAChangeIsDone(t *testing.T) {
+	t.Parallel()
+	b := &script{leader: hungNode(t), state: true}
+	m := newMachine(t, "A", b)
+	c := m.client(Operator)
+	time.AfterFunc(200*time.Millisecond, m.cancel) // requests first, then connections
+	if err := c.StopJob(context.Background(), "x"); !errors.Is(err, job.Unavailable) || !strings.Contains(err.Error(), "may have been done") {
+		t.Errorf("a node that ended while it waited for the leader's answer said: %v", err)
+	}
+}
+
+func TestAnEmptyAnswerIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	c := NewClient(s.Listener.Addr().String(), plain{})
+	defer c.Close()
+	if err := c.StopJob(context.Background(), "x"); !errors.Is(err, job.Unavailable) || !strings.Contains(err.Error(), "broke off") {
+		t.Errorf("an empty answer of status 200: %v", err)
+	}
+}
+
+// plain speaks HTTP where the client would speak HTTPS.
+type plain struct{}
+
+func (plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL.Scheme = "http"
+	return http.DefaultTransport.RoundTrip(r)
 }
 
 func TestNothingIsPassedOnTwice(t *testing.T) {
