@@ -472,11 +472,13 @@ func (s *shadow) excused(p place, sv *job.Service) string {
 			return fmt.Sprintf("task %s on node %.6s should %s, %+v", last.ID, last.Node, last.Desired, st)
 		}
 	}
-	for _, d := range sv.DependsOn {
-		o := s.jobs[p.job].Spec.Service(d.Service)
-		for k := 1; k <= o.Replicas; k++ {
-			if !s.started(p.job, d.Service, k) && last == nil {
-				return ""
+	if last == nil || last.Digest != sv.Digest() { // what ran before with the same content waits for nobody
+		for _, d := range sv.DependsOn {
+			o := s.jobs[p.job].Spec.Service(d.Service)
+			for k := 1; k <= o.Replicas; k++ {
+				if !s.started(p.job, o, k) {
+					return ""
+				}
 			}
 		}
 	}
@@ -496,9 +498,10 @@ func (s *shadow) excused(p place, sv *job.Service) string {
 	return fmt.Sprintf("its last task %s has ended (%+v), and it fits on %s", last.ID, s.statuses[last.ID], nodes[i].Name)
 }
 
-func (s *shadow) started(jobName, service string, slot int) bool {
+// started tells whether a slot runs, or ran to its end, with the content that is asked for.
+func (s *shadow) started(jobName string, sv *job.Service, slot int) bool {
 	for _, t := range s.tasks {
-		if t.Job == jobName && t.Service == service && t.Slot == slot && t.Desired == job.DesiredRun {
+		if t.Job == jobName && t.Service == sv.Name && t.Slot == slot && t.Desired == job.DesiredRun && t.Digest == sv.Digest() {
 			if st := s.statuses[t.ID]; st != nil && (st.State == job.Running || st.State.Terminal()) {
 				return true
 			}

@@ -180,7 +180,7 @@ func (s *sim) check() {
 		if err, gone := m.Exited(); gone {
 			if so, well := m.diskFailed(err); so {
 				s.note("%s: its agent ended: %v", m.Name, err)
-				if well { // else its revival is planned
+				if _, out := s.limbo[m]; well && !out { // else its revival is planned
 					m.PowerOn()
 				}
 				continue
