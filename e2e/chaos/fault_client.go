@@ -31,6 +31,7 @@ func lostReplies(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.Moved(m)
 	return &Broken{
 		What: "what " + m.Name + " answers is lost", For: span, On: []*machines.Machine{m},
 		Acted: func() error {

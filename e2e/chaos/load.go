@@ -106,7 +106,7 @@ func (l *load) freshLocked() *history {
 // client makes one operation after the other. A machine's own client asks no other one; nil: any.
 func (l *load) client(ctx context.Context, id uint64, own *machines.Machine) {
 	r := rand.New(rand.NewPCG(id, 3))
-	conns := map[*machines.Machine]*api.Client{}
+	conns, moves := map[*machines.Machine]*api.Client{}, map[*machines.Machine]int{}
 	defer func() {
 		for _, c := range conns {
 			c.Close()
@@ -121,8 +121,11 @@ func (l *load) client(ctx context.Context, id uint64, own *machines.Machine) {
 			}
 			m = free[r.IntN(len(free))]
 		}
-		if conns[m] == nil {
-			conns[m] = m.Client()
+		if n := l.w.Moves(m); conns[m] == nil || moves[m] != n {
+			if conns[m] != nil {
+				conns[m].Close()
+			}
+			conns[m], moves[m] = m.Client(), n
 		}
 		return conns[m]
 	}

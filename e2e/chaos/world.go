@@ -30,8 +30,26 @@ type World struct {
 
 	logf func(format string, args ...any)
 
-	mu   sync.Mutex
-	busy map[*machines.Machine]string // by which fault
+	mu    sync.Mutex
+	busy  map[*machines.Machine]string // by which fault
+	moved map[*machines.Machine]int    // how often its socket became another
+}
+
+// Moved tells the load that a machine's socket is another one now: connections to the former one would stay.
+func (w *World) Moved(m *machines.Machine) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.moved == nil {
+		w.moved = map[*machines.Machine]int{}
+	}
+	w.moved[m]++
+}
+
+// Moves is how often that was.
+func (w *World) Moves(m *machines.Machine) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.moved[m]
 }
 
 // Log tells a person what a fault does.
