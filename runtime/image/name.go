@@ -63,7 +63,12 @@ func (n Name) Familiar() string {
 	if err != nil {
 		return n.String()
 	}
-	return reference.FamiliarString(named)
+	short := reference.FamiliarString(named)
+	// docker.io/library.o/x would be library.o/x, and that is another registry's.
+	if again, err := reference.ParseNormalizedNamed(short); err != nil || again.String() != named.String() {
+		return n.String()
+	}
+	return short
 }
 
 // Short is Familiar with a digest cut to what tells two apart: "nginx:1.25@sha256:860c4535c820". It is for messages.
