@@ -44,6 +44,14 @@ func lost(tick int, in input) operation {
 	return operation{client: tick, in: in, call: time.Duration(2 * tick), back: time.Duration(2*tick + 1), maybe: true}
 }
 
+func gone(tick int) operation { return told(tick, input{kind: opRemove}, output{}) }
+
+// again makes an operation one whose first try was not answered.
+func again(o operation) operation {
+	o.maybe, o.retried = true, true
+	return o
+}
+
 // during makes an operation last from before the first to after the last.
 func during(o operation) operation {
 	o.call, o.back = 0, 1000
@@ -64,6 +72,8 @@ func TestHistoriesAreJudged(t *testing.T) {
 		"removed":                         {[]operation{put(1, "a", 1, 10), told(2, input{kind: opRemove}, output{}), missing(3, opRead), missing(4, opStop), put(5, "b", 1, 20)}, ""},
 		"what the node knew":              {[]operation{put(1, "a", 1, 10), put(2, "b", 2, 20), local(3, "a", 1, 10, 19)}, ""},
 		"a read that no leader confirmed": {[]operation{put(1, "a", 1, 10), put(2, "b", 2, 20), told(3, input{kind: opRead}, output{version: 1, label: "a", repl: 1, changed: 10, index: 15, stale: true})}, ""},
+		"refused, and a former try late":  {[]operation{put(1, "a", 1, 10), gone(2), again(missing(3, opScale)), put(4, "b", 1, 20), read(5, "b", 1, 20), told(6, input{kind: opRead}, output{version: 2, label: "b", repl: 0, changed: 30, index: 30})}, ""},
+		"refused, and no former try":      {[]operation{put(1, "a", 1, 10), gone(2), missing(3, opScale), put(4, "b", 1, 20), read(5, "b", 1, 20), told(6, input{kind: opRead}, output{version: 2, label: "b", repl: 0, changed: 30, index: 30})}, "not linearizable"},
 		"an acknowledged change is lost":  {[]operation{put(1, "a", 1, 10), put(2, "b", 2, 20), read(3, "a", 1, 10)}, "not linearizable"},
 		"an acknowledged job is lost":     {[]operation{put(1, "a", 1, 10), missing(2, opRead)}, "not linearizable"},
 		"a removed job is back":           {[]operation{put(1, "a", 1, 10), told(2, input{kind: opRemove}, output{}), read(3, "a", 1, 10)}, "not linearizable"},

@@ -152,11 +152,15 @@ func (h *history) add(o operation) {
 	switch {
 	case o.out.unsent, !o.out.known && !o.in.writes():
 		return // it had no effect, and nobody learned anything
-	case !o.out.known:
+	case !o.out.known, o.late():
 		h.open++
 	}
 	h.ops = append(h.ops, o)
 }
+
+// late tells of a change that was tried again and refused because there was no such job: a former try may still be on its way,
+// and find one. Refusals are not remembered under a key, so that who mends what was wrong can use it again.
+func (o operation) late() bool { return o.retried && o.in.writes() && o.out.known && o.out.missing }
 
 // register is a job as its clients see it.
 type register struct {
@@ -258,10 +262,13 @@ func (h *history) linear() []porcupine.Operation {
 			continue
 		}
 		back := int64(o.back)
-		if !o.out.known {
+		if !o.out.known || o.late() {
 			back = math.MaxInt64
 		}
 		res := o.out
+		if o.late() {
+			res.known = false
+		}
 		if o.retried && o.in.kind != opRead && res.known && !res.missing {
 			// A second answer to one key tells of the job as it was then, or as it is now if that is forgotten: that it
 			// happened is known, at which version is not.
