@@ -173,7 +173,7 @@ func ParseGeneric(words []string) ([]Generic, error) {
 	by := map[string]*Generic{}
 	for _, w := range words {
 		kind, value, ok := strings.Cut(w, "=")
-		if kind = strings.TrimSpace(kind); !ok || value == "" {
+		if kind, value = strings.TrimSpace(kind), strings.TrimSpace(value); !ok || value == "" {
 			return nil, Errorf(Invalid, "resource %q: write NAME=COUNT or NAME=ID,ID, for example gpu=2", shorten(w))
 		}
 		g := by[kind]
