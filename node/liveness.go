@@ -86,7 +86,7 @@ func (j *judge) consider(ctx context.Context, wg *sync.WaitGroup, node *job.Node
 		j.open(ctx, wg, node.ID, j.inquire(node))
 	case node.State == job.NodeReady && j.isDeaf(node.ID):
 		j.open(ctx, wg, node.ID, func(ctx context.Context, q *inquiry) {
-			if j.n.reach(ctx, node) == reachNone {
+			if j.n.reach(ctx, node, false) == reachNone {
 				j.down(ctx, node, q, "gossip hears it, but its TCP port cannot be reached")
 			}
 		})
@@ -112,13 +112,16 @@ func (j *judge) open(ctx context.Context, wg *sync.WaitGroup, id job.NodeID, wor
 	})
 }
 
-// inquire tries the node by TCP from suspicion on, so that the answer is there when gossip has made up its mind.
+// inquire tries the node by TCP from suspicion on, so that the answer is there when gossip has made up its mind, and again
+// and again meanwhile: what was so when the suspicion began says little about a network that has healed since.
 func (j *judge) inquire(node *job.Node) func(context.Context, *inquiry) {
 	return func(ctx context.Context, q *inquiry) {
 		for {
-			r := j.n.reach(ctx, node)
-			switch st := j.await(ctx, node.ID, q); {
-			case ctx.Err() != nil || st == verdictAlive:
+			t := j.tryWhile(ctx, node)
+			verdict := j.await(ctx, node.ID, q)
+			r := t.end()
+			switch {
+			case ctx.Err() != nil || verdict == verdictAlive:
 				return
 			case r == reachNone:
 				j.down(ctx, node, q, "gossip calls it dead and its TCP port cannot be reached")
@@ -137,6 +140,41 @@ func (j *judge) inquire(node *job.Node) func(context.Context, *inquiry) {
 			}
 		}
 	}
+}
+
+// tries reach for a node one after the other until they are ended.
+type tries struct {
+	cancel context.CancelFunc
+	first  chan struct{} // closed when one has come to an end
+	done   chan struct{} // closed when the last has
+	latest reachability  // of the last that came to an end by itself; read after done
+}
+
+// retryPause is between two tries.
+const retryPause = 100 * time.Millisecond
+
+func (j *judge) tryWhile(ctx context.Context, node *job.Node) *tries {
+	ctx, cancel := context.WithCancel(ctx)
+	t := &tries{cancel: cancel, first: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		t.latest = j.n.reach(ctx, node, false)
+		close(t.first)
+		for sleep(ctx, retryPause) {
+			if r := j.n.reach(ctx, node, true); ctx.Err() == nil {
+				t.latest = r
+			}
+		}
+	}()
+	return t
+}
+
+// end gives the latest answer; it waits for the first. A try that is under way does not count.
+func (t *tries) end() reachability {
+	<-t.first
+	t.cancel()
+	<-t.done
+	return t.latest
 }
 
 type verdict int
@@ -282,11 +320,16 @@ func (n *Node) tryNow(ctx context.Context, addr string) reachability {
 	return r
 }
 
-// reach asks this node and one more log-holder at once; the better answer counts.
-func (n *Node) reach(ctx context.Context, node *job.Node) reachability {
+// reach asks this node and one more log-holder at once; the better answer counts. again: not by what this node has found out
+// a moment ago.
+func (n *Node) reach(ctx context.Context, node *job.Node, again bool) reachability {
 	second := make(chan reachability, 1)
 	go func() { second <- n.reachFromAnother(ctx, node) }()
-	return max(n.try(ctx, node.Addr.String()), <-second)
+	try := n.try
+	if again {
+		try = n.tryNow
+	}
+	return max(try(ctx, node.Addr.String()), <-second)
 }
 
 // reachFromAnother asks the log-holders that gossip calls alive, one after the other, until one answers. With nobody to

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/consensus/state"
 	"shoal/runtime"
 )
 
@@ -194,6 +195,34 @@ func TestTasksMoveBackToAMachineThatReturns(t *testing.T) {
 		res, err := c.Leader().node.Rebalance(context.Background(), true)
 		if err != nil || len(res.Moves) != 0 {
 			t.Errorf("still to move: %+v, %v", res, err)
+		}
+	})
+}
+
+// A machine that nobody heard for a moment is heard again when gossip's patience is over: what a try found while it was cut off
+// says nothing about then. (Found by seed 372423336 of make chaos.)
+func TestACutThatHealsBeforeTheVerdictIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 5)
+		mute := c.Machines[4]
+		if mute == c.Leader() {
+			mute = c.Machines[3]
+		}
+		for i := range 20 {
+			for _, m := range c.Machines {
+				if m != mute {
+					c.Net.Cut(mute.Addr.Addr(), m.Addr.Addr())
+				}
+			}
+			time.Sleep(time.Duration(1000+i*25) * time.Millisecond)
+			c.Net.Heal()
+			healed := time.Now()
+			time.Sleep(10 * time.Second)
+			for _, e := range c.Leader().node.State().View().Events(state.EventFilter{}) {
+				if after := e.Time.Sub(healed); e.Kind == job.EventNodeDown && after > 500*time.Millisecond {
+					t.Fatalf("round %d: %s, %v after the cut had healed", i, e.Message, after)
+				}
+			}
 		}
 	})
 }
