@@ -341,6 +341,9 @@ func (d *virtual) measure(g *guest) error {
 	ctx, cancel := context.WithTimeout(context.Background(), bootPatience)
 	defer cancel()
 	took, err := g.way.Pace(ctx)
+	for errors.Is(err, unix.EHOSTUNREACH) && ctx.Err() == nil { // a slow machine has not answered who has the address yet
+		took, err = g.way.Pace(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("measure its pace: %w", err)
 	}

@@ -17,7 +17,8 @@ func (m *Machine) inside(script string) (string, error) {
 	if _, ok := m.net.driver.(*virtual); !ok {
 		return "", errOneKernel
 	}
-	out, err := m.Command("sh", "-ec", script).CombinedOutput()
+	// Not busybox's shell: it takes its own programs first, and its tc knows no netem.
+	out, err := m.Command("bash", "-ec", script).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("on %s: %s: %w: %s", m.Name, script, err, out)
 	}
