@@ -11,10 +11,12 @@ if [ "${SHOAL_APART:-}" != 1 ]; then
 fi
 ip link set lo up
 state=$here/build/vagrant/libvirt
-mkdir -p "$state"/{var,log,cache} /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
+mkdir -p "$state"/{var/images,log,cache,pools,domains} /etc/libvirt/{storage,qemu} /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
 mount --bind "$state/var" /var/lib/libvirt
 mount --bind "$state/log" /var/log/libvirt
 mount --bind "$state/cache" /var/cache/libvirt
+mount --bind "$state/pools" /etc/libvirt/storage # the host's may name a directory that is not here
+mount --bind "$state/domains" /etc/libvirt/qemu
 mount -t tmpfs apart /run
 mkdir -p /run/libvirt /run/lock
 # Without these qemu is probed twenty times for each machine.
@@ -25,6 +27,10 @@ virtlogd -d
 libvirtd -d -f /run/libvirtd.conf
 for _ in $(seq 1 100); do virsh -q -c qemu:///system list >/dev/null 2>&1 && break; sleep 0.2; done
 virsh -q -c qemu:///system list >/dev/null
+# The machines come up side by side, and each would make the pool that it misses.
+pool() { virsh -q -c qemu:///system "pool-$@" >/dev/null; }
+pool info default 2>/dev/null || pool define-as default dir --target /var/lib/libvirt/images
+pool start default 2>/dev/null || pool info default
 export VAGRANT_HOME=${VAGRANT_HOME:-$here/build/vagrant/home} VAGRANT_DEFAULT_PROVIDER=libvirt
 cd "$here"
 "$@"
