@@ -64,6 +64,21 @@ func waitLeader(t testing.TB, l *Log) {
 	t.Fatal("no leader in 30 s")
 }
 
+// founder is a new log in dir that leads.
+func founder(t testing.TB, dir string) (l *Log, stop func() error) {
+	t.Helper()
+	l, _, err := openDir(t, dir)
+	if err == nil {
+		err = l.Bootstrap()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = run(l)
+	waitLeader(t, l)
+	return l, stop
+}
+
 func proposeN(t *testing.T, l *Log, n int, text string) (last uint64) {
 	t.Helper()
 	for i := range n {
@@ -279,15 +294,7 @@ func TestCrashWhileTheLogIsMadeDoesNotBlockTheNextStart(t *testing.T) {
 
 func TestDamagedLogIsAnErrorNotAPanic(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "raft")
-	l, _, err := openDir(t, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Bootstrap(); err != nil {
-		t.Fatal(err)
-	}
-	stop := run(l)
-	waitLeader(t, l)
+	l, stop := founder(t, dir)
 	proposeN(t, l, 50, "x")
 	if err := stop(); err != nil {
 		t.Fatal(err)

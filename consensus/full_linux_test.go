@@ -40,15 +40,7 @@ func fullDisk(t *testing.T, root string) {
 	}
 	defer unix.Unmount(root, unix.MNT_DETACH)
 	dir, junk := filepath.Join(root, "raft"), filepath.Join(root, "junk")
-	l, _, err := openDir(t, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Bootstrap(); err != nil {
-		t.Fatal(err)
-	}
-	stop := run(l)
-	waitLeader(t, l)
+	l, stop := founder(t, dir)
 	proposeN(t, l, 5, "before")
 	waitFile(t, l.reserve.path)
 
@@ -76,7 +68,8 @@ func fullDisk(t *testing.T, root string) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if l, _, err = openDir(t, dir); err == nil {
+	l, _, err := openDir(t, dir)
+	if err == nil {
 		err = l.Close()
 	} else if !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("opening on a full disk: %v", err)

@@ -18,15 +18,7 @@ import (
 func BenchmarkReplay(b *testing.B) {
 	const entries, jobs, writers = 8_000, 12, 64
 	dir := filepath.Join(b.TempDir(), "raft")
-	l, _, err := openDir(b, dir)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := l.Bootstrap(); err != nil {
-		b.Fatal(err)
-	}
-	stop := run(l)
-	waitLeader(b, l)
+	l, stop := founder(b, dir)
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	propose := func(c state.Command) {
 		if r, err := l.Propose(b.Context(), c); err != nil || r.Err != nil {
@@ -90,15 +82,7 @@ func TestSnapshotsOfASmallStateAreFrequent(t *testing.T) {
 			t.Errorf("after a snapshot of %d bytes: every %d entries, want %d", bytes, got, want)
 		}
 	}
-	l, _, err := openDir(t, filepath.Join(t.TempDir(), "raft"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Bootstrap(); err != nil {
-		t.Fatal(err)
-	}
-	stop := run(l)
-	waitLeader(t, l)
+	l, stop := founder(t, filepath.Join(t.TempDir(), "raft"))
 	before := l.raft.ReloadableConfig().SnapshotThreshold
 	for i := range 20 {
 		if r, err := l.Propose(t.Context(), event(strings.Repeat(fmt.Sprint(i), 4000))); err != nil || r.Err != nil {

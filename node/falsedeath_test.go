@@ -219,7 +219,7 @@ func TestInquiriesReachTheLiving(t *testing.T) {
 		for i := range *simInquiries {
 			node := view.Node(c.nodes[1+i%4].id)
 			time.Sleep(triedFresh + time.Second) // else the last answer counts
-			if c.leader.reach(c.ctx, node, false) == reachNone {
+			if c.leader.reach(c.ctx, node, c.leader.try) == reachNone {
 				wrong++
 			}
 			if i%10 == 0 && c.leader.tryNow(c.ctx, node.Addr.String()) == reachNone {

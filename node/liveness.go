@@ -86,7 +86,7 @@ func (j *judge) consider(ctx context.Context, wg *sync.WaitGroup, node *job.Node
 		j.open(ctx, wg, node.ID, j.inquire(node))
 	case node.State == job.NodeReady && j.isDeaf(node.ID):
 		j.open(ctx, wg, node.ID, func(ctx context.Context, q *inquiry) {
-			if j.n.reach(ctx, node, false) == reachNone {
+			if j.n.reach(ctx, node, j.n.try) == reachNone {
 				j.down(ctx, node, q, "gossip hears it, but its TCP port cannot be reached")
 			}
 		})
@@ -117,9 +117,9 @@ func (j *judge) open(ctx context.Context, wg *sync.WaitGroup, id job.NodeID, wor
 func (j *judge) inquire(node *job.Node) func(context.Context, *inquiry) {
 	return func(ctx context.Context, q *inquiry) {
 		for {
-			t := j.tryWhile(ctx, node)
+			latest := j.n.keepReaching(ctx, node)
 			verdict := j.await(ctx, node.ID, q)
-			r := t.end()
+			r := latest()
 			switch {
 			case ctx.Err() != nil || verdict == verdictAlive:
 				return
@@ -142,39 +142,31 @@ func (j *judge) inquire(node *job.Node) func(context.Context, *inquiry) {
 	}
 }
 
-// tries reach for a node one after the other until they are ended.
-type tries struct {
-	cancel context.CancelFunc
-	first  chan struct{} // closed when one has come to an end
-	done   chan struct{} // closed when the last has
-	latest reachability  // of the last that came to an end by itself; read after done
-}
-
 // retryPause is between two tries.
 const retryPause = 100 * time.Millisecond
 
-func (j *judge) tryWhile(ctx context.Context, node *job.Node) *tries {
+// keepReaching reaches for a node again and again, until it is asked for the latest answer; it waits for the first. A try that
+// is under way then does not count.
+func (n *Node) keepReaching(ctx context.Context, node *job.Node) (latest func() reachability) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &tries{cancel: cancel, first: make(chan struct{}), done: make(chan struct{})}
+	first, done := make(chan struct{}), make(chan struct{})
+	var found reachability
 	go func() {
-		defer close(t.done)
-		t.latest = j.n.reach(ctx, node, false)
-		close(t.first)
+		defer close(done)
+		found = n.reach(ctx, node, n.try)
+		close(first)
 		for sleep(ctx, retryPause) {
-			if r := j.n.reach(ctx, node, true); ctx.Err() == nil {
-				t.latest = r
+			if r := n.reach(ctx, node, n.tryNow); ctx.Err() == nil {
+				found = r
 			}
 		}
 	}()
-	return t
-}
-
-// end gives the latest answer; it waits for the first. A try that is under way does not count.
-func (t *tries) end() reachability {
-	<-t.first
-	t.cancel()
-	<-t.done
-	return t.latest
+	return func() reachability {
+		<-first
+		cancel()
+		<-done
+		return found
+	}
 }
 
 type verdict int
@@ -320,15 +312,10 @@ func (n *Node) tryNow(ctx context.Context, addr string) reachability {
 	return r
 }
 
-// reach asks this node and one more log-holder at once; the better answer counts. again: not by what this node has found out
-// a moment ago.
-func (n *Node) reach(ctx context.Context, node *job.Node, again bool) reachability {
+// reach asks this node, by try or tryNow, and one more log-holder at once; the better answer counts.
+func (n *Node) reach(ctx context.Context, node *job.Node, try func(context.Context, string) reachability) reachability {
 	second := make(chan reachability, 1)
 	go func() { second <- n.reachFromAnother(ctx, node) }()
-	try := n.try
-	if again {
-		try = n.tryNow
-	}
 	return max(try(ctx, node.Addr.String()), <-second)
 }
 

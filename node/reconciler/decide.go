@@ -139,11 +139,7 @@ func (t *task) done(now time.Time, res result, complete bool) {
 		switch res.op {
 		case opPull:
 			t.image = &res.image
-		case opCreate:
-			t.observe(now, res.info, seenLive)
-			t.status.Tuned = res.tuned
-			t.to(now, job.Created)
-		case opUpdate:
+		case opCreate, opUpdate:
 			t.observe(now, res.info, seenLive)
 			t.status.Tuned = res.tuned
 		case opRemove:

@@ -201,7 +201,6 @@ func (t *task) noteStart(now time.Time) {
 	if t.status.State.Terminal() || t.status.State == job.Stopping {
 		return
 	}
-	t.at(t.info.CreatedAt, job.Created) // already there unless the status was lost
 	if t.info.Starts == 1 {
 		now = t.info.StartedAt
 	}
