@@ -165,7 +165,7 @@ func (p *Planner) betterPlace(s *service, done map[*slot]bool) *shift {
 	best := map[*node]*slot{}
 	for _, sl := range s.slots {
 		t := sl.current()
-		if t == nil || t.ended() || done[sl] || sl.triedToMove() {
+		if t == nil || t.ended() || t.alone() || done[sl] || sl.triedToMove() {
 			continue
 		}
 		if n := p.nodes[t.Node]; n != nil && n.n.Eligible() && (best[n] == nil || sl.id.n > best[n].id.n) {

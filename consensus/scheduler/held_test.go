@@ -84,6 +84,64 @@ func TestAFencedTaskThatStopsOnALostNodeHoldsItsSlot(t *testing.T) {
 	}
 }
 
+// A task with a former content beside canaries is fenced as the new content is. What comes after need not be fenced, and
+// must not be placed beside it all the same.
+func TestAFencedTaskOfAnUnfencedContentIsNeverDoubled(t *testing.T) {
+	for _, after := range []string{"update", "drain", "rebalance"} {
+		t.Run(after, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.leasesEnd = true
+			w.node("a")
+			w.node("b")
+			opts := []func(*job.Service){updating(job.Update{Canaries: 1, Parallelism: 1}), failover(job.FailoverFast)}
+			w.submit("j", svc("s", 3, append(opts, image("one"))...))
+			w.settle()
+			w.submit("j", svc("s", 3, opts[0], failover(job.FailoverFenced), image("two")))
+			w.pass(5*time.Minute, nil)
+			node := job.NodeID("")
+			for _, k := range w.running("j", "s") {
+				if k.Failover != job.FailoverFenced {
+					node = k.Node
+				}
+			}
+			w.cut[node] = true
+			w.apply(state.NodeDown{Node: node, At: w.now})
+			w.pass(5*time.Minute, nil)
+			var fenced *job.Task
+			for _, k := range w.running("j", "s") {
+				if s := w.store.View().Service(k.Digest); k.Failover == job.FailoverFenced && s.Image == "one" {
+					fenced = k
+				}
+			}
+			if fenced == nil {
+				t.Fatalf("no fenced task of the former content %s", w.dump())
+			}
+			w.cut[node] = false
+			w.apply(state.NodeUp{Node: node, At: w.now})
+			want := "one"
+			switch after {
+			case "update":
+				want = "three"
+				w.submit("j", svc("s", 3, append(opts, image(want))...))
+				w.pass(5*time.Minute, nil)
+				w.apply(state.PromoteJob{Job: "j", Services: []string{"s"}, At: w.now})
+			case "drain":
+				w.apply(state.FailJob{Job: "j", Reason: "too slow", At: w.now})
+				w.pass(5*time.Minute, nil)
+				w.apply(state.SetDrain{Node: fenced.Node, Drained: true, At: w.now})
+			case "rebalance":
+				w.apply(state.FailJob{Job: "j", Reason: "too slow", At: w.now})
+				w.pass(5*time.Minute, nil)
+				w.apply(state.SetDrain{Node: node, At: w.now})
+				w.node("c")
+				w.node("d")
+			}
+			w.pass(30*time.Minute, nil)
+			w.allRun("j", "s", 3, want)
+		})
+	}
+}
+
 // fence does what the leader does about leases on lost nodes; it tells whether it did anything.
 func (w *world) fence() (did bool) {
 	v := w.store.View()

@@ -128,7 +128,7 @@ func (w *work) drain(s *service, placed int) {
 		w.tune(s, t, false)
 		return
 	}
-	if !s.spec.CanMoveFirst() || t.Digest != s.digest {
+	if t.alone() || !s.spec.CanMoveFirst() || t.Digest != s.digest {
 		w.stop(t, job.DesiredStop, cause)
 		return
 	}

@@ -130,6 +130,10 @@ func (w *work) busy(s *service, u job.Update, starved map[*slot]bool) (busy int,
 	return busy, proven
 }
 
+// alone tells whether a task never has another one beside it in its slot. Its content's policy may allow that: what a slot keeps
+// beside canaries (see restores) is placed under the policy of the new content.
+func (t *task) alone() bool { return t.Failover == job.FailoverFenced }
+
 // replaceTries bounds the slots for which room is sought in vain within one plan.
 const replaceTries = 64
 
@@ -145,7 +149,10 @@ func (w *work) replace(s *service, u job.Update, sl *slot) bool {
 		}
 	}
 	first := u.Order == job.StartFirst
-	if u.Order == job.OrderAuto || t.Failover == job.FailoverFenced {
+	switch {
+	case t.alone() || s.spec.FailoverPolicy().Mode == job.FailoverFenced:
+		first = false
+	case u.Order == job.OrderAuto:
 		first = s.spec.CanStartFirst() && t.info != nil && t.info.spec.CanStartFirst()
 	}
 	if first {

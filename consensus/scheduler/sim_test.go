@@ -48,7 +48,7 @@ func TestSimulatedClustersSettle(t *testing.T) {
 
 // TestSeedsThatFailedOnce are those that have found something.
 func TestSeedsThatFailedOnce(t *testing.T) {
-	for _, seed := range []uint64{} {
+	for _, seed := range []uint64{88660844443} {
 		simulate(t, seed)
 	}
 }

@@ -204,7 +204,10 @@ func (w *world) dump() string {
 		out += fmt.Sprintf("\n node %s %s drained=%v", n.Name, n.State, n.Drained)
 	}
 	for _, k := range v.Tasks() {
-		out += fmt.Sprintf("\n %s/%s %s on %s want %s%s is %v (%s; %s)", k.Job, k.Name(), k.ID, k.Node, k.Desired, k.Wait, v.Status(k.ID), k.Cause, k.StopCause)
+		out += fmt.Sprintf("\n %s/%s %s on %s want %s%s is %v (%.6s; %s; %s)", k.Job, k.Name(), k.ID, k.Node, k.Desired, k.Wait, v.Status(k.ID), string(k.Digest), k.Cause, k.StopCause)
+	}
+	for _, r := range v.Rollouts("") {
+		out += fmt.Sprintf("\n rollout %s/%s %+v", r.Job, r.Service, *r)
 	}
 	for _, b := range v.Blocked("") {
 		out += fmt.Sprintf("\n blocked %s/%s %d: %s", b.Job, b.Service, b.Slots, b.Reason)

@@ -72,7 +72,7 @@ func (t *tx) unrelease(node job.NodeID) {
 // one that k replaces and that is given up with it (giveUp) was judged by refuseLost.
 func (t *tx) refuseBeside(k *job.Task, giveUp bool) string {
 	for _, o := range t.slot(slotOf(k)) {
-		if o.ID == k.ID || k.Wait != job.WaitNone { // what waits does not run: it is looked at again when it begins
+		if o.ID == k.ID || k.Wait != job.WaitNone || o.Wait != job.WaitNone { // what waits does not run: it is looked at when it begins
 			continue
 		}
 		if o.Failover != job.FailoverFenced && k.Failover != job.FailoverFenced || t.ended(o.ID) || giveUp && o.ID == k.Replaces {

@@ -95,6 +95,28 @@ func TestAFencedSlotIsNotFilledBesideATaskThatStops(t *testing.T) {
 	}
 }
 
+func TestAFencedSlotIsFilledBesideATaskThatNeverBegan(t *testing.T) {
+	l := newLog(t).cluster().nodes("a", "b")
+	j := fencedJob(l, job.FailoverFenced)
+	s := aSpec("db", 1)
+	s.Services[0].Failover = &job.Failover{Mode: job.FailoverFenced}
+	s.Services[0].Env = []string{"VERSION=2"}
+	waits := heldTask(l.do(PutJob{Spec: s, At: t0}).Value.(*job.Job), "waits", "a", "old")
+	waits.Wait = job.WaitRoom
+	if why := l.place(waits)["waits"]; why != "" {
+		t.Fatal(why)
+	}
+	l.report("a", "waits", 2, job.Created)
+	l.plan(Plan{Stop: []TaskStop{{ID: "waits", Desired: job.DesiredStop}}})
+	l.do(PutJob{Spec: j.Spec, At: t0})
+	down := t0.Add(time.Second)
+	l.do(NodeDown{Node: "id-a", At: down})
+	l.do(Release{Node: "id-a", Since: down, Tasks: []job.TaskID{"old"}, Reason: "its lease has ended", At: down})
+	if why := l.replace(j); why != "" {
+		t.Errorf("beside one that was stopped before it began: %q", why)
+	}
+}
+
 func TestANodeWithALeaseIsNotRemoved(t *testing.T) {
 	l := newLog(t).cluster().nodes("a", "b")
 	fencedJob(l, job.FailoverFenced)
