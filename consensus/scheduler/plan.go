@@ -186,6 +186,13 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 		p.forget(s)
 	}
 	w.rebalance()
+	if len(p.claims) > 0 { // what took the room may be refused, and then nothing is freed that would tell of it
+		for _, s := range todo {
+			if _, waits := p.starved[s]; waits {
+				w.wakeAt(s, now.Add(verifyAfter))
+			}
+		}
+	}
 	p.undoClaims()
 	if !w.plan.Empty() {
 		w.wake(now.Add(verifyAfter))

@@ -370,6 +370,28 @@ func TestALostPlanIsMadeAgain(t *testing.T) {
 	w.settle()
 }
 
+func TestRoomThatARefusedPlacementDidNotTakeIsGivenToOthers(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("n", memory(1000))
+	w.submit("a", svc("s", 1, wantMemory(600)))
+	w.settle()
+	w.submit("b", svc("s", 1, wantMemory(600)))
+	w.settle()
+	failed := w.running("a", "s")[0]
+	w.seq++
+	w.apply(state.Report{Node: failed.Node, At: w.now, Statuses: []job.Status{{Task: failed.ID, Seq: w.seq, State: job.Lost}}})
+	pl, _ := w.p.Plan(w.now, 0)
+	if len(pl.Place) != 1 || pl.Place[0].Job != "a" || len(pl.Block) > 0 {
+		t.Fatalf("placed: %+v, blocked: %+v", pl.Place, pl.Block)
+	}
+	w.submit("a", svc("s", 1, wantMemory(300)))
+	w.apply(pl)
+	w.settle()
+	if len(w.running("a", "s")) != 1 || len(w.running("b", "s")) != 1 {
+		t.Error(w.dump())
+	}
+}
+
 func TestVolumesKeepASlotOnItsNode(t *testing.T) {
 	w := newWorld(t, 1)
 	w.node("a")
