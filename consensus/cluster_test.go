@@ -77,6 +77,7 @@ func (s *shakyStore) SetUint64(k []byte, v uint64) error {
 // member is one node of a test cluster.
 type member struct {
 	*Log
+	now   atomic.Pointer[Log] // the same, for goroutines that go on while it is started again
 	addr  string
 	life  string // of a disk that was replaced
 	store *state.Store
@@ -138,6 +139,7 @@ func (c *cluster) start(m *member) {
 	c.must(err)
 	ctx, stop := context.WithCancel(context.Background())
 	m.Log, m.stop, m.done = l, stop, make(chan error, 1)
+	m.now.Store(l)
 	go func() { m.done <- l.Run(ctx) }()
 }
 
@@ -656,7 +658,7 @@ func TestLateHeartbeatOfADeadLeaderStopsNoElection(t *testing.T) {
 		late.disk.set(func(s *shakyStore) { s.hang = hang })
 		trans := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: newGate(c.net.listen("ghost", "ghost-id"), c.net.dialer("ghost"), "ghost"), MaxPool: 1, Timeout: time.Second, Logger: &bridge{out: quiet()},
-		}), &progress{peers: map[raft.ServerID]peerProgress{}}, 0)
+		}), &progress{peers: map[raft.ServerID]peerProgress{}}, "", 0)
 		defer trans.Close()
 		heartbeat := raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(dead.ID()), Addr: []byte(dead.addr)},

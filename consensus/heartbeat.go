@@ -22,8 +22,8 @@ type inbound struct {
 	electorate
 }
 
-func newInbound(patience time.Duration) *inbound {
-	return &inbound{rpcs: make(chan raft.RPC), stop: make(chan struct{}), electorate: electorate{patience}}
+func newInbound(self raft.ServerID, patience time.Duration) *inbound {
+	return &inbound{rpcs: make(chan raft.RPC), stop: make(chan struct{}), electorate: electorate{self, patience, &ballot{}}}
 }
 
 // pump passes on what the transport received until close.

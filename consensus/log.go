@@ -116,7 +116,7 @@ func (l *Log) open(store *state.Store) error {
 	l.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: 1, // no pipeline: raft v1.8.0 can hang in it for ever (DESIGN.md)
-	}), l.peers, l.cfg.Timing.Heartbeat)
+	}), l.peers, l.name, l.cfg.Timing.Heartbeat)
 	r, err := startRaft(l.cfg.raftConfig(l.name, lines), fsm{store, l.snapshotWritten}, l.stores, l.trans)
 	if err == nil {
 		l.raft = r

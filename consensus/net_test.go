@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"shoal/consensus/job"
 )
@@ -16,11 +17,11 @@ type memNet struct {
 	listeners map[string]*memListener
 	ids       map[string]job.NodeID // who is at an address
 	cutOff    map[string]bool
-	conns     map[net.Conn][2]string // between whom
+	conns     map[*memConn][2]string // between whom
 }
 
 func newMemNet() *memNet {
-	return &memNet{listeners: map[string]*memListener{}, ids: map[string]job.NodeID{}, cutOff: map[string]bool{}, conns: map[net.Conn][2]string{}}
+	return &memNet{listeners: map[string]*memListener{}, ids: map[string]job.NodeID{}, cutOff: map[string]bool{}, conns: map[*memConn][2]string{}}
 }
 
 func (n *memNet) listen(addr string, id job.NodeID) net.Listener {
@@ -42,7 +43,9 @@ func (n *memNet) dialer(from string) func(context.Context, job.NodeID, string) (
 		if there != id {
 			return nil, fmt.Errorf("%s is %s, not %s", to, there, id)
 		}
-		near, far := net.Pipe()
+		one, other := net.Pipe()
+		lost := &atomic.Bool{}
+		near, far := &memConn{one, lost}, &memConn{other, lost}
 		n.mu.Lock()
 		n.conns[near] = [2]string{from, to}
 		n.mu.Unlock()
@@ -57,14 +60,32 @@ func (n *memNet) dialer(from string) func(context.Context, job.NodeID, string) (
 	}
 }
 
-// cut takes a node off the network, or puts it back.
-func (n *memNet) cut(addr string, off bool) {
+// memConn is one end of a stream. When it is lost, what is written into it arrives nowhere, and it looks open.
+type memConn struct {
+	net.Conn
+	lost *atomic.Bool
+}
+
+func (c *memConn) Write(b []byte) (int, error) {
+	if c.lost.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// cut takes a node off the network, or puts it back. Its streams end.
+func (n *memNet) cut(addr string, off bool) { n.sever(addr, off, func(c *memConn) { _ = c.Close() }) }
+
+// lose is cut of which nobody is told: the streams stay open, and are no good ever after.
+func (n *memNet) lose(addr string) { n.sever(addr, true, func(c *memConn) { c.lost.Store(true) }) }
+
+func (n *memNet) sever(addr string, off bool, end func(*memConn)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cutOff[addr] = off
 	for c, ends := range n.conns {
 		if off && (ends[0] == addr || ends[1] == addr) {
-			_ = c.Close()
+			end(c)
 			delete(n.conns, c)
 		}
 	}

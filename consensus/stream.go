@@ -150,8 +150,8 @@ type transport struct {
 	inbound  *inbound
 }
 
-func newTransport(t *raft.NetworkTransport, p *progress, patience time.Duration) transport {
-	in := newInbound(patience)
+func newTransport(t *raft.NetworkTransport, p *progress, self raft.ServerID, patience time.Duration) transport {
+	in := newInbound(self, patience)
 	go in.pump(t.Consumer())
 	return transport{t, p, in}
 }
@@ -189,14 +189,6 @@ func peerAt(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
 
 func (t transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
 	return t.NetworkTransport.AppendEntriesPipeline(id, peerAt(id, to))
-}
-
-func (t transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return t.NetworkTransport.RequestVote(id, peerAt(id, to), req, resp)
-}
-
-func (t transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.NetworkTransport.RequestPreVote(id, peerAt(id, to), req, resp)
 }
 
 func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -14,7 +15,8 @@ import (
 // which with a patience of 500 ms takes 0.97 s (median; 1.44 s at most of 400). Here the followers have turns, in the order
 // of their ids: the first asks for votes as soon as the patience is over, and the others, who have not heard the leader
 // either, give them. The next one's turn comes a little later, in case that the first is lost too or lags behind: so two
-// seldom ask at once, which would divide the votes. Raft's own timers go on beneath it.
+// seldom ask at once, which would divide the votes. Raft's own timers go on beneath it: when one of them makes two ask at once
+// all the same, the one that comes later in that order, unless its log reaches further, gets no promise from the other.
 //
 // None of it touches what makes raft safe: a follower whose leader is silent may vote for whoever has all entries that it
 // has, and its vote is raft's to give. Only the courtesy towards a leader is ours, and ends earlier.
@@ -51,7 +53,7 @@ func (l *Log) watchContact(ctx context.Context) {
 	for {
 		wait := patience
 		if turn, ok := turnOf(l.raft, l.name); ok && l.follows() {
-			wait = max(time.Until(l.raft.LastContact().Add(patience+turn)), time.Millisecond)
+			wait = max(time.Until(l.standAt(patience+turn)), time.Millisecond)
 		}
 		due := time.Now().Add(wait)
 		if !pause(ctx, wait) {
@@ -61,13 +63,23 @@ func (l *Log) watchContact(ctx context.Context) {
 			return
 		}
 		turn, ok := turnOf(l.raft, l.name)
-		if ok && l.follows() && time.Since(l.raft.LastContact()) >= patience+turn {
+		if ok && l.follows() && !time.Now().Before(l.standAt(patience+turn)) {
 			l.askForElection()
 			if !pause(ctx, patience) {
 				return
 			}
 		}
 	}
+}
+
+// standAt is when this node may ask for votes if it hears nothing more: after so much silence, and not just after it promised
+// its vote to somebody else.
+func (l *Log) standAt(silence time.Duration) time.Time {
+	at := l.raft.LastContact().Add(silence)
+	if _, promised := l.trans.inbound.ballot.get(); promised.Add(turnSpacing).After(at) {
+		return promised.Add(turnSpacing)
+	}
+	return at
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -98,17 +110,28 @@ func (l *Log) askForElection() {
 	}
 }
 
-// electorate answers for raft where it would stand by a leader that it has not heard for a while. patience 0: never.
-type electorate struct{ patience time.Duration }
+// electorate answers for raft where it would stand by a leader that it has not heard for a while, or help a rival whose turn
+// comes later. patience 0: never.
+type electorate struct {
+	self     raft.ServerID
+	patience time.Duration
+	ballot   *ballot
+}
 
 // judge answers a request in raft's place (true), or leaves it to raft, changed if need be.
 func (e electorate) judge(r *raft.Raft, rpc raft.RPC) bool {
 	switch req := rpc.Command.(type) {
 	case *raft.RequestPreVoteRequest:
-		if !e.disloyal(r, raft.ServerID(req.ID)) || req.Term <= r.CurrentTerm() || !upToDate(r, req.LastLogTerm, req.LastLogIndex) {
+		candidate := raft.ServerID(req.ID)
+		behind, further := compareLog(r, req.LastLogTerm, req.LastLogIndex)
+		granted := e.disloyal(r, candidate) && req.Term > r.CurrentTerm() && !behind
+		if !granted && (further || !e.stands(r, candidate)) {
 			return false
 		}
-		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: req.ProtocolVersion}, Term: req.Term, Granted: true}, nil)
+		if granted {
+			e.ballot.promise()
+		}
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: req.ProtocolVersion}, Term: req.Term, Granted: granted}, nil)
 		return true
 	case *raft.RequestVoteRequest:
 		if e.disloyal(r, raft.ServerID(req.ID)) {
@@ -127,8 +150,17 @@ func (e electorate) disloyal(r *raft.Raft, candidate raft.ServerID) bool {
 	return ok && time.Since(r.LastContact()) >= silenceBefore(e.patience)+turn
 }
 
-// upToDate tells whether a log that ends so has all that this node's has.
-func upToDate(r *raft.Raft, term, index uint64) bool {
+// stands tells whether this node asks for votes itself just now, and its turn is before the candidate's.
+func (e electorate) stands(r *raft.Raft, candidate raft.ServerID) bool {
+	if r.State() != raft.Candidate || e.patience == 0 {
+		return false
+	}
+	stood, _ := e.ballot.get()
+	return time.Since(stood) < turnSpacing && e.self < candidate
+}
+
+// compareLog tells whether a log that ends so lacks what this node's has, or has what this node's lacks.
+func compareLog(r *raft.Raft, term, index uint64) (behind, further bool) {
 	s := r.Stats()
 	last := func(kind string) (term, index uint64) {
 		term, _ = strconv.ParseUint(s["last_"+kind+"_term"], 10, 64)   // raft wrote it
@@ -139,5 +171,6 @@ func upToDate(r *raft.Raft, term, index uint64) bool {
 	if t, i := last("snapshot"); i > at {
 		mine, at = t, i
 	}
-	return term > mine || term == mine && index >= at
+	c := cmp.Or(cmp.Compare(term, mine), cmp.Compare(index, at))
+	return c < 0, c > 0
 }
