@@ -17,7 +17,7 @@ var seedFlag = flag.Uint64("seed", 0, "run the property test with this seed only
 // TestRandomClusters throws random jobs and failures at small clusters and checks, against rules written the dumb way,
 // every plan as it is made and every world once it is quiet.
 func TestRandomClusters(t *testing.T) {
-	seeds := []uint64{1, 2, 3, 18046603450759038047, 554621918658302811} // the large ones found something
+	seeds := []uint64{1, 2, 3, 18046603450759038047, 554621918658302811, 15318696179024095065} // the large ones found something
 	for range 30 {
 		seeds = append(seeds, rand.Uint64())
 	}

@@ -178,11 +178,12 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		return double, sm
 	case live == 1:
 		ph := p.livePhase(s, cur)
+		begins := ph == unready || ph == tuning || ph == outdated && s.restores(cur)
 		switch {
 		case cur.Wait == job.WaitNone:
-		case stopping > 0 && ph != outdated && ph != misplaced:
+		case stopping > 0 && (begins || ph != outdated && ph != misplaced):
 			ph = ending // of both, if the node of the one that waits is gone
-		case ph == unready || ph == tuning || ph == outdated && s.restores(cur):
+		case begins:
 			ph = waiting
 		}
 		if ph == away {
