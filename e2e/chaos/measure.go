@@ -161,20 +161,44 @@ func (w *World) startProbe(ctx context.Context) *probe {
 	return p
 }
 
+// silence is the longest time without an acknowledgement, from a moment on until that of the first write that was begun after
+// another moment.
+func (p *probe) silence(ctx context.Context, from, after time.Time) (longest time.Duration, err error) {
+	last := from
+	for {
+		a, err := p.next(ctx)
+		if err != nil {
+			return 0, err
+		}
+		longest = max(longest, a.done.Sub(last))
+		if a.done.After(last) {
+			last = a.done
+		}
+		if a.begun.After(after) {
+			return longest, nil
+		}
+	}
+}
+
 // firstAfter waits for the first acknowledgement of a write that was begun after t.
 func (p *probe) firstAfter(ctx context.Context, t time.Time) (time.Time, error) {
+	for {
+		a, err := p.next(ctx)
+		if err != nil || a.begun.After(t) {
+			return a.done, err
+		}
+	}
+}
+
+func (p *probe) next(ctx context.Context) (ack, error) {
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
-	for {
-		select {
-		case a := <-p.acks:
-			if a.begun.After(t) {
-				return a.done, nil
-			}
-		case <-ctx.Done():
-			return time.Time{}, ctx.Err()
-		case <-limit.C:
-			return time.Time{}, fmt.Errorf("no write was acknowledged within %v", patience)
-		}
+	select {
+	case a := <-p.acks:
+		return a, nil
+	case <-ctx.Done():
+		return ack{}, ctx.Err()
+	case <-limit.C:
+		return ack{}, fmt.Errorf("no write was acknowledged within %v", patience)
 	}
 }

@@ -20,7 +20,7 @@ type Options struct {
 	Binary   string
 	Next     string // another build of it, for upgrades; "": none
 	Seed     uint64
-	Count    int           // of faults; 0: as many as the time allows
+	Count    int           // of faults to play, not counting those that cannot be as things are; 0: as many as the time allows
 	Time     time.Duration // 0: until Count are played
 	Only     string        // names of faults, with commas between; "": all with a weight
 	Short    bool
@@ -34,6 +34,7 @@ type Options struct {
 const (
 	clusterSize  = 5
 	defaultCount = 60
+	skipLimit    = 50 // so many faults more than asked for may turn out to be impossible
 	// recoveryLimit is how soon after a fault's end everything runs again.
 	recoveryLimit = 30 * time.Second
 	// recoveryPatience is for how long the run goes on when that is missed, to tell the true figure.
@@ -144,17 +145,19 @@ func (r *run) playAll(ctx context.Context, p *planner, held account) error {
 		}
 	})
 	defer r.load.stop()
-	for begun, n := time.Now(), 0; ; {
+	for begun := time.Now(); ; {
 		left := 2
 		if r.Count > 0 {
-			left = r.Count - n
+			left = r.Count - len(r.report.Played)
 		}
 		if left < 1 || r.Time > 0 && time.Since(begun) > r.Time {
 			break
 		}
-		s := p.next(left)
-		n += len(s.faults) // also those that cannot be played: the same seed gives the same faults
-		if err := r.step(ctx, s); err != nil {
+		if r.Count > 0 && r.report.Skipped > skipLimit+r.Count {
+			r.report.Void = append(r.report.Void, fmt.Sprintf("only %d of %d faults could be played", len(r.report.Played), r.Count))
+			break
+		}
+		if err := r.step(ctx, p.next(left)); err != nil {
 			return err
 		}
 		if len(r.report.Violated) > 0 || len(r.report.Void) > 0 {
