@@ -187,6 +187,9 @@ func (s *sim) check() {
 			}
 			if _, joining := s.limbo[m]; joining {
 				s.note("%s could not join: %v", m.Name, err)
+				if errors.Is(err, job.NotFound) { // it had joined, ended, and was removed for it: what it says to do
+					m.Wipe()
+				}
 				continue
 			}
 			s.fail("the agent of %s ended by itself: %v", m.Name, err)
