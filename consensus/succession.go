@@ -102,6 +102,7 @@ func (l *Log) follows() bool {
 // askForElection makes raft look at once whether its leader is silent. There is no call for that, but it looks when its
 // patience is made shorter; a nanosecond does.
 func (l *Log) askForElection() {
+	l.trans.inbound.ballot.stand() // from now on: raft takes a moment, in which a rival's request may come
 	for _, patience := range []time.Duration{l.cfg.Timing.Heartbeat, l.cfg.Timing.Heartbeat - 1} {
 		if err := l.reconfigure(l.raft, func(c *raft.ReloadableConfig) { c.HeartbeatTimeout = patience }); err != nil {
 			l.logger.Warn("cannot ask for an election early; raft will by itself", "err", err)
@@ -124,8 +125,9 @@ func (e electorate) judge(r *raft.Raft, rpc raft.RPC) bool {
 	case *raft.RequestPreVoteRequest:
 		candidate := raft.ServerID(req.ID)
 		behind, further := compareLog(r, req.LastLogTerm, req.LastLogIndex)
-		granted := e.disloyal(r, candidate) && req.Term > r.CurrentTerm() && !behind
-		if !granted && (further || !e.stands(r, candidate)) {
+		rivals := !further && e.stands(candidate)
+		granted := !rivals && !behind && e.disloyal(r, candidate) && req.Term > r.CurrentTerm()
+		if !granted && !rivals {
 			return false
 		}
 		if granted {
@@ -151,10 +153,7 @@ func (e electorate) disloyal(r *raft.Raft, candidate raft.ServerID) bool {
 }
 
 // stands tells whether this node asks for votes itself just now, and its turn is before the candidate's.
-func (e electorate) stands(r *raft.Raft, candidate raft.ServerID) bool {
-	if r.State() != raft.Candidate || e.patience == 0 {
-		return false
-	}
+func (e electorate) stands(candidate raft.ServerID) bool {
 	stood, _ := e.ballot.get()
 	return time.Since(stood) < turnSpacing && e.self < candidate
 }
