@@ -106,7 +106,7 @@ func (l *Log) usable() error {
 		return ErrClosed
 	default:
 	}
-	if err := l.disk.failure(); err != nil {
+	if err := l.failure(); err != nil {
 		return err
 	}
 	if out := l.out.Load(); out != nil {

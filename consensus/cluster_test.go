@@ -80,6 +80,7 @@ type member struct {
 	now   atomic.Pointer[Log] // the same, for goroutines that go on while it is started again
 	addr  string
 	life  string // of a disk that was replaced
+	old   bool   // it runs a build that does not know the newest rules
 	store *state.Store
 	disk  *shakyStore // hides Log.disk
 	snaps raft.SnapshotStore
@@ -130,17 +131,24 @@ func (c *cluster) add(name string) *member {
 // start starts a member, with what its disk holds.
 func (c *cluster) start(m *member) {
 	c.t.Helper()
-	m.store = state.New()
-	id := job.NodeID(m.addr + "-id" + m.life)
-	l, err := Open(Config{
-		ID: id, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
-		Logger: c.logger, Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
-	}, m.store)
+	l, err := c.open(m)
 	c.must(err)
 	ctx, stop := context.WithCancel(context.Background())
 	m.Log, m.stop, m.done = l, stop, make(chan error, 1)
 	m.now.Store(l)
 	go func() { m.done <- l.Run(ctx) }()
+}
+
+func (c *cluster) open(m *member) (*Log, error) {
+	m.store = state.New()
+	if m.old {
+		m.store = state.NewKnowing(state.Rules - 1)
+	}
+	id := job.NodeID(m.addr + "-id" + m.life)
+	return Open(Config{
+		ID: id, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
+		Logger: c.logger, Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
+	}, m.store)
 }
 
 // close stops all and checks that each was asked to.

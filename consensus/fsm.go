@@ -14,6 +14,8 @@ type fsm struct {
 	store *state.Store
 	// written is told the size of each snapshot that was written; nil: nobody is.
 	written func(bytes int64)
+	// outdated is called when the state takes nothing more because a newer build wrote the log; nil: nobody is told.
+	outdated func()
 }
 
 var (
@@ -21,8 +23,8 @@ var (
 	_ raft.ConfigurationStore = fsm{}
 )
 
-// Apply hands one committed command to the state. What it does not know it leaves alone: an old binary must survive
-// the log of a newer one.
+// Apply hands one committed command to the state. If that is too old for it, the log ends: to leave a command alone that the
+// other replicas carry out is to have another state than they.
 func (f fsm) Apply(entry *raft.Log) any {
 	if entry.Type != raft.LogCommand {
 		return nil
@@ -30,6 +32,9 @@ func (f fsm) Apply(entry *raft.Log) any {
 	_ = step.Reach(StepApply)
 	result := f.store.Apply(entry.Index, entry.Data)
 	_ = step.Reach(StepApplied)
+	if f.outdated != nil && f.store.Outdated() != nil {
+		f.outdated()
+	}
 	return result
 }
 
@@ -37,8 +42,14 @@ func (f fsm) Apply(entry *raft.Log) any {
 // machine that has it, and refuses a snapshot of a log whose newest entry is one.
 func (fsm) StoreConfiguration(uint64, raft.Configuration) {}
 
-// Snapshot takes a view; views never change.
-func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{f.store.View(), f.written}, nil }
+// Snapshot takes a view; views never change. Raft believes that an outdated state has gone on.
+func (f fsm) Snapshot() (raft.FSMSnapshot, error) {
+	view := f.store.View()
+	if err := f.store.Outdated(); err != nil {
+		return nil, err
+	}
+	return fsmSnapshot{view, f.written}, nil
+}
 
 // Restore replaces the state.
 func (f fsm) Restore(r io.ReadCloser) error {
@@ -46,6 +57,9 @@ func (f fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	if err := f.store.Restore(r); err != nil {
+		if f.outdated != nil && f.store.Outdated() != nil {
+			f.outdated()
+		}
 		return err
 	}
 	return step.Reach(StepSnapRestored)

@@ -30,6 +30,7 @@ type Log struct {
 	logger  *slog.Logger
 	disk    *disk
 	gate    *gate
+	store   *state.Store
 	stores  Stores
 	files   io.Closer // nil when the stores were given
 	reserve *reserve  // likewise
@@ -80,6 +81,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 		life:    life,
 		name:    raft.ServerID(HolderID(id, life)),
 		cfg:     cfg,
+		store:   store,
 		logger:  cfg.Logger,
 		disk:    newDisk(cfg.Dir, cfg.Timing.DiskStall),
 		leading: newLeadership(),
@@ -90,7 +92,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 		endedCh: make(chan struct{}),
 	}
 	l.disk.before = cfg.BeforeWrite
-	if err := l.open(store); err != nil {
+	if err := l.open(); err != nil {
 		_ = cfg.Streams.Close()
 		if l.files != nil {
 			_ = l.files.Close()
@@ -100,7 +102,7 @@ func Open(cfg Config, store *state.Store) (*Log, error) {
 	return l, nil
 }
 
-func (l *Log) open(store *state.Store) error {
+func (l *Log) open() error {
 	lines := &bridge{out: l.logger, name: "raft"}
 	l.stores = l.cfg.Stores
 	if l.stores.Log == nil {
@@ -117,7 +119,7 @@ func (l *Log) open(store *state.Store) error {
 		Stream: l.gate, MaxPool: maxPool, Timeout: rpcTimeout, Logger: lines, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: 1, // no pipeline: raft v1.8.0 can hang in it for ever (DESIGN.md)
 	}), l.peers, l.name, l.cfg.Timing.Heartbeat)
-	r, err := startRaft(l.cfg.raftConfig(l.name, lines), fsm{store, l.snapshotWritten}, l.stores, l.trans)
+	r, err := startRaft(l.cfg.raftConfig(l.name, lines), fsm{l.store, l.snapshotWritten, l.outdated}, l.stores, l.trans)
 	if err == nil {
 		l.raft = r
 		l.trans.inbound.raft.Store(r)
@@ -127,6 +129,9 @@ func (l *Log) open(store *state.Store) error {
 	_ = l.trans.Close()
 	if trouble := l.disk.trouble(); trouble != nil {
 		err = trouble
+	}
+	if old := l.store.Outdated(); old != nil {
+		err = old
 	}
 	return fmt.Errorf("open raft log: %w", err)
 }
@@ -192,8 +197,9 @@ func (l *Log) ID() job.NodeID { return l.id }
 // Life is "" unless this node's log was damaged once and begun anew.
 func (l *Log) Life() string { return l.life }
 
-// Run watches over the log until ctx ends (nil: a leader hands over first if it can) or the disk fails (a *DiskError:
-// nothing was acknowledged after it, and the process should end). The log is closed when it returns.
+// Run watches over the log until ctx ends (nil: a leader hands over first if it can), the disk fails (a *DiskError: nothing
+// was acknowledged after it, and the process should end), or the others' build is too new for this one (a
+// *state.OutdatedError, likewise). The log is closed when it returns.
 func (l *Log) Run(ctx context.Context) error {
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // they see the handing over to its end
 	defer stop()
@@ -221,7 +227,7 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) wait(ctx context.Context) error {
 	for {
 		changed := l.leading.changes() // watchDisk publishes there
-		if err := l.disk.failure(); err != nil {
+		if err := l.failure(); err != nil {
 			return err
 		}
 		select {
@@ -232,6 +238,20 @@ func (l *Log) wait(ctx context.Context) error {
 		case <-changed:
 		}
 	}
+}
+
+// failure is what ends the log for good; nil while all is well.
+func (l *Log) failure() error {
+	if err := l.disk.failure(); err != nil {
+		return err
+	}
+	return l.store.Outdated()
+}
+
+// outdated takes a node out of the cluster that cannot apply what the others apply.
+func (l *Log) outdated() {
+	l.gate.setShut(true)
+	l.leading.wake() // calls under way give up, and Run ends
 }
 
 // handOver spares the cluster an election timeout when a leader stops on purpose.

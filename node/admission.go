@@ -137,6 +137,9 @@ func checkJoiner(view *state.View, r api.JoinRequest, now time.Time) error {
 	case !r.Node.Addr.IsValid() || r.Node.Addr.Port() == 0 || r.Node.Addr.Addr().IsUnspecified():
 		return job.Errorf(job.Invalid, "node %s: %v is not an address that others can dial; give --advertise", r.Node.Name, r.Node.Addr)
 	}
+	if err := view.CheckRules(r.Node); err != nil {
+		return err
+	}
 	if same := view.NodeByName(r.Node.Name); same != nil && same.ID != r.Node.ID {
 		return job.Errorf(job.Conflict, "the name %q is taken by node %s at %s; give this one another with --name, or remove that one with `shoal node rm %s`", r.Node.Name, same.ID, same.Addr, r.Node.Name)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"shoal/consensus"
 	"shoal/consensus/job"
+	"shoal/consensus/state"
 	"shoal/gossip"
 	"shoal/node/api"
 	"shoal/runtime"
@@ -66,6 +67,8 @@ type Config struct {
 	DrainOnStop time.Duration
 	// BeforeLogWrite is called before every write of the log, for tests of slow and failing disks; nil: nothing.
 	BeforeLogWrite func(op string) error
+	// State is an empty store; nil: state.New(). Tests hand in that of an older build.
+	State *state.Store
 	// OnBug is told what the planner panicked with, for tests to fail with; nil: it is logged, and planning starts over.
 	OnBug func(any)
 	// Wall is the machine's wall clock; nil: time.Now. Tests hand in one that is set forward and back. Waits do not go by it.

@@ -127,9 +127,9 @@ func (c *judged) openLog(t *testing.T, parts *sync.WaitGroup) {
 			}
 		}
 	}
-	c.tell(t, state.InitCluster{Cluster: job.Cluster{ID: "test", Pool: DefaultPool, SubnetBits: subnetBits}, At: time.Now()})
+	c.tell(t, state.InitCluster{Cluster: job.Cluster{ID: "test", Pool: DefaultPool, SubnetBits: subnetBits, Rules: state.Rules}, At: time.Now()})
 	for _, n := range c.nodes {
-		c.tell(t, state.PutNode{Node: job.Node{ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, KeyPin: "pin of " + n.cfg.Name}, At: time.Now()})
+		c.tell(t, state.PutNode{Node: job.Node{ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, KeyPin: "pin of " + n.cfg.Name, Rules: state.Rules}, At: time.Now()})
 	}
 }
 

@@ -31,6 +31,7 @@ func (n *Node) lead(ctx context.Context, term uint64) error {
 		"keep schedules":  n.keepSchedules,
 		"judge nodes":     n.judgeNodes,
 		"keep holders":    n.keepHolders,
+		"raise the rules": n.raiseRules,
 		"fence":           func(ctx context.Context) error { return n.fence(ctx, g) },
 	} {
 		wg.Go(func() {

@@ -255,7 +255,7 @@ func (n *Node) record(ctx context.Context) error {
 			keys = append(keys, sealed)
 		}
 		now := n.wall()
-		c := job.Cluster{ID: n.member.Cluster, Created: now, Pool: n.member.Pool, SubnetBits: subnetBits, CACert: n.ident.CAPEM(), CAKey: sealedCA, GossipKeys: keys}
+		c := job.Cluster{ID: n.member.Cluster, Created: now, Pool: n.member.Pool, SubnetBits: subnetBits, CACert: n.ident.CAPEM(), CAKey: sealedCA, GossipKeys: keys, Rules: n.state.Known()}
 		if _, err := n.propose(ctx, state.InitCluster{Cluster: c, At: now}); err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (n *Node) recorded() error {
 func (n *Node) self() job.Node {
 	info := n.machine.Info
 	return job.Node{
-		ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version,
+		ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version, Rules: n.state.Known(),
 		Capacity: info.Capacity, OS: info.OS, Arch: info.Arch, Kernel: info.Kernel,
 		Attributes: n.attributes(), Generic: n.cfg.Generic, Overcommit: n.cfg.Overcommit, KeyPin: n.ident.Key().Pin().String(),
 		LogLife: n.raft.Life(),
@@ -318,7 +318,7 @@ func (n *Node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	self := job.Node{ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version, KeyPin: key.Pin().String()}
+	self := job.Node{ID: n.id, Name: n.cfg.Name, Addr: n.cfg.Advertise, Labels: n.cfg.Labels, Voter: n.cfg.Voter, Version: n.cfg.Version, Rules: n.state.Known(), KeyPin: key.Pin().String()}
 	req := api.JoinRequest{TokenID: token.ID, Secret: token.Secret, CSR: csr, Node: self}
 	resp, err := n.askToJoin(ctx, token, req)
 	if err != nil {

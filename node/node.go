@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: cfg.Logger, state: state.New(), joinTurn: make(chan struct{}, 1), begun: time.Now()}, nil
+	return &Node{cfg: cfg, log: cfg.Logger, state: cmp.Or(cfg.State, state.New()), joinTurn: make(chan struct{}, 1), begun: time.Now()}, nil
 }
 
 // part is something that runs until ctx ends; nil means that it was asked to stop.

@@ -24,7 +24,7 @@ type world struct {
 // newWorld has the nodes n1 and n2 of the names "alpha" and "beta", and no job.
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, Store: state.New()}
-	w.apply(state.InitCluster{Cluster: job.Cluster{ID: "c1", Pool: DefaultPool, SubnetBits: subnetBits}, At: day})
+	w.apply(state.InitCluster{Cluster: job.Cluster{ID: "c1", Pool: DefaultPool, SubnetBits: subnetBits, Rules: state.Rules}, At: day})
 	for i, name := range []string{"alpha", "beta"} {
 		w.apply(state.PutNode{Node: w.node(i+1, name), At: day})
 	}
@@ -33,7 +33,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) node(i int, name string) job.Node {
 	return job.Node{
-		ID: nodeIDs[i], Name: name, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), DefaultPort), KeyPin: "pin of " + name,
+		ID: nodeIDs[i], Name: name, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), DefaultPort), KeyPin: "pin of " + name, Rules: state.Rules,
 		Capacity: job.Resources{NanoCPUs: 4e9, MemoryBytes: 8 << 30, PIDs: 1000},
 	}
 }

@@ -82,10 +82,14 @@ func eventLine(s *screen, e *job.Event, node string) string {
 		subject += node
 	}
 	line := fmt.Sprintf("%s  %6d  %s  %s", s.paint(dim, stamp(e.Time)), e.Index, s.paint(eventStyle(e), fmt.Sprintf("%-14s", e.Kind)), subject)
-	if e.Message != "" && e.Message != subject {
-		line += ": " + oneLine(e.Message)
+	switch message := oneLine(e.Message); {
+	case e.Message == "" || e.Message == subject:
+		return line
+	case subject == "": // of the whole cluster
+		return line + message
+	default:
+		return line + ": " + message
 	}
-	return line
 }
 
 func eventStyle(e *job.Event) style {

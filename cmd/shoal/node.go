@@ -179,6 +179,7 @@ func inspectNode(c *cli.Context, s *screen, cl *api.Client) error {
 	t.add("labels", labelText(n.Labels))
 	t.add("system", strings.Join([]string{n.OS, n.Arch, n.Kernel}, ", "))
 	t.add("version", n.Version)
+	t.add("rules", n.Rules)
 	addCapacity(t, n)
 	t.add("joined", stamp(n.Joined))
 	s.table(t)

@@ -24,9 +24,11 @@ type Node struct {
 	Reason  string    `json:"reason,omitempty"`
 	Joined  time.Time `json:"joined"`
 	Version string    `json:"version,omitempty"`
-	OS      string    `json:"os,omitempty"`
-	Arch    string    `json:"arch,omitempty"`
-	Kernel  string    `json:"kernel,omitempty"`
+	// Rules is the highest level of rules by which the node's build can apply the log (state.Rules).
+	Rules  int    `json:"rules,omitempty"`
+	OS     string `json:"os,omitempty"`
+	Arch   string `json:"arch,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
 	// Attributes are what the node reports of its machine, beside the fields above: "cpu.count", "cgroup.version", …; at most
 	// MaxAttributes. Constraints ask for them as node.attr.NAME.
 	Attributes map[string]string `json:"attributes,omitempty"`
@@ -96,4 +98,6 @@ type Cluster struct {
 	// Settings are what admins decided about the whole cluster, by name (see Settings); a name that is not there has its
 	// default.
 	Settings map[string]string `json:"settings,omitempty"`
+	// Rules is the level of rules by which all nodes apply the log (state.Rules).
+	Rules int `json:"rules,omitempty"`
 }

@@ -213,6 +213,7 @@ const (
 	EventGameDay      = "game-day"      // something is broken on purpose, or is not any more
 	EventVoters       = "voters"
 	EventLeader       = "leader"
+	EventRules        = "rules" // all nodes apply the log in a newer way from here on
 )
 
 // Blocked tells why slots of a service could not be placed. Leader's pen.

@@ -37,12 +37,12 @@ func bigCluster(b *testing.B, nodes int, drained bool) *state.Store {
 			b.Fatal(r.Err)
 		}
 	}
-	apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24}})
+	apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24, Rules: state.Rules}})
 	for i := range nodes {
 		n := job.Node{
 			ID: job.NodeID(fmt.Sprintf("%016x%016x", uint64(i+1)*0x9e3779b97f4a7c15, i)), Name: fmt.Sprintf("n%d", i),
 			Labels:   map[string]string{"rack": fmt.Sprint(i % 50)},
-			Capacity: job.Resources{NanoCPUs: int64(4+i%3) * 1e9, MemoryBytes: 64 << 30},
+			Capacity: job.Resources{NanoCPUs: int64(4+i%3) * 1e9, MemoryBytes: 64 << 30}, Rules: state.Rules,
 		}
 		apply(state.PutNode{Node: n})
 		if drained && i%2 == 1 {

@@ -31,7 +31,7 @@ type world struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := &world{t: t, store: state.New(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), cut: map[job.NodeID]bool{}}
-	w.apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24}, At: w.now})
+	w.apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24, Rules: state.Rules}, At: w.now})
 	v, sub := w.store.Subscribe(4096)
 	w.sub = sub
 	t.Cleanup(sub.Close)
@@ -74,7 +74,7 @@ func (w *world) apply(c state.Command) state.Result {
 
 func (w *world) node(name string, f ...func(*job.Node)) job.NodeID {
 	w.t.Helper()
-	n := job.Node{ID: job.NodeID("id-" + name), Name: name, Capacity: job.Resources{NanoCPUs: 4e9, MemoryBytes: 4 << 30, PIDs: 4096}}
+	n := job.Node{ID: job.NodeID("id-" + name), Name: name, Capacity: job.Resources{NanoCPUs: 4e9, MemoryBytes: 4 << 30, PIDs: 4096}, Rules: state.Rules}
 	for _, g := range f {
 		g(&n)
 	}

@@ -74,6 +74,9 @@ func (t *tx) apply(c Command) Result {
 	case SetCluster:
 		t.at = c.At
 		return t.setCluster(c)
+	case RaiseRules:
+		t.at = c.At
+		return t.raiseRules(c)
 	case SetOvercommit:
 		t.at = c.At
 		return t.setOvercommit(c)
@@ -131,6 +134,9 @@ func (t *tx) initCluster(c InitCluster) Result {
 		}
 		return fail(job.Conflict, "init cluster %s: this is cluster %s already", c.Cluster.ID, old.ID)
 	}
+	if err := beyond(c.Cluster.Rules, t.s.known); err != nil {
+		return Result{Err: err}
+	}
 	cl := c.Cluster
 	if cl.SubnetBits == 0 {
 		cl.SubnetBits = 24
@@ -173,6 +179,9 @@ func (t *tx) putNode(c PutNode) Result {
 	if err := n.CheckReported(); err != nil {
 		return fail(job.Invalid, "register node %q: %v", n.Name, err)
 	}
+	if err := t.base.CheckRules(n); err != nil {
+		return Result{Err: err}
+	}
 	old := t.base.Node(n.ID)
 	if old == nil {
 		return t.joinNode(cl, n)
@@ -183,7 +192,7 @@ func (t *tx) putNode(c PutNode) Result {
 	}
 	up := *old
 	up.Name, up.Addr, up.Voter, up.Capacity = n.Name, n.Addr, n.Voter, n.Capacity
-	up.Version, up.OS, up.Arch, up.Kernel = n.Version, n.OS, n.Arch, n.Kernel
+	up.Version, up.Rules, up.OS, up.Arch, up.Kernel = n.Version, n.Rules, n.OS, n.Arch, n.Kernel
 	up.Attributes, up.Generic, up.LogLife = n.Attributes, n.Generic, n.LogLife
 	if n.Overcommit != nil {
 		up.Overcommit = n.Overcommit

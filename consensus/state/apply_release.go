@@ -71,8 +71,9 @@ func (t *tx) unrelease(node job.NodeID) {
 // refuseBeside says why k may not be placed while another task of its slot may still run: one of the two is fenced. The
 // one that k replaces and that is given up with it (giveUp) was judged by refuseLost.
 func (t *tx) refuseBeside(k *job.Task, giveUp bool) string {
+	waits := func(k *job.Task) bool { return k.Wait != job.WaitNone } // what waits does not run: it is looked at when it begins
 	for _, o := range t.slot(slotOf(k)) {
-		if o.ID == k.ID || k.Wait != job.WaitNone || o.Wait != job.WaitNone { // what waits does not run: it is looked at when it begins
+		if o.ID == k.ID || waits(k) || waits(o) && t.base.Rules() >= rulesWaiting {
 			continue
 		}
 		if o.Failover != job.FailoverFenced && k.Failover != job.FailoverFenced || t.ended(o.ID) || giveUp && o.ID == k.Replaces {

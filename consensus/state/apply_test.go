@@ -387,7 +387,7 @@ func TestTaskByPrefix(t *testing.T) {
 
 func TestBadInputIsAnErrorAndTheIndexAdvances(t *testing.T) {
 	s := New()
-	for i, raw := range [][]byte{nil, {}, {0}, {99, 1, 2}, {kindPutJob}, {kindPutJob, 0xa1}, {kindPlan, 0xff}} {
+	for i, raw := range [][]byte{nil, {}, {0}, {0, 1, 2}, {kindPutJob}, {kindPutJob, 0xa1}, {kindPlan, 0xff}} {
 		if r := s.Apply(uint64(i+1), raw); !errors.Is(r.Err, job.Invalid) {
 			t.Errorf("%v: %v", raw, r.Err)
 		}

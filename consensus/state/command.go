@@ -44,6 +44,7 @@ const (
 	kindStartJob      byte = 30
 	kindSetCluster    byte = 70
 	kindSetOvercommit byte = 71
+	kindRaiseRules    byte = 72
 	kindRestartJob    byte = 31
 	kindStartRun      byte = 40
 	kindStopRun       byte = 41
@@ -63,7 +64,7 @@ type InitCluster struct {
 }
 
 // PutNode registers a node or brings what it says of itself up to date. Taken from Node on an update: Name, Addr, Voter,
-// Capacity, Version, OS, Arch, Kernel, Attributes, Generic, KeyPin (once set it cannot change), Labels (laid over those there
+// Capacity, Version, Rules, OS, Arch, Kernel, Attributes, Generic, KeyPin (once set it cannot change), Labels (laid over those there
 // are) and Overcommit (if there is one). Subnet,
 // State, Drained, Since, Joined are Apply's. A node that left becomes ready; one that is down stays so until NodeUp.
 // Result.Value is *job.Node.
@@ -285,6 +286,7 @@ type RemoveImage struct {
 
 func (InitCluster) kind() byte   { return kindInitCluster }
 func (SetCluster) kind() byte    { return kindSetCluster }
+func (RaiseRules) kind() byte    { return kindRaiseRules }
 func (SetOvercommit) kind() byte { return kindSetOvercommit }
 func (PutNode) kind() byte       { return kindPutNode }
 func (SetNodeLabels) kind() byte { return kindSetNodeLabels }
@@ -331,8 +333,8 @@ func Encode(c Command) ([]byte, error) {
 	return append([]byte{c.kind()}, b...), nil
 }
 
-// Decode reads what Encode wrote; the command is a value, not a pointer. It never panics: an unknown kind or bad CBOR is
-// an error (Invalid).
+// Decode reads what Encode wrote; the command is a value, not a pointer. It never panics: bad CBOR is an
+// error (Invalid), an unknown kind an *OutdatedError.
 func Decode(raw []byte) (Command, error) {
 	if len(raw) == 0 {
 		return nil, job.Errorf(job.Invalid, "decode command: empty")
@@ -342,6 +344,8 @@ func Decode(raw []byte) (Command, error) {
 	}
 	body := raw[1:]
 	switch raw[0] {
+	case 0:
+		return nil, job.Errorf(job.Invalid, "decode command: no command is of kind 0")
 	case kindInitCluster:
 		return decodeAs[InitCluster](body)
 	case kindPutNode:
@@ -380,6 +384,8 @@ func Decode(raw []byte) (Command, error) {
 		return decodeAs[RestartJob](body)
 	case kindSetCluster:
 		return decodeAs[SetCluster](body)
+	case kindRaiseRules:
+		return decodeAs[RaiseRules](body)
 	case kindSetOvercommit:
 		return decodeAs[SetOvercommit](body)
 	case kindPromoteJob:
@@ -411,7 +417,7 @@ func Decode(raw []byte) (Command, error) {
 	case kindRemoveImage:
 		return decodeAs[RemoveImage](body)
 	}
-	return nil, job.Errorf(job.Invalid, "decode command: unknown kind %d: this node's shoal is older than the leader's; upgrade it", raw[0])
+	return nil, &OutdatedError{fmt.Sprintf("it knows no command of kind %d", raw[0])}
 }
 
 func decodeAs[T Command](body []byte) (Command, error) {

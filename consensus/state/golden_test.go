@@ -24,6 +24,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 		{"heal", scriptedHeal, []byte{kindRelease}},
 		{"batch", scriptedBatch, []byte{kindStartRun, kindStopRun, kindFireSchedule, kindPauseSchedule, kindAutoscale}},
 		{"place", scriptedPlace, []byte{kindSetCluster, kindSetOvercommit}},
+		{"rules", scriptedRules, []byte{kindRaiseRules}},
 		{"change", scriptedChange, []byte{kindPromoteJob, kindFailJob, kindRestartTasks}},
 	} {
 		t.Run(g.version, func(t *testing.T) { stillApplies(t, g.version, g.script, g.kinds) })

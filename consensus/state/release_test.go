@@ -112,6 +112,10 @@ func TestAFencedSlotIsFilledBesideATaskThatNeverBegan(t *testing.T) {
 	down := t0.Add(time.Second)
 	l.do(NodeDown{Node: "id-a", At: down})
 	l.do(Release{Node: "id-a", Since: down, Tasks: []job.TaskID{"old"}, Reason: "its lease has ended", At: down})
+	if why := l.replace(j); why != "task waits of the slot may still run" {
+		t.Errorf("by the rules of level 0, which older builds go by: %q", why)
+	}
+	l.upgraded("a", "b").do(RaiseRules{To: rulesWaiting, At: down})
 	if why := l.replace(j); why != "" {
 		t.Errorf("beside one that was stopped before it began: %q", why)
 	}

@@ -247,6 +247,10 @@ func randomCommand(r *rand.Rand, v *View, n int) Command {
 	case 0:
 		x := aNode(nd)
 		x.Version = fmt.Sprint(r.IntN(3))
+		x.Rules = Rules - r.IntN(8)/7
+		if r.IntN(4) == 0 {
+			return RaiseRules{To: 1 + r.IntN(Rules), At: at}
+		}
 		return PutNode{Node: x, At: at}
 	case 1:
 		return SetDrain{Node: id, Drained: r.IntN(2) == 0, At: at}

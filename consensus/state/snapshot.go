@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -153,10 +154,13 @@ func (v *View) Hash() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// Restore replaces all by what Persist wrote. On an error (Invalid: not ours, of another version, damaged) the store is
-// as it was. Afterwards all subscriptions end with ErrSlow.
+// Restore replaces all by what Persist wrote. On an error (Invalid: not ours, damaged; *OutdatedError: of a newer build, and
+// no command is taken any more) the store is as it was. Afterwards all subscriptions end with ErrSlow.
 func (s *Store) Restore(r io.Reader) error {
-	db, index, err := readSnapshot(r)
+	db, index, err := readSnapshot(r, s.known)
+	if o := (*OutdatedError)(nil); errors.As(err, &o) {
+		s.outdated.Store(o)
+	}
 	if err != nil {
 		return err
 	}
@@ -191,7 +195,7 @@ func damaged(format string, args ...any) error {
 	return job.Errorf(job.Invalid, "restore state: "+format, args...)
 }
 
-func readSnapshot(r io.Reader) (*memdb.MemDB, uint64, error) {
+func readSnapshot(r io.Reader, known int) (*memdb.MemDB, uint64, error) {
 	m, err := codecs()
 	if err != nil {
 		return nil, 0, err
@@ -206,7 +210,7 @@ func readSnapshot(r io.Reader) (*memdb.MemDB, uint64, error) {
 		return nil, 0, damaged("not a snapshot of shoal")
 	}
 	if ver := binary.BigEndian.Uint32(rest); ver != snapshotVersion {
-		return nil, 0, damaged("snapshot has version %d, this shoal reads %d: use the shoal that wrote it or a newer one", ver, snapshotVersion)
+		return nil, 0, &OutdatedError{fmt.Sprintf("it reads snapshots of version %d, and this one is of %d", snapshotVersion, ver)}
 	}
 	index := binary.BigEndian.Uint64(rest[4:])
 	db, err := memdb.NewMemDB(schema())
@@ -215,7 +219,12 @@ func readSnapshot(r io.Reader) (*memdb.MemDB, uint64, error) {
 	}
 	w := db.Txn(true)
 	defer w.Abort()
-	if err := readRecords(x, m, w); err != nil {
+	err = readRecords(x, m, w)
+	// Also if they cannot be read: a newer build may write tables and rows that this one does not know. The cluster comes first.
+	if old := beyond((&View{txn: w}).Rules(), known); old != nil {
+		return nil, 0, old
+	}
+	if err != nil {
 		return nil, 0, err
 	}
 	w.Commit()

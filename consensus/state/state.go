@@ -5,6 +5,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -18,21 +19,26 @@ import (
 type Store struct {
 	view atomic.Pointer[View] // what readers see; replaced as a whole under mu
 
-	mu      sync.Mutex // one command, one subscribe or one restore at a time
-	db      *memdb.MemDB
-	derived *derived
-	subs    map[*Subscription]struct{}
-	applied chan struct{} // closed and replaced when view changes
-	looks   map[*look]struct{}
+	mu       sync.Mutex // one command, one subscribe or one restore at a time
+	db       *memdb.MemDB
+	derived  *derived
+	subs     map[*Subscription]struct{}
+	applied  chan struct{} // closed and replaced when view changes
+	looks    map[*look]struct{}
+	known    int // the highest level of rules that this build knows
+	outdated atomic.Pointer[OutdatedError]
 }
 
 // New makes an empty store at index 0.
-func New() *Store {
+func New() *Store { return NewKnowing(Rules) }
+
+// NewKnowing is New as a build would have it that knows no rules above a level.
+func NewKnowing(rules int) *Store {
 	db, err := memdb.NewMemDB(schema())
 	if err != nil {
 		panic("state: the schema is wrong: " + err.Error())
 	}
-	s := &Store{db: db, derived: newDerived(), subs: map[*Subscription]struct{}{}, applied: make(chan struct{}), looks: map[*look]struct{}{}}
+	s := &Store{db: db, derived: newDerived(), subs: map[*Subscription]struct{}{}, applied: make(chan struct{}), looks: map[*look]struct{}{}, known: rules}
 	s.view.Store(&View{txn: db.Txn(false)})
 	return s
 }
@@ -51,32 +57,41 @@ type Result struct {
 }
 
 // Apply carries out one encoded command as raft entry index. It is deterministic: the same commands in the same order
-// give the same state and results everywhere. Bad input is a Result.Err, never a panic; the index advances all the same.
+// give the same state and results everywhere. Bad input is a Result.Err, never a panic; the index advances all the same. What a
+// newer build wrote is an *OutdatedError: the store stays where it is, and says so to all that follows.
 func (s *Store) Apply(index uint64, raw []byte) Result {
 	c, err := Decode(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if o := s.outdated.Load(); o != nil {
+		return Result{Index: s.View().index, Err: o}
+	}
 	if index <= s.View().index {
 		return Result{Index: index, Err: job.Errorf(job.Internal, "apply index %d: already at %d", index, s.View().index)}
 	}
 	if err != nil {
-		s.publishLocked(index, nil)
-		return Result{Index: index, Err: err}
+		return s.refuseLocked(index, err)
 	}
-	return s.applyLocked(index, c)
-}
-
-func (s *Store) applyLocked(index uint64, c Command) Result {
 	tx := s.begin(index)
 	r := tx.apply(c)
 	r.Index = index
 	if r.Err != nil {
 		tx.abort()
-		s.publishLocked(index, nil)
-		return r
+		return s.refuseLocked(index, r.Err)
 	}
 	s.publishLocked(index, tx.commit())
 	return r
+}
+
+// refuseLocked goes past a command that changes nothing, which is the same everywhere, and stops at one whose meaning only a
+// newer build knows.
+func (s *Store) refuseLocked(index uint64, err error) Result {
+	if o := (*OutdatedError)(nil); errors.As(err, &o) {
+		s.outdated.Store(o)
+		return Result{Index: s.View().index, Err: err}
+	}
+	s.publishLocked(index, nil)
+	return Result{Index: index, Err: err}
 }
 
 // publishLocked makes the new view visible and tells waiters and subscribers.

@@ -47,6 +47,9 @@ type Machine struct {
 	// DrainOnStop is for the next start of the agent.
 	DrainOnStop time.Duration
 
+	// BuildsBehind is how many levels of rules the build lacks that the agent is started with next.
+	BuildsBehind int
+
 	// OnStart is called with each agent that was started, before it runs; nil: nothing.
 	OnStart func(*node.Node)
 
@@ -137,6 +140,7 @@ func (m *Machine) start(join []string, token string) {
 		DataDir: m.dir(), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,
 		DrainOnStop: m.DrainOnStop,
 		Version:     "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
+		State:          state.NewKnowing(state.Rules - m.BuildsBehind),
 		OnBug:          func(p any) { panic(p) },
 		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },
 		Wall:           m.clock.now,

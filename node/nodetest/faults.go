@@ -100,6 +100,7 @@ func (m *Machine) Wipe() {
 // Join brings a machine up that is off, as a new member.
 func (m *Machine) Join(via []string, token string) {
 	m.c.Net.SetDown(m.Addr.Addr(), false)
+	m.BuildsBehind = 0 // who sets a machine up installs what the others have
 	m.start(via, token)
 }
 

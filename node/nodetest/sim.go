@@ -61,6 +61,9 @@ type undo struct {
 // simImages are what the simulated jobs run.
 var simImages = map[string]fake.Image{"web:1": {}, "web:2": {}, "slow:1": {Absent: true, PullDelay: 3 * time.Second}}
 
+// laterSeeds came when clusters began to be upgraded while they are in trouble; those before are what they were.
+const laterSeeds = 1 << 20
+
 func newSim(t testing.TB, seed uint64, more bool) *sim {
 	r := rand.New(rand.NewPCG(seed, 7))
 	s := &sim{
@@ -68,9 +71,17 @@ func newSim(t testing.TB, seed uint64, more bool) *sim {
 		seed: seed, logs: &logTail{}, histories: map[string]*history{}, more: more, steadyClocks: true, runs: map[place]*job.Run{}, start: time.Now(), limbo: map[*Machine]string{}, Counts: map[string]int{},
 	}
 	s.Logger = slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	upgrade := rand.New(rand.NewPCG(seed, 13))
+	old := seed > laterSeeds && upgrade.IntN(3) == 0
 	for i, m := range s.Machines {
 		m.Labels = map[string]string{"zone": string(rune('a' + i%2))}
+		if old {
+			m.BuildsBehind = 1
+		}
 		m.OnStart = func(n *node.Node) {
+			if upgrade.IntN(2) == 0 {
+				m.BuildsBehind = 0 // when it starts again
+			}
 			s.stopAudit(m)
 			s.stops[m] = s.audit.follow(m, n)
 			s.apis[m] = api.NewServer(n, http.NotFoundHandler(), s.Logger)
@@ -228,7 +239,15 @@ func (s *sim) heal() {
 			m.Runtime.Health(id, 0, "well")
 		}
 		if _, out := s.limbo[m]; m.Off() && !out {
+			m.BuildsBehind = 0
 			m.PowerOn()
+		}
+		if m.BuildsBehind > 0 && m.node != nil { // the admin comes to an end with the upgrade
+			if err := m.StopAgent(); err != nil {
+				s.fail("the agent of %s, stopped: %v", m.Name, err)
+			}
+			m.BuildsBehind = 0
+			m.StartAgent()
 		}
 	}
 }
