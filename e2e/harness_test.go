@@ -62,6 +62,9 @@ func dump(t *testing.T, n *machines.Net) {
 	asked := false
 	for _, m := range n.Machines() {
 		t.Logf("log of %s, on %v, agent runs %v:\n%s", m.Name, m.On(), m.Running(), tail(m.LogPath(), 40))
+		if said := m.Autopsy(); said != "" {
+			t.Logf("%s from outside:\n%s", m.Name, said)
+		}
 		if !m.Running() || asked {
 			continue
 		}

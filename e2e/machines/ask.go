@@ -77,6 +77,9 @@ func (m *Machine) Ready() bool {
 // AwaitReady waits for Ready; an agent that ended is an error at once.
 func (m *Machine) AwaitReady(limit time.Duration) error {
 	for end := time.Now().Add(limit); !m.Ready(); time.Sleep(20 * time.Millisecond) {
+		if m.fell() {
+			return fmt.Errorf("machine %s went off by itself, or its first process did: %s", m.Name, m.Autopsy())
+		}
 		if !m.Running() {
 			return fmt.Errorf("the agent of %s ended; its log is %s", m.Name, m.LogPath())
 		}

@@ -257,6 +257,13 @@ func (m *Machine) On() bool {
 	return m.init != nil
 }
 
+// fell tells whether a machine ended that nobody switched off, such as one whose kernel panicked.
+func (m *Machine) fell() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.init != nil && !m.init.alive()
+}
+
 // Running tells whether the agent runs.
 func (m *Machine) Running() bool {
 	m.mu.Lock()

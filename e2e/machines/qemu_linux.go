@@ -205,7 +205,9 @@ func (m *monitor) do(command string) (string, error) {
 	if _, err := m.conn.Write([]byte(command + "\n")); err != nil {
 		return "", err
 	}
-	return m.answer()
+	said, err := m.answer()
+	_, said, _ = strings.Cut(said, "\n") // the first line is the command, as it was typed
+	return said, err
 }
 
 func (m *monitor) answer() (string, error) {

@@ -125,7 +125,7 @@ func (d *virtual) powerOn(m *Machine) error {
 	serial := filepath.Join(m.dir, "serial")
 	_ = os.Remove(serial) // of an earlier life
 	words := append([]string{"nsenter", "--net=/proc/" + strconv.Itoa(d.net.holder.PID) + "/ns/net", "--"}, d.files.qemu(d.accel, qemuPaths{
-		console: filepath.Join(m.dir, "console.log"), serial: serial, disk: diskImage(m),
+		console: filepath.Join(m.dir, "console.log"), serial: serial, disk: diskImage(m), monitor: monitorOf(m),
 		cards: []string{"tap,ifname=" + m.port + ",script=no,downscript=no", "tap,ifname=w" + m.port + ",script=no,downscript=no"},
 	})...)
 	if state != "" {
@@ -143,7 +143,7 @@ func (d *virtual) powerOn(m *Machine) error {
 	}
 	g := &guest{way: d.dialer(m)}
 	if g.serial, err = converse(m.init, serial, d.setup(m)); err != nil {
-		return fmt.Errorf("switch on machine %s: %w; its console is %s, and qemu said %q", m.Name, err, filepath.Join(m.dir, "console.log"), lastOf(log.Name()))
+		return fmt.Errorf("switch on machine %s: %w; its console is %s, and qemu said %q", m.Name, err, filepath.Join(m.dir, "console.log"), lastOf(log.Name(), 400))
 	}
 	if err := d.measure(g); err != nil {
 		return err
@@ -158,12 +158,12 @@ func (d *virtual) powerOn(m *Machine) error {
 }
 
 // lastOf is the end of a file, for people.
-func lastOf(path string) string {
+func lastOf(path string, size int) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	return string(b[max(0, len(b)-400):])
+	return string(b[max(0, len(b)-size):])
 }
 
 // setup is what makes a fresh machine, or a copy of the saved one, this machine.
