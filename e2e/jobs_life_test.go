@@ -38,6 +38,7 @@ func TestJobs(t *testing.T) {
 		{"ManyAtOnce", jobAtOnce},
 		{"RemovedWhileStarting", jobInterrupted},
 		{"Ports", jobPorts},
+		{"PortsNeverHang", jobPortsNeverHang},
 		{"ExecEndsWithItsClient", jobExecEnds},
 		{"ExternalVolumeMissing", jobVolumesMissing},
 		{"Crashing", jobCrashes},

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -11,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"shoal/e2e/machines"
 	"shoal/runtime/image"
 )
@@ -18,6 +22,84 @@ import (
 var netcatArchive = sync.OnceValues(func() ([]byte, error) {
 	return machines.DebianImage("e2e/netcat:1", image.RunConfig{}, nil, "netcat-openbsd")
 })
+
+// jobPortsNeverHang asks a published port all the time while its tasks are updated and killed: a client is answered, or
+// refused at once, and never led to a container that is not there any more.
+func jobPortsNeverHang(t *testing.T, n *machines.Net) {
+	m := n.Machines()
+	gone(t, m[0], "door")
+	file := func(version int) string {
+		return web(`command: [sh, -c, "mkdir /w; echo well >/w/index.html; exec httpd -f -p 80 -h /w"]`,
+			fmt.Sprintf("environment: {VERSION: \"%d\"}", version), `ports: ["9410:80"]`, "x-drain: 0s",
+			fmt.Sprintf("deploy: {replicas: %d, update_config: {monitor: 100ms}}", len(m)))
+	}
+	runCompose(t, m[0], "door", file(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	var mu sync.Mutex
+	answers := map[string]int{}
+	for _, m := range m {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				said := knock(ctx, m, m.Addr.String()+":9410")
+				mu.Lock()
+				answers[said]++
+				mu.Unlock()
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+	}
+	for version := range 3 {
+		runCompose(t, m[0], "door", file(2+version))
+		for _, m := range m {
+			for _, pids := range m.Tasks("door") {
+				_ = unix.Kill(pids[0], unix.SIGKILL) // it may be gone
+			}
+		}
+		settled(t, n, m[0], "door", len(m))
+	}
+	cancel()
+	askers.Wait()
+	t.Logf("%v", answers)
+	if answers["well"] == 0 {
+		t.Error("nobody was answered")
+	}
+	for said, times := range answers {
+		switch said {
+		case "well", "refused", "ended":
+		default:
+			t.Errorf("%d times: %s", times, said)
+		}
+	}
+	gone(t, m[0], "door")
+}
+
+// knock asks a port, and tells how that went. It is patient: a machine may be busy, a container that is gone never answers.
+func knock(ctx context.Context, m *machines.Machine, addr string) string {
+	one, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	conn, err := m.DialContext(one, "tcp", addr)
+	if err == nil {
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, err = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	}
+	var said []byte
+	if err == nil {
+		said, err = io.ReadAll(conn)
+	}
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE), err == nil && len(said) == 0:
+		return "ended"
+	case err == nil && strings.HasSuffix(string(said), "well\n"):
+		return "well"
+	case err == nil:
+		return fmt.Sprintf("answered %q", said)
+	}
+	return err.Error()
+}
 
 // jobPorts publishes in all ways that Compose knows.
 func jobPorts(t *testing.T, n *machines.Net) {

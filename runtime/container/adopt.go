@@ -49,7 +49,7 @@ func (r *Runtime) adopt() error {
 		errs = append(errs, r.cfg.Volumes.Adopt(ids))
 	}
 	for _, id := range ids {
-		r.adoptPorts(r.containers[runtime.ID(id)])
+		r.adoptNetwork(r.containers[runtime.ID(id)])
 	}
 	if len(ids) == 0 {
 		r.dropMonitorsCgroup()
@@ -132,10 +132,18 @@ func isMonitor(pid int) bool {
 	return err == nil && len(b) > len(stage.RoleMonitor) && string(b[:len(stage.RoleMonitor)]) == stage.RoleMonitor && b[len(stage.RoleMonitor)] == 0
 }
 
-// adoptPorts takes the ports as bound from the network, which kept them.
-func (r *Runtime) adoptPorts(c *container) {
+// adoptNetwork takes the ports as bound from the network, which kept them, and has it keep the namespace of what runs.
+func (r *Runtime) adoptNetwork(c *container) {
 	if r.cfg.Network == nil {
 		return
+	}
+	c.mu.Lock()
+	running, pid := c.state == runtime.Running, c.start.PID
+	c.mu.Unlock()
+	if running {
+		if err := r.cfg.Network.Keep(string(c.id), pid); err != nil {
+			r.log.Debug("connections of an adopted container may hang when it ends", "container", c.id, "err", err)
+		}
 	}
 	if ep, ok := r.cfg.Network.Endpoint(string(c.id)); ok && len(ep.Ports) > 0 {
 		c.mu.Lock()

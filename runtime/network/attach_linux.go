@@ -94,7 +94,12 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 	if err != nil {
 		return ep, err
 	}
-	defer ns.Close()
+	kept := false
+	defer func() {
+		if !kept {
+			ns.Close()
+		}
+	}()
 	ls, fresh, err := n.reserve(a.ID)
 	if err != nil {
 		return ep, err
@@ -128,7 +133,15 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 		}
 		n.flushFlows(ports, ls.Addr)
 	}
-	return ep, n.persist()
+	if err := listenHolds(holds); err != nil {
+		return ep, err
+	}
+	if err := n.persist(); err != nil {
+		return ep, err
+	}
+	kept = true
+	n.keepSpace(a.ID, ns)
+	return ep, nil
 }
 
 func normalPorts(in []Port) ([]Port, error) {
@@ -199,7 +212,8 @@ func (n *Network) takeHolds(id string) []hold {
 // abandon undoes a failed attach.
 func (n *Network) abandon(id string, forget, hadPorts bool, holds []hold) {
 	n.takeHolds(id)
-	if err := n.deleteLink(vethName(id)); err != nil {
+	n.leaveSpace(id)
+	if err := n.deleteLinks(id); err != nil {
 		n.cfg.Logger.Warn("undo attach", "container", id, "err", err)
 	}
 	n.mu.Lock()
@@ -226,14 +240,18 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 		return fmt.Errorf("look up bridge %s: %w", n.cfg.Bridge, err)
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = vethName(id)
+	names := vethNames(id)
+	var before string // of the life before: it goes when the new one stands
+	if attrs.Name, before = names[0], names[1]; n.hasLink(names[0]) {
+		attrs.Name, before = before, attrs.Name
+	}
 	attrs.MTU = bridge.Attrs().MTU
 	attrs.MasterIndex = bridge.Attrs().Index
 	// One message makes both ends, each in its place: no end is ever seen in the wrong namespace or under a wrong name.
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: containerLink, PeerHardwareAddr: ep.MAC, PeerNamespace: netlink.NsFd(ns)}
 	err = n.nl.LinkAdd(veth)
 	if errors.Is(err, unix.EEXIST) {
-		// Ours from a life before: the old namespace may take a while to go.
+		// Ours, when somebody was cut short between the two.
 		if err := n.deleteLink(attrs.Name); err != nil {
 			return err
 		}
@@ -252,18 +270,22 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	if err := configure(in, ep); err != nil {
 		return err
 	}
-	if err := n.raise(id, len(ep.Ports) > 0, ep.Address.Addr()); err != nil {
+	if err := n.raise(attrs.Name, id, len(ep.Ports) > 0, ep.Address.Addr()); err != nil {
 		return err
 	}
 	settle(in, containerLink)
 	settle(n.nl, attrs.Name)
 	settle(n.nl, n.cfg.Bridge) // it has no carrier either before its first container
-	return nil
+	return n.deleteLink(before)
+}
+
+func (n *Network) hasLink(name string) bool {
+	_, err := n.nl.LinkByName(name)
+	return err == nil
 }
 
 // raise finishes the host's end of a container's link.
-func (n *Network) raise(id string, hairpin bool, addr netip.Addr) error {
-	name := vethName(id)
+func (n *Network) raise(name, id string, hairpin bool, addr netip.Addr) error {
 	link, err := n.nl.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("look up link %s: %w", name, err)
@@ -355,6 +377,9 @@ func (n *Network) Endpoint(id string) (Endpoint, bool) {
 	}, true
 }
 
+// underWay is how long a packet may take that was sent to a container before the rules changed: its answer must come back.
+const underWay = 10 * time.Millisecond
+
 // Detach takes a container off the network and frees its address and ports. An id that is not attached is no error.
 func (n *Network) Detach(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
@@ -369,13 +394,16 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 	}
 	active := n.active
 	n.mu.Unlock()
-	// First nothing leads to the container, then it goes, then its address is free.
+	// First nothing leads to the container, then it goes, then its address is free. The sockets go before the rules: a
+	// client that the rules send nowhere any more would be taken by one, and then be dropped.
+	closeHolds(n.takeHolds(id))
 	if len(ports) > 0 && active {
 		errs = append(errs, n.applySets())
 		n.flushFlows(ports, addr)
+		time.Sleep(underWay)
 	}
-	closeHolds(n.takeHolds(id))
-	errs = append(errs, n.deleteLink(vethName(id)))
+	errs = append(errs, n.deleteLinks(id))
+	n.leaveSpace(id)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detach container %s from the network: %w", id, err)
 	}
@@ -398,7 +426,9 @@ func (n *Network) Adopt(ids []string) error {
 	links := map[string]bool{}
 	for _, id := range ids {
 		live[id] = true
-		links[vethName(id)] = true
+		for _, name := range vethNames(id) {
+			links[name] = true
+		}
 	}
 	var missing []hold // ports to bind again; socket is nil
 	var owners []string
@@ -429,6 +459,11 @@ func (n *Network) Adopt(ids []string) error {
 			n.cfg.Logger.Warn("published port of an adopted container is held by another", "container", owners[i], "err", err)
 			continue
 		}
+		if err := listenHolds(hs); err != nil { // the rules of a life before lead to the container already
+			closeHolds(hs)
+			n.cfg.Logger.Warn("published port of an adopted container is held by another", "container", owners[i], "err", err)
+			continue
+		}
 		n.mu.Lock()
 		n.holds[owners[i]] = append(n.holds[owners[i]], hs...)
 		n.mu.Unlock()
@@ -451,7 +486,12 @@ func (n *Network) recoverLeases(ids []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, id := range ids {
-		text, _, _ := strings.Cut(aliases[vethName(id)], " ")
+		names := vethNames(id)
+		alias := aliases[names[0]]
+		if alias == "" {
+			alias = aliases[names[1]]
+		}
+		text, _, _ := strings.Cut(alias, " ")
 		addr, parseErr := netip.ParseAddr(text)
 		if n.leases.byID[id] != nil || parseErr != nil || !n.subnet.Contains(addr) || n.leases.byAddr[addr] != "" {
 			continue

@@ -22,10 +22,18 @@ const (
 	defaultMTU    = 1500
 )
 
-// vethName is the host's end of a container's link: short enough for IFNAMSIZ, and found again without being stored.
-func vethName(id string) string {
+// vethName is the host's end of a container's link: short enough for IFNAMSIZ, and found again without being stored. A
+// container that is started anew has the other of vethNames, so that there is no moment without a link.
+func vethName(id string) string { return vethNames(id)[0] }
+
+func vethNames(id string) [2]string {
 	sum := sha256.Sum256([]byte(id))
-	return vethPrefix + hex.EncodeToString(sum[:6])
+	return [2]string{vethPrefix + hex.EncodeToString(sum[:6]), vethPrefix + hex.EncodeToString(sum[6:12])}
+}
+
+func (n *Network) deleteLinks(id string) error {
+	names := vethNames(id)
+	return errors.Join(n.deleteLink(names[0]), n.deleteLink(names[1]))
 }
 
 // ipNet turns a prefix into what netlink wants, keeping the host part.

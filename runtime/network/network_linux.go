@@ -42,6 +42,7 @@ type Network struct {
 	subnet netip.Prefix
 	leases *leases
 	holds  map[string][]hold
+	spaces spaces
 	peers  []Peer
 	// active is set between Setup and Teardown.
 	active bool
@@ -53,7 +54,7 @@ func New(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{cfg: cfg, subnet: cfg.Subnet, holds: map[string][]hold{}, kick: make(chan struct{}, 1), boot: bootID()}
+	n := &Network{cfg: cfg, subnet: cfg.Subnet, holds: map[string][]hold{}, spaces: spaces{}, kick: make(chan struct{}, 1), boot: bootID()}
 	if n.home, err = openHome(); err != nil {
 		return nil, err
 	}
@@ -96,6 +97,7 @@ func (n *Network) Close() error {
 	for _, hs := range holds {
 		closeHolds(hs)
 	}
+	n.leaveSpaces()
 	n.nl.Close()
 	if n.conntrack != nil {
 		n.conntrack.Close()
@@ -207,6 +209,7 @@ func (n *Network) Teardown(ctx context.Context) error {
 		closeHolds(hs)
 	}
 	errs := []error{ctx.Err(), n.removeRules(), n.removeRoutes(), n.removeLinks()}
+	n.leaveSpaces()
 	if err := os.Remove(n.leasePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("remove leases: %w", err))
 	}
