@@ -193,6 +193,7 @@ func loss(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 // resets breaks the connections of a machine all the time.
 func resets(_ context.Context, w *World, r *rand.Rand) (*Broken, error) {
 	span, perMille := w.Hold(r, time.Second, 30*time.Second), 1<<r.IntN(8)
+	perMille = max(perMille, int(30*time.Second/span)) // else a short one may meet no packet: there are some 300 a second
 	m, err := w.Pick(r)
 	if err != nil {
 		return nil, err
