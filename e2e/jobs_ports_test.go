@@ -76,6 +76,7 @@ func jobPortsNeverHang(t *testing.T, n *machines.Net) {
 
 // knock asks a port, and tells how that went. It is patient: a machine may be busy, a container that is gone never answers.
 func knock(ctx context.Context, m *machines.Machine, addr string) string {
+	began := time.Now()
 	one, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	conn, err := m.DialContext(one, "tcp", addr)
@@ -95,10 +96,12 @@ func knock(ctx context.Context, m *machines.Machine, addr string) string {
 		return "ended"
 	case err == nil && strings.HasSuffix(string(said), "well\n"):
 		return "well"
+	case err == nil && strings.HasPrefix(string(said), "HTTP/1."): // it was killed before it had sent all
+		return "ended"
 	case err == nil:
 		return fmt.Sprintf("answered %q", said)
 	}
-	return err.Error()
+	return fmt.Sprintf("%v, at %v after %v", err, time.Now().Format(time.StampMilli), time.Since(began).Round(10*time.Millisecond))
 }
 
 // jobPorts publishes in all ways that Compose knows.

@@ -131,7 +131,8 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 		if err := n.applySets(); err != nil {
 			return ep, err
 		}
-		n.flushFlows(ports, ls.Addr)
+		n.flushUDP(ports, ls.Addr)
+		n.flushTCP(endedAt(ports)...)
 	}
 	if err := listenHolds(holds); err != nil {
 		return ep, err
@@ -377,9 +378,6 @@ func (n *Network) Endpoint(id string) (Endpoint, bool) {
 	}, true
 }
 
-// underWay is how long a packet may take that was sent to a container before the rules changed: its answer must come back.
-const underWay = 10 * time.Millisecond
-
 // Detach takes a container off the network and frees its address and ports. An id that is not attached is no error.
 func (n *Network) Detach(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
@@ -399,10 +397,12 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 	closeHolds(n.takeHolds(id))
 	if len(ports) > 0 && active {
 		errs = append(errs, n.applySets())
-		n.flushFlows(ports, addr)
-		time.Sleep(underWay)
+		n.flushUDP(ports, addr)
 	}
 	errs = append(errs, n.deleteLinks(id))
+	if len(ports) > 0 {
+		n.flushTCP(tcpFlows{gone: addr})
+	}
 	n.leaveSpace(id)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detach container %s from the network: %w", id, err)

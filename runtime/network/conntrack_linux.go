@@ -5,35 +5,116 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 )
 
-// flushFlows makes the kernel forget UDP flows to ports, because a flow that is in use keeps the way it once took: to a
-// container that is gone, or to the host from before the port was published. TCP needs none of it, its flows end.
-// It walks the conntrack table and is therefore left out where no UDP port is concerned. Best effort.
-func (n *Network) flushFlows(ports []Port, container netip.Addr) {
-	udp := slices.ContainsFunc(ports, func(p Port) bool { return p.Protocol == UDP })
-	if !udp || n.conntrack == nil {
-		return
-	}
-	if _, err := n.conntrack.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowFilter{ports, container}); err != nil {
-		n.cfg.Logger.Debug("forget udp flows", "err", err)
+// A flow that the kernel knows keeps the way it once took: to a container that is gone, or to the host from before a port
+// was published. A UDP flow goes on as long as its client sends. A TCP flow ends, but it may be remembered as it was when
+// its container went, for days, and a new connection out of the same port of the same client takes its way and waits for
+// ever. So the kernel is made to forget both: best effort, by a walk through all that it knows.
+
+// flushUDP forgets flows to ports. That is done at once, and left out where no UDP port is concerned.
+func (n *Network) flushUDP(ports []Port, container netip.Addr) {
+	if slices.ContainsFunc(ports, func(p Port) bool { return p.Protocol == UDP }) {
+		n.deleteFlows(udpFlows{ports, container})
 	}
 }
 
-type flowFilter struct {
+type udpFlows struct {
 	ports     []Port
 	container netip.Addr
 }
 
 // MatchConntrackFlow says whether a flow was sent to one of the ports, or comes back from the container.
-func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+func (f udpFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if flow.Forward.Protocol != protocolNumber(UDP) {
 		return false
 	}
-	back, _ := netip.AddrFromSlice(flow.Reverse.SrcIP.To4())
-	to, _ := netip.AddrFromSlice(flow.Forward.DstIP.To4())
+	to, back := ends(flow)
 	return slices.ContainsFunc(f.ports, func(p Port) bool {
 		return p.Protocol == UDP && flow.Forward.DstPort == p.HostPort &&
 			(back == f.container || p.wildcard() || to == p.HostIP)
 	})
+}
+
+// ends are whom a flow was sent to, and who answers.
+func ends(flow *netlink.ConntrackFlow) (to, back netip.Addr) {
+	to, _ = netip.AddrFromSlice(flow.Forward.DstIP.To4())
+	back, _ = netip.AddrFromSlice(flow.Reverse.SrcIP.To4())
+	return to, back
+}
+
+// tcpFlows are those that led to a container that is gone, and those to a port of the host that have ended. What is in
+// use goes on: a server of the host may have made way for the port, and still have clients.
+type tcpFlows struct {
+	gone netip.Addr // not valid: none
+	port uint16     // 0: none
+}
+
+// MatchConntrackFlow says whether a flow is one of them.
+func (f tcpFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	if flow.Forward.Protocol != protocolNumber(TCP) {
+		return false
+	}
+	to, back := ends(flow)
+	if f.gone.IsValid() && back == f.gone {
+		return true
+	}
+	info, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
+	return f.port != 0 && flow.Forward.DstPort == f.port && back == to && ok && info.State >= nl.TCP_CONNTRACK_TIME_WAIT
+}
+
+func endedAt(ports []Port) (flows []tcpFlows) {
+	for _, p := range ports {
+		if p.Protocol == TCP {
+			flows = append(flows, tcpFlows{port: p.HostPort})
+		}
+	}
+	return flows
+}
+
+type anyFlow []tcpFlows
+
+// MatchConntrackFlow says whether a flow is one of any.
+func (a anyFlow) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	return slices.ContainsFunc(a, func(f tcpFlows) bool { return f.MatchConntrackFlow(flow) })
+}
+
+// flushTCP forgets flows soon, since nobody should wait for it; what comes together is done in one walk.
+func (n *Network) flushTCP(flows ...tcpFlows) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conntrack == nil || n.closed || len(flows) == 0 {
+		return
+	}
+	begin := len(n.staleFlows) == 0
+	n.staleFlows = append(n.staleFlows, flows...)
+	if begin {
+		n.flushing.Go(n.flushStale)
+	}
+}
+
+func (n *Network) flushStale() {
+	for {
+		n.mu.Lock()
+		flows := slices.Clone(n.staleFlows)
+		n.mu.Unlock()
+		n.deleteFlows(anyFlow(flows))
+		n.mu.Lock()
+		n.staleFlows = n.staleFlows[len(flows):]
+		done := len(n.staleFlows) == 0
+		n.mu.Unlock()
+		if done {
+			return
+		}
+	}
+}
+
+func (n *Network) deleteFlows(f netlink.CustomConntrackFilter) {
+	if n.conntrack == nil {
+		return
+	}
+	if _, err := n.conntrack.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, f); err != nil {
+		n.cfg.Logger.Debug("forget flows", "err", err)
+	}
 }

@@ -43,7 +43,11 @@ type Network struct {
 	leases *leases
 	holds  map[string][]hold
 	spaces spaces
-	peers  []Peer
+	// staleFlows are what flushing is under way for, or is to begin with.
+	staleFlows []tcpFlows
+	flushing   sync.WaitGroup
+	closed     bool
+	peers      []Peer
 	// active is set between Setup and Teardown.
 	active bool
 }
@@ -93,10 +97,12 @@ func (n *Network) Close() error {
 	n.mu.Lock()
 	holds := n.holds
 	n.holds = map[string][]hold{}
+	n.closed = true
 	n.mu.Unlock()
 	for _, hs := range holds {
 		closeHolds(hs)
 	}
+	n.flushing.Wait()
 	n.leaveSpaces()
 	n.nl.Close()
 	if n.conntrack != nil {

@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"io"
+	"net"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -62,6 +64,48 @@ func TestNobodyIsTakenInByAHeldPort(t *testing.T) {
 	}
 	close(stop)
 	<-done
+}
+
+// A client whose machine is off the network while its connection and the container go leaves a flow behind that conntrack
+// takes for alive. The same port of the client must lead to who has the port now.
+func TestAFlowToAContainerThatIsGoneIsForgotten(t *testing.T) {
+	host, n := node(t, 1)
+	client := newSpace(t)
+	cable(host, "wan", "192.0.2.1/24", client, "wan", "192.0.2.9/24")
+	port := Port{HostPort: 8080, ContainerPort: 80}
+	old, _ := attach(t, n, "old", port)
+	old.serveTCP("old", ":80")
+	ask := func() (*net.TCPConn, string) {
+		t.Helper()
+		var c net.Conn
+		client.do(func() (err error) {
+			d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{Port: 40_000}}
+			c, err = d.Dial("tcp", "192.0.2.1:8080")
+			return err
+		})
+		_ = c.SetDeadline(time.Now().Add(patience))
+		b := make([]byte, 3)
+		_, err := io.ReadFull(c, b)
+		client.must(err)
+		return c.(*net.TCPConn), string(b)
+	}
+	c, said := ask()
+	if said != "old" {
+		t.Fatalf("%q answers", said)
+	}
+	client.must(client.nl.LinkSetDown(client.link("wan")))
+	client.must(c.SetLinger(0))
+	client.must(c.Close())
+	host.must(n.Detach(t.Context(), "old"))
+	successor, _ := attach(t, n, "new", port)
+	successor.serveTCP("new", ":80")
+	n.flushing.Wait()
+	client.must(client.nl.LinkSetUp(client.link("wan")))
+	c, said = ask()
+	c.Close()
+	if said != "new" {
+		t.Errorf("%q answers", said)
+	}
 }
 
 // A container's namespace goes with its last process, and its end is heard of later: who is led to it in between is
