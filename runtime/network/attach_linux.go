@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -132,7 +131,6 @@ func (n *Network) attach(ctx context.Context, a Attachment) (ep Endpoint, err er
 			return ep, err
 		}
 		n.flushUDP(ports, ls.Addr)
-		n.flushTCP(endedAt(ports)...)
 	}
 	if err := listenHolds(holds); err != nil {
 		return ep, err
@@ -242,24 +240,23 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	names := vethNames(id)
-	var before string // of the life before: it goes when the new one stands
-	if attrs.Name, before = names[0], names[1]; n.hasLink(names[0]) {
-		attrs.Name, before = before, attrs.Name
-	}
+	attrs.Name = names[0]
+	before := names[1] // of a life before, if there was one
 	attrs.MTU = bridge.Attrs().MTU
 	attrs.MasterIndex = bridge.Attrs().Index
 	// One message makes both ends, each in its place: no end is ever seen in the wrong namespace or under a wrong name.
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: containerLink, PeerHardwareAddr: ep.MAC, PeerNamespace: netlink.NsFd(ns)}
 	err = n.nl.LinkAdd(veth)
 	if errors.Is(err, unix.EEXIST) {
-		// Ours, when somebody was cut short between the two.
-		if err := n.deleteLink(attrs.Name); err != nil {
+		// Ours from a life before: it goes when the new one stands. Both are there if somebody was cut short in between.
+		veth.Name, before = names[1], names[0]
+		if err := n.deleteLink(veth.Name); err != nil {
 			return err
 		}
 		err = n.nl.LinkAdd(veth)
 	}
 	if err != nil {
-		return fmt.Errorf("create link %s with %s in the container: %w", attrs.Name, containerLink, err)
+		return fmt.Errorf("create link %s with %s in the container: %w", veth.Name, containerLink, err)
 	}
 	in, err := openInside(ns)
 	if err != nil {
@@ -271,18 +268,13 @@ func (n *Network) wire(id string, ns netns.NsHandle, ep Endpoint) error {
 	if err := configure(in, ep); err != nil {
 		return err
 	}
-	if err := n.raise(attrs.Name, id, len(ep.Ports) > 0, ep.Address.Addr()); err != nil {
+	if err := n.raise(veth.Name, id, len(ep.Ports) > 0, ep.Address.Addr()); err != nil {
 		return err
 	}
 	settle(in, containerLink)
-	settle(n.nl, attrs.Name)
+	settle(n.nl, veth.Name)
 	settle(n.nl, n.cfg.Bridge) // it has no carrier either before its first container
 	return n.deleteLink(before)
-}
-
-func (n *Network) hasLink(name string) bool {
-	_, err := n.nl.LinkByName(name)
-	return err == nil
 }
 
 // raise finishes the host's end of a container's link.
@@ -401,7 +393,7 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 	}
 	errs = append(errs, n.deleteLinks(id))
 	if len(ports) > 0 {
-		n.flushTCP(tcpFlows{gone: addr})
+		n.flushTCP(addr)
 	}
 	n.leaveSpace(id)
 	if err := errors.Join(errs...); err != nil {
@@ -417,99 +409,4 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 		}
 	}
 	return nil
-}
-
-// Adopt tells, after a restart of the agent, which containers live. Their leases and ports are kept, those of all others
-// and links without a lease are removed. Call it before the first Attach. A port whose holder was lost in between is logged, and still served.
-func (n *Network) Adopt(ids []string) error {
-	live := map[string]bool{}
-	links := map[string]bool{}
-	for _, id := range ids {
-		live[id] = true
-		for _, name := range vethNames(id) {
-			links[name] = true
-		}
-	}
-	var missing []hold // ports to bind again; socket is nil
-	var owners []string
-	n.mu.Lock()
-	var stale [][]hold
-	for id, ls := range n.leases.byID {
-		if !live[id] {
-			n.leases.release(id)
-			stale = append(stale, n.holds[id])
-			delete(n.holds, id)
-			continue
-		}
-		ls.live = true
-		if len(n.holds[id]) == 0 {
-			for _, p := range ls.Ports {
-				missing, owners = append(missing, hold{port: p}), append(owners, id)
-			}
-		}
-	}
-	active := n.active
-	n.mu.Unlock()
-	for _, hs := range stale {
-		closeHolds(hs)
-	}
-	for i, m := range missing {
-		hs, err := n.holdPorts([]Port{m.port})
-		if err != nil {
-			n.cfg.Logger.Warn("published port of an adopted container is held by another", "container", owners[i], "err", err)
-			continue
-		}
-		if err := listenHolds(hs); err != nil { // the rules of a life before lead to the container already
-			closeHolds(hs)
-			n.cfg.Logger.Warn("published port of an adopted container is held by another", "container", owners[i], "err", err)
-			continue
-		}
-		n.mu.Lock()
-		n.holds[owners[i]] = append(n.holds[owners[i]], hs...)
-		n.mu.Unlock()
-	}
-	errs := []error{n.sweep(links), n.recoverLeases(ids)}
-	if active {
-		errs = append(errs, n.applySets())
-	}
-	return errors.Join(append(errs, n.persist())...)
-}
-
-// recoverLeases finds the addresses of living containers in their links, for when the lease file was lost: nobody else
-// may get them. What ports they had is not known any more.
-func (n *Network) recoverLeases(ids []string) error {
-	links, err := n.ourLinks()
-	aliases := map[string]string{}
-	for _, l := range links {
-		aliases[l.Attrs().Name] = l.Attrs().Alias
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, id := range ids {
-		names := vethNames(id)
-		alias := aliases[names[0]]
-		if alias == "" {
-			alias = aliases[names[1]]
-		}
-		text, _, _ := strings.Cut(alias, " ")
-		addr, parseErr := netip.ParseAddr(text)
-		if n.leases.byID[id] != nil || parseErr != nil || !n.subnet.Contains(addr) || n.leases.byAddr[addr] != "" {
-			continue
-		}
-		n.cfg.Logger.Warn("lease was lost, its address is known by the link; published ports are not served", "container", id, "address", addr)
-		n.leases.byID[id], n.leases.byAddr[addr] = &lease{Addr: addr, live: true}, id
-	}
-	return err
-}
-
-// sweep deletes our links but those to keep.
-func (n *Network) sweep(keep map[string]bool) error {
-	links, err := n.ourLinks()
-	errs := []error{err}
-	for _, l := range links {
-		if !keep[l.Attrs().Name] {
-			errs = append(errs, n.deleteLink(l.Attrs().Name))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 )
 
 // A flow that the kernel knows keeps the way it once took: to a container that is gone, or to the host from before a port
@@ -30,65 +29,32 @@ func (f udpFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if flow.Forward.Protocol != protocolNumber(UDP) {
 		return false
 	}
-	to, back := ends(flow)
+	back, _ := netip.AddrFromSlice(flow.Reverse.SrcIP.To4())
+	to, _ := netip.AddrFromSlice(flow.Forward.DstIP.To4())
 	return slices.ContainsFunc(f.ports, func(p Port) bool {
 		return p.Protocol == UDP && flow.Forward.DstPort == p.HostPort &&
 			(back == f.container || p.wildcard() || to == p.HostIP)
 	})
 }
 
-// ends are whom a flow was sent to, and who answers.
-func ends(flow *netlink.ConntrackFlow) (to, back netip.Addr) {
-	to, _ = netip.AddrFromSlice(flow.Forward.DstIP.To4())
-	back, _ = netip.AddrFromSlice(flow.Reverse.SrcIP.To4())
-	return to, back
-}
+// tcpFlows are those that led to containers which are gone.
+type tcpFlows []netip.Addr
 
-// tcpFlows are those that led to a container that is gone, and those to a port of the host that have ended. What is in
-// use goes on: a server of the host may have made way for the port, and still have clients.
-type tcpFlows struct {
-	gone netip.Addr // not valid: none
-	port uint16     // 0: none
-}
-
-// MatchConntrackFlow says whether a flow is one of them.
+// MatchConntrackFlow says whether a flow is answered by one of them.
 func (f tcpFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != protocolNumber(TCP) {
-		return false
-	}
-	to, back := ends(flow)
-	if f.gone.IsValid() && back == f.gone {
-		return true
-	}
-	info, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
-	return f.port != 0 && flow.Forward.DstPort == f.port && back == to && ok && info.State >= nl.TCP_CONNTRACK_TIME_WAIT
+	back, _ := netip.AddrFromSlice(flow.Reverse.SrcIP.To4())
+	return flow.Forward.Protocol == protocolNumber(TCP) && slices.Contains(f, back)
 }
 
-func endedAt(ports []Port) (flows []tcpFlows) {
-	for _, p := range ports {
-		if p.Protocol == TCP {
-			flows = append(flows, tcpFlows{port: p.HostPort})
-		}
-	}
-	return flows
-}
-
-type anyFlow []tcpFlows
-
-// MatchConntrackFlow says whether a flow is one of any.
-func (a anyFlow) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	return slices.ContainsFunc(a, func(f tcpFlows) bool { return f.MatchConntrackFlow(flow) })
-}
-
-// flushTCP forgets flows soon, since nobody should wait for it; what comes together is done in one walk.
-func (n *Network) flushTCP(flows ...tcpFlows) {
+// flushTCP forgets the flows to a container soon, since nobody should wait for it; what comes together is done in one walk.
+func (n *Network) flushTCP(gone netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.conntrack == nil || n.closed || len(flows) == 0 {
+	if n.closed {
 		return
 	}
 	begin := len(n.staleFlows) == 0
-	n.staleFlows = append(n.staleFlows, flows...)
+	n.staleFlows = append(n.staleFlows, gone)
 	if begin {
 		n.flushing.Go(n.flushStale)
 	}
@@ -99,7 +65,7 @@ func (n *Network) flushStale() {
 		n.mu.Lock()
 		flows := slices.Clone(n.staleFlows)
 		n.mu.Unlock()
-		n.deleteFlows(anyFlow(flows))
+		n.deleteFlows(flows)
 		n.mu.Lock()
 		n.staleFlows = n.staleFlows[len(flows):]
 		done := len(n.staleFlows) == 0

@@ -38,13 +38,12 @@ type Network struct {
 	written []contents
 
 	// mu guards what follows and is never held while calling the kernel or the disk.
-	mu     sync.Mutex
-	subnet netip.Prefix
-	leases *leases
-	holds  map[string][]hold
-	spaces spaces
-	// staleFlows are what flushing is under way for, or is to begin with.
-	staleFlows []tcpFlows
+	mu         sync.Mutex
+	subnet     netip.Prefix
+	leases     *leases
+	holds      map[string][]hold
+	spaces     spaces
+	staleFlows tcpFlows // that flushing has still to do
 	flushing   sync.WaitGroup
 	closed     bool
 	peers      []Peer

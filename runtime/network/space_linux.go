@@ -1,10 +1,6 @@
 package network
 
-import (
-	"fmt"
-
-	"github.com/vishvananda/netns"
-)
+import "github.com/vishvananda/netns"
 
 // spaces are the network namespaces of attached containers, by id, kept open. With a container's last process its
 // namespace would go, and its link with it, before we hear of the end: what is sent to the address then is lost without
@@ -12,7 +8,7 @@ import (
 // the namespace is there, its kernel ends the connections that the container had, and refuses new ones.
 type spaces map[string]netns.NsHandle
 
-// keepSpace keeps a container's namespace open until Detach. It takes the handle, also on an error, of which there is none.
+// keepSpace keeps a container's namespace open until Detach, and takes the handle.
 func (n *Network) keepSpace(id string, ns netns.NsHandle) {
 	n.mu.Lock()
 	before, had := n.spaces[id]
@@ -43,18 +39,4 @@ func (n *Network) leaveSpaces() {
 	for _, ns := range all {
 		ns.Close()
 	}
-}
-
-// Keep does for a container that was adopted, and runs as pid, what Attach did for those that came later: its end is heard
-// of by whoever is connected to it. One that has no lease is left alone.
-func (n *Network) Keep(id string, pid int) error {
-	if _, ok := n.Endpoint(id); !ok {
-		return nil
-	}
-	ns, err := n.openContainer(Attachment{ID: id, PID: pid})
-	if err != nil {
-		return fmt.Errorf("keep the network namespace of container %s: %w", id, err)
-	}
-	n.keepSpace(id, ns)
-	return nil
 }
