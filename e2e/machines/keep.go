@@ -79,7 +79,7 @@ func Open(dir string) (*Net, error) {
 		return nil, fmt.Errorf("read %s: it names no switch", filepath.Join(dir, stateFile))
 	}
 	n := &Net{opts: Options{Binary: s.Binary, Dir: dir, LogLevel: s.LogLevel, Keep: s.Keep}, id: s.ID, dir: dir, ownDir: s.OwnDir, holder: s.Holder, driver: namespaces{}}
-	n.ledger = &ledger{before: map[string]bool{}, spaces: map[string]uint64{}}
+	n.ledger = &ledger{before: map[string]bool{}, spaces: map[string]tenancy{}}
 	for _, thing := range s.Before {
 		n.ledger.before[thing] = true
 	}

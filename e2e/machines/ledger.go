@@ -2,6 +2,7 @@ package machines
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +18,20 @@ import (
 // own (processes, mounts, cgroups) is ours by that mark, and only the rest is compared with what was there before.
 type ledger struct {
 	before map[string]bool
-	// spaces are the namespaces that were made and not let go, as /proc/PID/ns names them, and until when (in the kernel's
-	// ticks since the start; 0: still) they were ours: afterwards the kernel may give the name to somebody else.
-	spaces map[string]uint64
+	spaces map[string]tenancy // the namespaces that were made and not let go, as /proc/PID/ns names them
 }
+
+// tenancy is how long a namespace was ours. Once nothing lives in it the kernel gives its name to somebody else at once,
+// such as to a container of a machine that goes on; the zero value: it is still ours.
+type tenancy struct {
+	until uint64 // in the kernel's ticks since the start; who began later is a stranger
+	// others lived elsewhere when it ended: where they are seen under this name they are strangers too, for a process may
+	// take a namespace long after it began.
+	others map[being]bool
+}
+
+// being is a process that cannot be mistaken for a later one with the same number.
+type being struct{ pid, begun string }
 
 // goneWait is how long the kernel may take to end what was killed: seconds on a busy machine, for it waits for disks and for
 // all processors.
@@ -30,7 +41,7 @@ const goneWait = 30 * time.Second
 var kinds = []string{"net", "mnt", "pid"}
 
 func newLedger() *ledger {
-	l := &ledger{before: map[string]bool{}, spaces: map[string]uint64{}}
+	l := &ledger{before: map[string]bool{}, spaces: map[string]tenancy{}}
 	for _, thing := range unmarked() {
 		l.before[thing] = true
 	}
@@ -53,24 +64,38 @@ func (n *Net) note(pid int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range ownSpaces(pid) {
-		n.ledger.spaces[s] = 0
+		n.ledger.spaces[s] = tenancy{}
 	}
 }
 
-// letGo waits until nothing lives in the namespaces any more, and forgets them: the kernel gives their names to others.
-// If something does live on, they stay for Gone to tell.
-func (n *Net) letGo(spaces []string) {
-	l := &ledger{spaces: map[string]uint64{}}
-	until := ticks()
+// outsiders lists the processes that live in none of the namespaces.
+func outsiders(spaces []string) map[being]bool {
+	out := map[being]bool{}
+	for _, pid := range pids() {
+		n, _ := strconv.Atoi(pid)
+		inside := slices.ContainsFunc(kinds, func(kind string) bool { return slices.Contains(spaces, namespace(pid, kind)) })
+		if start := begun(n); start != "" && !inside {
+			out[being{pid, start}] = true
+		}
+	}
+	return out
+}
+
+// letGo waits until nothing lives in the namespaces any more, and forgets them. Others are the outsiders from before what
+// lives there was killed. If something does live on, the namespaces stay for Gone to tell.
+func (n *Net) letGo(spaces []string, others map[being]bool) {
+	l := &ledger{spaces: map[string]tenancy{}}
+	t := tenancy{until: ticks(), others: others}
+	maps.Copy(t.others, outsiders(spaces)) // who began while the others died
 	for _, s := range spaces {
-		l.spaces[s] = until
+		l.spaces[s] = t
 	}
 	stuck := await(goneWait, "", func() bool { return len(l.processes()) == 0 })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range spaces {
 		if stuck != nil {
-			n.ledger.spaces[s] = until
+			n.ledger.spaces[s] = t
 		} else {
 			delete(n.ledger.spaces, s)
 		}
@@ -127,12 +152,14 @@ func (l *ledger) processes() []string {
 	var out []string
 	for _, pid := range pids() {
 		n, _ := strconv.Atoi(pid)
-		start, err := strconv.ParseUint(begun(n), 10, 64)
+		b := being{pid, begun(n)}
+		start, err := strconv.ParseUint(b.begun, 10, 64)
 		if err != nil {
 			continue // it is gone
 		}
 		for _, k := range kinds {
-			if until, ours := l.spaces[namespace(pid, k)]; ours && (until == 0 || start <= until) {
+			t, ours := l.spaces[namespace(pid, k)]
+			if ours && (t.until == 0 || start <= t.until) && !t.others[b] {
 				comm, _ := os.ReadFile("/proc/" + pid + "/comm") // for people only
 				out = append(out, "process "+pid+" "+strings.TrimSpace(string(comm)))
 				break

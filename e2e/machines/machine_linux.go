@@ -168,8 +168,10 @@ func (m *Machine) powerOffLocked() error {
 	// The cable first: dying processes would still send the ends of their connections.
 	_ = m.net.inSwitch("ip link del " + m.port) // not there if switching on failed
 	var spaces []string
+	others := map[being]bool{}
 	if m.pid != 0 {
 		spaces = ownSpaces(m.pid)
+		others = outsiders(spaces)
 		_ = unix.Kill(m.pid, unix.SIGKILL) // the kernel kills the whole process namespace with its first process
 	}
 	err := m.init.kill()
@@ -179,7 +181,7 @@ func (m *Machine) powerOffLocked() error {
 		}
 		<-m.agent.done
 	}
-	m.net.letGo(spaces)
+	m.net.letGo(spaces, others)
 	m.init, m.pid, m.agent = nil, 0, nil
 	return errors.Join(err, removeCgroups(m.Cgroup()))
 }

@@ -152,8 +152,9 @@ func (n *Net) Close() error {
 	}
 	wg.Wait()
 	spaces := ownSpaces(n.holder.PID)
+	others := outsiders(spaces)
 	errs = append(errs, n.holder.kill(), n.removeDir())
-	n.letGo(spaces)
+	n.letGo(spaces, others)
 	return errors.Join(errs...)
 }
 
