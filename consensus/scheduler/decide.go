@@ -22,11 +22,22 @@ func (w *work) again(s *service) {
 	w.p.mark(s)
 }
 
-// service decides on one service whose slots are classified.
-func (w *work) service(s *service) {
+// services decides on services of one priority whose slots are classified. What waits for the room that its predecessor
+// has left goes before all that others of them want to place, who would else take the place of what is being updated.
+func (w *work) services(all []*service) {
+	for _, s := range all {
+		w.resume(s)
+	}
+	for _, s := range all {
+		w.service(s)
+		w.p.forget(s)
+	}
+}
+
+// resume begins a service's turn: with what it had begun before.
+func (w *work) resume(s *service) {
 	p := w.p
 	if w.hit[s] {
-		p.mark(s)
 		return
 	}
 	delete(p.wakes, s)
@@ -34,6 +45,18 @@ func (w *work) service(s *service) {
 	delete(p.promised, s)
 	p.forgive(s)
 	s.cut = 0
+	if !s.isBatch() {
+		w.beginWaiting(s)
+	}
+}
+
+// service decides what else is to be done for one service.
+func (w *work) service(s *service) {
+	p := w.p
+	if w.hit[s] {
+		p.mark(s)
+		return
+	}
 	w.stopExcess(s)
 	w.stopDoubles(s)
 	w.giveUpEnding(s)
@@ -42,7 +65,6 @@ func (w *work) service(s *service) {
 	if s.isBatch() {
 		why = w.batch(s)
 	} else {
-		w.beginWaiting(s)
 		if w.judge(s) {
 			return // what the service shall be is about to change
 		}

@@ -63,11 +63,13 @@ func (w *work) beginWaiting(s *service) {
 	for _, sl := range s.in(waiting) {
 		t := sl.current()
 		n := w.p.nodes[t.Node]
-		if t.Wait == job.WaitRoom && n.refuses(t.info) != fits {
-			if !w.stop(t, job.DesiredStop, "the room that it waited for was taken by another task") {
-				return
+		if t.Wait == job.WaitRoom {
+			if cause := w.taken(s, t, n); cause != "" {
+				if !w.stop(t, job.DesiredStop, cause) {
+					return
+				}
+				continue
 			}
-			continue
 		}
 		if w.left <= 0 {
 			return
@@ -80,4 +82,17 @@ func (w *work) beginWaiting(s *service) {
 		}
 		w.again(s)
 	}
+}
+
+// taken says what became of the room for which a task waited without counting for any itself, "" if it is there.
+func (w *work) taken(s *service, t *task, n *node) string {
+	if n.refuses(t.info) != fits {
+		return "the room that it waited for was taken by another task"
+	}
+	// With whom it must be was so when it was placed, and is no reason to end what is about to run.
+	rules := w.p.newRules(s)
+	if rule := rules.foe(n); rule != nil {
+		return "a task of " + rule.name + ", from which it must be apart, came to where it waited"
+	}
+	return ""
 }

@@ -171,23 +171,27 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	for i := 0; i < len(p.queue); i++ {
 		p.classifySlots(p.queue[i])
 	}
-	todo := p.queue
+	all := p.queue
 	p.queue = nil
 	// By priority and name, so that equal states make equal plans, but what a limit cut off last time goes first, and who
 	// must be where others are comes after those.
-	slices.SortFunc(todo, func(a, b *service) int {
+	slices.SortFunc(all, func(a, b *service) int {
 		return cmp.Or(cmp.Compare(a.cut, b.cut), cmp.Compare(b.priority(), a.priority()), compareBool(a.waitsFor(), b.waitsFor()), strings.Compare(a.job.name, b.job.name), strings.Compare(a.name, b.name))
 	})
-	for _, s := range todo {
+	for _, s := range all {
 		s.queued = false
 	}
-	for _, s := range todo {
-		w.service(s)
-		p.forget(s)
+	for todo := all; len(todo) > 0; {
+		first, peers := todo[0], 1
+		for peers < len(todo) && todo[peers].cut == first.cut && todo[peers].priority() == first.priority() {
+			peers++
+		}
+		w.services(todo[:peers])
+		todo = todo[peers:]
 	}
 	w.rebalance()
 	if len(p.claims) > 0 { // what took the room may be refused, and then nothing is freed that would tell of it
-		for _, s := range todo {
+		for _, s := range all {
 			if _, waits := p.starved[s]; waits {
 				w.wakeAt(s, now.Add(verifyAfter))
 			}

@@ -15,7 +15,10 @@ import (
 // nothing of heaps, classes and groups: it may be there, no other node would have been better, and in the end whatever the
 // reference could place is placed.
 func TestPlacementsAreTheReferences(t *testing.T) {
-	seeds := []uint64{1, 2, 3}
+	seeds := []uint64{1, 2, 3,
+		15996839339916563563, // a task is placed near one that begins in the same plan
+		1130977712115247536,  // a task begins beside another from which it must be apart, which took its predecessor's place
+	}
 	for range 40 {
 		seeds = append(seeds, rand.Uint64())
 	}
@@ -189,9 +192,24 @@ func (d *reference) admits(n *job.Node, s *job.Service) bool {
 
 // takes tells whether one more task of a service may be on a node.
 func (d *reference) takes(n *job.Node, jobName string, s *job.Service) bool {
-	if !d.admits(n, s) {
+	if !d.admits(n, s) || !d.holds(n, s) || d.foe(n, jobName, s) {
 		return false
 	}
+	if most := s.MaxPerNode(); most > 0 && d.count(jobName, s.Name, func(o *job.Node) bool { return o.ID == n.ID }) >= most {
+		return false
+	}
+	if s.Placement != nil {
+		for _, p := range s.Placement.Peers {
+			if p.Weight == 0 && !p.Apart && d.count(jobName, p.Service, func(o *job.Node) bool { return sameBy(o, n, p.By) }) == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// holds tells whether a node has room for one more task of a service.
+func (d *reference) holds(n *job.Node, s *job.Service) bool {
 	mem, gpus := d.used(n)
 	if m := s.Demand().MemoryBytes; m > 0 && mem+m > n.Allocatable().MemoryBytes {
 		return false
@@ -201,14 +219,15 @@ func (d *reference) takes(n *job.Node, jobName string, s *job.Service) bool {
 			return false
 		}
 	}
-	if most := s.MaxPerNode(); most > 0 && d.count(jobName, s.Name, func(o *job.Node) bool { return o.ID == n.ID }) >= most {
-		return false
-	}
+	return true
+}
+
+// foe tells whether a task is where a node is that must be apart from one of a service.
+func (d *reference) foe(n *job.Node, jobName string, s *job.Service) bool {
 	if s.Placement != nil {
 		for _, p := range s.Placement.Peers {
-			near := d.count(jobName, p.Service, func(o *job.Node) bool { return sameBy(o, n, p.By) }) > 0
-			if p.Weight == 0 && near == p.Apart {
-				return false
+			if p.Weight == 0 && p.Apart && d.count(jobName, p.Service, func(o *job.Node) bool { return sameBy(o, n, p.By) }) > 0 {
+				return true
 			}
 		}
 	}
@@ -218,11 +237,11 @@ func (d *reference) takes(n *job.Node, jobName string, s *job.Service) bool {
 		}
 		for _, p := range o.Placement.Peers {
 			if p.Service == s.Name && p.Apart && p.Weight == 0 && d.count(jobName, o.Name, func(x *job.Node) bool { return sameBy(x, n, p.By) }) > 0 {
-				return false
+				return true
 			}
 		}
 	}
-	return true
+	return false
 }
 
 // score is what a node is worth for one more task: the less the better, by the first number that differs.
@@ -280,6 +299,17 @@ func referencedPlan(w *world) (state.Plan, Next) {
 	v := w.store.View()
 	pl, next := w.p.Plan(w.now, 0)
 	d := newReference(v)
+	for _, id := range pl.Begin { // before others are placed, who may count on them
+		k := v.Task(id)
+		if k.Wait != job.WaitRoom {
+			continue // it counted all the time
+		}
+		n, s := v.Node(k.Node), v.Service(k.Digest)
+		if !d.holds(n, s) || d.foe(n, k.Job, s) {
+			w.t.Fatalf("%s/%s begins on %s, which the reference refuses %s", k.Job, k.Name(), n.Name, w.dump())
+		}
+		d.at[k.Node] = append(d.at[k.Node], k)
+	}
 	kept := w.p.preempts || len(pl.Tune) > 0 || len(pl.Begin) > 0
 	for i := range pl.Place {
 		k := &pl.Place[i]

@@ -199,6 +199,16 @@ func (r *rules) breaks(n *node) *peerRule {
 	return nil
 }
 
+// foe is the first must to be apart that does not hold on a node, nil if all do.
+func (r *rules) foe(n *node) *peerRule {
+	for i := range r.peers {
+		if rule := &r.peers[i]; rule.Weight == 0 && rule.Apart && rule.near(n) > 0 {
+			return rule
+		}
+	}
+	return nil
+}
+
 // wish is the sum of the weights of wishes that a node does not meet, less those that it does: the less the better.
 func (r *rules) wish(n *node) (sum int) {
 	for i := range r.prefer {
