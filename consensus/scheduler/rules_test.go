@@ -163,6 +163,30 @@ func TestApartHoldsInBothDirections(t *testing.T) {
 	w.expectBlocked("db", "main", "1: no node fits: 3 have a task that must be apart from it, of web/s by node.labels.rack, 3 are draining")
 }
 
+// A service that waits for a place finds it free in the plan in which an update's old task is found ended. What is being
+// updated keeps it, unless the other has a higher priority; in no case do both get it.
+func TestAnUpdateKeepsItsPlaceBeforeAFoeOfItsPriority(t *testing.T) {
+	for _, tt := range []struct {
+		priority int
+		foe, web string
+	}{{50, "", "n1"}, {90, "n1", ""}} {
+		w := newWorld(t, 1)
+		w.node("n")
+		web := func(img string) job.Service {
+			return svc("web", 1, image(img), updating(job.Update{Order: job.StopFirst}))
+		}
+		w.submit("j", web("old"))
+		w.settle()
+		foe := svc("foe", 1, priority(tt.priority), func(s *job.Service) {
+			s.Placement = &job.Placement{Peers: []job.Peer{{Service: "web", Apart: true}}}
+		})
+		w.submit("j", web("new"), foe)
+		w.settle()
+		w.expect("j", "foe", tt.foe)
+		w.expect("j", "web", tt.web)
+	}
+}
+
 func TestApartFromItselfByALabel(t *testing.T) {
 	w := racks(t)
 	w.submit("j", svc("s", 4, peers(job.Peer{Service: "s", Apart: true, By: "node.labels.rack"})))
