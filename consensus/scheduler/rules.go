@@ -185,14 +185,15 @@ func (r *peerRule) near(n *node) int {
 	return r.there[v]
 }
 
+// holds tells whether a must is kept on a node; a wish always is.
+func (r *peerRule) holds(n *node) bool {
+	return r.Weight > 0 || r.near(n) > 0 != r.Apart
+}
+
 // breaks is the first must that does not hold on a node, nil if all do.
 func (r *rules) breaks(n *node) *peerRule {
 	for i := range r.peers {
-		rule := &r.peers[i]
-		if rule.Weight > 0 {
-			continue
-		}
-		if near := rule.near(n) > 0; near == rule.Apart {
+		if rule := &r.peers[i]; !rule.holds(n) {
 			return rule
 		}
 	}
@@ -202,7 +203,7 @@ func (r *rules) breaks(n *node) *peerRule {
 // foe is the first must to be apart that does not hold on a node, nil if all do.
 func (r *rules) foe(n *node) *peerRule {
 	for i := range r.peers {
-		if rule := &r.peers[i]; rule.Weight == 0 && rule.Apart && rule.near(n) > 0 {
+		if rule := &r.peers[i]; rule.Apart && !rule.holds(n) {
 			return rule
 		}
 	}
