@@ -214,7 +214,8 @@ func (s *sim) heal() {
 			m.PowerOn()
 		}
 		if m.BuildsBehind > 0 && m.node != nil { // the admin comes to an end with the upgrade
-			if err := m.StopAgent(); err != nil {
+			err := m.StopAgent()
+			if diskFailed, _ := m.diskFailed(err); err != nil && !diskFailed { // it may have been ending for that
 				s.fail("the agent of %s, stopped: %v", m.Name, err)
 			}
 			m.BuildsBehind = 0

@@ -33,30 +33,40 @@ part() { # percent: so many seconds
 }
 wants() { [[ " $only " == *" $1 "* ]]; }
 each() { # name, binary, arguments with %SEED%: one in each process
-	local name=$1 binary=$2 k; shift 2
+	local name=$1 binary=$2 k pid pids=() status; shift 2
 	for k in $(seq 0 $((jobs - 1))); do
 		mkdir -p "$dir/files/$name.$k"
 		TMPDIR=$dir/files/$name.$k nice "$dir/$binary.test" -test.v -test.timeout 60m "${@//%SEED%/$((first + k * 1000000))}" >"$logs/$name.$k.txt" 2>&1 &
+		pids+=($!)
 	done
-	wait
+	for pid in "${pids[@]}"; do # not every end leaves a word: the kernel kills, too
+		status=0
+		wait "$pid" || status=$?
+		[ $status = 0 ] || { bad=1; echo "failed: a process of $name ended with status $status"; }
+	done
 	if grep -qE '^ *--- FAIL|^panic' "$logs/$name".*.txt; then
 		bad=1
 		grep -hE -B12 '^ *--- FAIL|^panic' "$logs/$name".*.txt | head -60
 	fi
 }
-tell() { grep -hoE "$2" "$logs/$1".*.txt; }
+tell() { # name, pattern of the lines that say how much there was: none is a failure
+	grep -hoE "$2" "$logs/$1".*.txt && return
+	bad=1
+	echo "failed: nothing was simulated of $1; the end of its log:"
+	tail -qn 5 "$logs/$1".*.txt
+}
 
 if wants leaders; then
 	each leaders consensus -test.run '^TestLeadersAreLost' -sim.first %SEED% -sim.losses "${LOSSES:-1000000}" -sim.seconds "$(part 25)"
-	tell leaders '[0-9]+ leaders of three or five.*'
+	tell leaders '\b[1-9][0-9]* leaders of three or five.*'
 fi
 if wants decisions; then
 	each decisions scheduler -test.run '^TestSimulatedClustersSettle' -sim.first %SEED% -sim.seeds "${DECISIONS:-1000000}" -sim.seconds "$(part 12)"
-	tell decisions '[0-9]+ seeds from .*|again with: .*' | cut -c1-60
+	tell decisions '\b[1-9][0-9]* seeds from .{0,60}'
 fi
 if wants deaths; then
 	each deaths node -test.run '^(TestNobodyLiving|TestInquiries)' -sim.first %SEED% -sim.lossy "${LOSSY:-$(($(part 10) * 3))m}" -sim.inquiries "${INQUIRIES:-$(($(part 10) * 20))}"
-	tell deaths '[0-9.]+ node-days at.*|[0-9]+ inquiries.*'
+	tell deaths '[0-9.]*[1-9][0-9.]* node-days at.*|\b[1-9][0-9]* inquiries.*'
 fi
 
 # A seed that ends with goroutines left takes its process with it: the next one goes on behind it.
@@ -68,7 +78,8 @@ work() { # k: seeds first+k*10 on, in runs of ten
 		n=$((end - i)) n=$((n > 10 ? 10 : n)) stop=$((i + n))
 		while [ "$i" -lt "$stop" ] && [ $SECONDS -lt "$until" ]; do
 			TMPDIR=$dir/files/tmp.$k nice "$dir/nodetest.test" -test.run '^TestRandomTroubleComesRight$' -test.v \
-				-sim.first="$i" -sim.seeds=$((stop - i)) -sim.seconds=$((until - SECONDS + 1)) -test.timeout 30m >"$out.now" 2>&1
+				-sim.first="$i" -sim.seeds=$((stop - i)) -sim.seconds=$((until - SECONDS + 1)) -test.timeout 30m >"$out.now" 2>&1 ||
+				echo "a process with seeds from $i on ended with status $?" >>"$dir/ends"
 			last=$(grep -o '^=== RUN .*seed=[0-9]*' "$out.now" | tail -1); last=${last##*=}
 			cat "$out.now" >>"$out"
 			i=$((${last:-$stop} + 1))
@@ -81,14 +92,18 @@ if wants clusters; then
 	SECONDS=0 until=$(part 51) # SECONDS is the shell's clock
 	for k in $(seq 0 $((jobs - 1))); do
 		{
-			[ "$k" = 0 ] && TMPDIR=$dir/files nice "$dir/nodetest.test" -test.run '^TestSeed' -test.v -sim.old >"$dir/old" 2>&1
+			[ "$k" != 0 ] || TMPDIR=$dir/files nice "$dir/nodetest.test" -test.run '^TestSeed' -test.v -sim.old >"$dir/old" 2>&1 ||
+				echo "the process with the seeds that failed once ended with status $?" >>"$dir/ends"
 			work "$k"
 		} &
 	done
 	wait
 	cat "$dir/old" "$dir"/out.? >"$logs/clusters.txt"
+	count=$(grep -c '^=== RUN .*seed=' "$logs/clusters.txt")
 	failed=$(grep -oE '^ *(sim|moretrouble|cluster|invariants).go:[0-9]+: (seed [0-9]+|waited).*|^panic: .*|^--- FAIL: .*' "$logs/clusters.txt" | sort -u)
-	echo "$(grep -c '^=== RUN .*seed=' "$logs/clusters.txt") whole clusters in ${SECONDS}s, with $(grep -oE '[0-9]+ events' "$logs/clusters.txt" | awk '{s += $1} END {print s + 0}') changes and faults; $(grep -c '^=== RUN .*TestSeed' "$logs/clusters.txt") seeds that failed once"
+	[ -n "$failed" ] || failed=$(cat "$dir/ends" 2>/dev/null) # without a word of its own: killed, or a fatal error
+	[ -n "$failed" ] || [ "$count" != 0 ] || failed="no cluster was simulated"
+	echo "$count whole clusters in ${SECONDS}s, with $(grep -oE '[0-9]+ events' "$logs/clusters.txt" | awk '{s += $1} END {print s + 0}') changes and faults; $(grep -c '^=== RUN .*TestSeed' "$logs/clusters.txt") seeds that failed once"
 	if [ -n "$failed" ]; then
 		bad=1
 		echo "failed:"; echo "$failed" | cut -c1-500
