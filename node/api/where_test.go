@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func TestReadsComeFromTheLeaderOrAreMarkedStale(t *testing.T) {
 	t.Parallel()
 	leader := newMachine(t, "L", &script{leader: "self", state: true})
 	holder := newMachine(t, "H", &script{state: true})
-	hung := hungNode(t)
+	hung, _ := hungNode(t)
 	for _, c := range []struct {
 		name  string
 		b     *script
@@ -57,15 +58,39 @@ func TestReadsComeFromTheLeaderOrAreMarkedStale(t *testing.T) {
 	}
 }
 
-// hungNode accepts and says nothing, like a machine that was paused.
-func hungNode(t *testing.T) string {
+// hungNode accepts and says nothing, like a machine that was paused. asked is closed when it was asked something.
+func hungNode(t *testing.T) (addr string, asked <-chan struct{}) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().String() // the kernel takes the connections
+	came := make(chan struct{})
+	var first sync.Once
+	var all sync.WaitGroup
+	all.Go(func() {
+		var conns []net.Conn
+		for {
+			conn, err := l.Accept()
+			if err != nil { // the test is over
+				for _, c := range conns {
+					_ = c.Close()
+				}
+				return
+			}
+			conns = append(conns, conn)
+			all.Go(func() {
+				if _, err := conn.Read(make([]byte, 1)); err == nil {
+					first.Do(func() { close(came) })
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		all.Wait()
+	})
+	return l.Addr().String(), came
 }
 
 func TestChangesWaitForAnElection(t *testing.T) {
@@ -98,9 +123,13 @@ func TestChangesWithoutALeaderFailInTime(t *testing.T) {
 
 func TestAChangeDoesNotWaitForALeaderThatIsNoneAnyMore(t *testing.T) {
 	t.Parallel()
-	b := &script{leader: hungNode(t), state: true}
+	hung, asked := hungNode(t)
+	b := &script{leader: hung, state: true}
 	m := newMachine(t, "A", b)
-	time.AfterFunc(200*time.Millisecond, func() { b.set(func() { b.leader = "" }) })
+	go func() {
+		<-asked
+		b.set(func() { b.leader = "" })
+	}()
 	start := time.Now()
 	err := m.client(Operator).StopJob(context.Background(), "x")
 	if took := time.Since(start); !errors.Is(err, job.Unavailable) || !strings.Contains(err.Error(), "may have been done") || took > answerPatience/2 {
@@ -112,10 +141,14 @@ func TestAChangeDoesNotWaitForALeaderThatIsNoneAnyMore(t *testing.T) {
 // for done that nobody had made.
 func TestANodeThatEndsDoesNotSayThatAChangeIsDone(t *testing.T) {
 	t.Parallel()
-	b := &script{leader: hungNode(t), state: true}
+	hung, asked := hungNode(t)
+	b := &script{leader: hung, state: true}
 	m := newMachine(t, "A", b)
 	c := m.client(Operator)
-	time.AfterFunc(200*time.Millisecond, m.cancel) // requests first, then connections
+	go func() {
+		<-asked
+		m.cancel() // requests first, then connections
+	}()
 	if err := c.StopJob(context.Background(), "x"); !errors.Is(err, job.Unavailable) || !strings.Contains(err.Error(), "may have been done") {
 		t.Errorf("a node that ended while it waited for the leader's answer said: %v", err)
 	}

@@ -196,6 +196,9 @@ func startAgent(t *testing.T, dir, fault string, hold time.Duration) (*exec.Cmd,
 		}
 		return r != nil || err == nil && len(st.Outcomes) > 0
 	})
+	if r == nil && hold > 0 {
+		t.Fatalf("%s was over before anybody saw it, though it was to hold for %v", fault, hold)
+	}
 	return cmd, r
 }
 
@@ -208,7 +211,7 @@ func state(pid int) string {
 
 func TestAFrozenAgentIsThawedByTheHelper(t *testing.T) {
 	dir := t.TempDir()
-	cmd, _ := startAgent(t, dir, FreezeAgent, 700*time.Millisecond)
+	cmd, _ := startAgent(t, dir, FreezeAgent, 3*time.Second)
 	await(t, "the agent to be frozen", func() bool { return state(cmd.Process.Pid) == "T" })
 	await(t, "the agent to be thawed", func() bool { return state(cmd.Process.Pid) == "S" })
 	await(t, "the outcome", func() bool { return len(status(t, dir).Outcomes) == 1 })
@@ -219,7 +222,7 @@ func TestAFrozenAgentIsThawedByTheHelper(t *testing.T) {
 
 func TestTheBackupThawsWhenTheHelperWasKilled(t *testing.T) {
 	dir := t.TempDir()
-	cmd, r := startAgent(t, dir, FreezeAgent, 300*time.Millisecond)
+	cmd, r := startAgent(t, dir, FreezeAgent, 3*time.Second)
 	if err := r.Helper.kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func TestLeaseEndsTheContainerWithoutAnybodysHelp(t *testing.T) {
 				s.Lease = 5 * time.Second
 				r.create(s)
 			}
-			for _, s := range specs {
+			for i, s := range specs {
 				if err := r.rt.Renew(t.Context(), s.ID, r.rt.Boot()+4*time.Second); err != nil {
 					t.Fatal(err)
 				}
@@ -42,8 +42,10 @@ func TestLeaseEndsTheContainerWithoutAnybodysHelp(t *testing.T) {
 				}
 				r.monitorOf(s.ID)
 				until = r.rt.Boot() + 5*time.Second
-				if err := r.rt.Renew(t.Context(), s.ID, until); err != nil {
-					t.Fatal(err)
+				for _, runs := range specs[:i+1] {
+					if err := r.rt.Renew(t.Context(), runs.ID, until); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			for _, s := range specs {
