@@ -48,7 +48,7 @@ func newSpace(t testing.TB) *space {
 		})
 	}
 	if err != nil {
-		t.Skipf("needs network namespaces: %v", err)
+		t.Fatalf("make a network namespace: %v", err)
 	}
 	t.Cleanup(func() {
 		s.nl.Close()
