@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -21,9 +20,6 @@ func vmNetwork(t *testing.T) *machines.Net {
 		t.Skip("make e2e-vm runs this")
 	}
 	n, err := machines.New(machines.Options{Binary: binary})
-	if errors.Is(err, machines.ErrNoVM) {
-		t.Skip(err)
-	}
 	must(t, err)
 	cleanUp(t, n)
 	return n
