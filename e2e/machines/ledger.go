@@ -33,8 +33,8 @@ type tenancy struct {
 // being is a process that cannot be mistaken for a later one with the same number.
 type being struct{ pid, begun string }
 
-// goneWait is how long the kernel may take to end what was killed: seconds on a busy machine, for it waits for disks and for
-// all processors.
+// goneWait is how long the kernel may take to end what was killed, or to make a namespace: seconds on a busy machine, for it
+// waits for disks and for all processors.
 const goneWait = 30 * time.Second
 
 // kinds of namespaces whose processes must not outlive the Net.

@@ -127,7 +127,7 @@ func (m *Machine) powerOnLocked() error {
 		return fmt.Errorf("switch on machine %s: %w", m.Name, err)
 	}
 	m.init = p
-	err = await(5*time.Second, "machine "+m.Name, func() bool {
+	err = await(goneWait, "machine "+m.Name, func() bool {
 		m.pid = childOf(p.PID)
 		return m.pid != 0 && differentNet(m.pid) && hostnameSet(m.pid)
 	})
@@ -445,7 +445,7 @@ func removeCgroups(name string) error {
 		slices.Reverse(dirs) // children before parents
 		for _, d := range dirs {
 			// A killed process leaves its cgroup a moment after it is gone.
-			err := await(5*time.Second, "cgroup "+d+" to be empty", func() bool {
+			err := await(goneWait, "cgroup "+d+" to be empty", func() bool {
 				err := os.Remove(d)
 				return err == nil || errors.Is(err, os.ErrNotExist)
 			})

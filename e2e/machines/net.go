@@ -100,7 +100,7 @@ func New(o Options) (*Net, error) {
 }
 
 func (n *Net) setUpSwitch() error {
-	if err := await(5*time.Second, "the switch's namespace", func() bool { return differentNet(n.holder.PID) }); err != nil {
+	if err := await(goneWait, "the switch's namespace", func() bool { return differentNet(n.holder.PID) }); err != nil {
 		return err
 	}
 	n.note(n.holder.PID)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,7 +117,7 @@ func (s *Squeeze) End() error {
 			err = errors.Join(err, werr)
 		}
 	}
-	return errors.Join(err, await(5*time.Second, "cgroup "+s.dir+" to be empty", func() bool {
+	return errors.Join(err, await(goneWait, "cgroup "+s.dir+" to be empty", func() bool {
 		err := os.Remove(s.dir)
 		return err == nil || errors.Is(err, os.ErrNotExist)
 	}))
