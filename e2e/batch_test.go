@@ -138,7 +138,7 @@ func scalesByItself(t *testing.T, n *machines.Net) {
 services:
   web:
     image: %s
-    command: [sh, -c, 'while :; do if [ -e /tmp/busy ]; then i=0; while [ $$i -lt 2000 ]; do i=$$((i+1)); done; else sleep 0.1; fi; done']
+    command: [sh, -c, 'while :; do if [ -e /tmp/busy ]; then i=0; while [ $$i -lt 2000 ]; do i=$$((i+1)); done; else sleep 1; fi; done']
     init: true
     stop_grace_period: 1s
     tmpfs: [/tmp]

@@ -234,10 +234,24 @@ func (s *scene) keptAlone(t *testing.T, m *machines.Machine, before map[string][
 // oneWay: the leader does not hear a worker, but the third machine hears both: nothing is lost meanwhile.
 func oneWay(t *testing.T, s *scene) {
 	leader, worker := s.leader(t), s.worker(t)
+	before := slots(t, leader, s.job)
 	must(t, s.n.CutOneWay(worker, leader))
-	time.Sleep(10 * time.Second) // longer than any judgement takes
+	for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(200 * time.Millisecond) { // longer than any judgement takes
+		list, err := nodes(leader)
+		must(t, err)
+		for _, v := range list.Nodes {
+			if v.State != job.NodeReady {
+				t.Fatalf("%s is %s although another machine hears it", v.Name, v.State)
+			}
+		}
+	}
 	m := s.leader(t)
 	eventually(t, "all tasks in spite of the cut", func() error { return exactly(m, s.job, replicas) })
+	for name, is := range slots(t, m, s.job) {
+		if was := before[name]; is.ID != was.ID {
+			t.Errorf("%s was task %s on %s and is task %s on %s", name, was.ID, was.NodeName, is.ID, is.NodeName)
+		}
+	}
 	must(t, s.n.Heal())
 	s.awaitState(t, worker, job.NodeReady)
 }

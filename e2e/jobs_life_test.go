@@ -230,7 +230,7 @@ func jobConstraint(t *testing.T, n *machines.Net) {
 	m := n.Machines()
 	gone(t, m[0], "picky")
 	r := attempt(m[0], strings.NewReader(web("deploy: { replicas: 2, placement: { constraints: [node.labels.disk == ssd] } }")),
-		"run", "-f", "-", "--name", "picky", "--timeout", "1s")
+		"run", "-f", "-", "--name", "picky", "--timeout", "5s")
 	if r.Code != 8 {
 		t.Errorf("a job that cannot be placed: %v", r)
 	}
