@@ -38,13 +38,18 @@ type Broken struct {
 	// On are the machines under it: no other fault picks them, and clients need not reach them, until End.
 	On []*machines.Machine
 	// Acted, asked at the end of For and before End, is nil if the kernel or a public API showed that the fault acted;
-	// else the run is void. nil: Play saw it itself.
+	// else the run is void, or, after a notKept, a promise was broken. It is asked again for a while. nil: Play saw it itself.
 	Acted func() error
 	// End undoes it; afterwards the product is on its own: agents that are to run are started. What it returns ends the run.
 	End func(context.Context) error
 	// Allows is what it may cost by design. It is asked for when the fault ended.
 	Allows Allowance
 }
+
+// notKept is what Acted says of a fault that acted, and that the product did not take as it promises.
+type notKept struct{ promise, what string }
+
+func (n notKept) Error() string { return n.promise + ": " + n.what }
 
 // Allowance is what a fault may cost by design, beyond which nothing may be lost. The zero value: nothing but time.
 type Allowance struct {

@@ -252,6 +252,19 @@ func (c *checker) linearizable() {
 	}
 }
 
+// blind tells what was never seen at all, so that its promise was not judged; "": everything was.
+func (c *checker) blind() string {
+	switch {
+	case c.compared == 0:
+		return "no two log-holders were ever seen at an equal index"
+	case c.record.lines == 0:
+		return "no fenced writer ever wrote"
+	case c.histories == c.undecided:
+		return "no history was judged"
+	}
+	return ""
+}
+
 // sums tell how much was judged.
 func (c *checker) sums() []string {
 	return []string{

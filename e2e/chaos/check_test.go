@@ -83,6 +83,8 @@ func TestHistoriesAreJudged(t *testing.T) {
 		"a scale is lost":                 {[]operation{put(1, "a", 1, 10), told(2, input{opScale, "", 3}, output{version: 2, repl: 3}), put(3, "a", 2, 30)}, "not linearizable"},
 		"never written":                   {[]operation{put(1, "a", 1, 10), read(2, "z", 1, 10)}, "not linearizable"},
 		"two answers of one index":        {[]operation{put(1, "a", 1, 10), lost(2, putB), local(3, "a", 1, 20, 20), local(4, "b", 2, 20, 20)}, "told in two ways"},
+		"and the job was removed later":   {[]operation{put(1, "a", 1, 10), put(2, "b", 2, 20), local(3, "a", 1, 10, 20), gone(4), put(5, "c", 1, 40)}, "misses the change"},
+		"removed and begun anew":          {[]operation{put(1, "a", 1, 10), gone(2), put(3, "b", 1, 30), local(4, "a", 1, 10, 15), local(5, "b", 1, 30, 35), missing(6, opLocal)}, ""},
 		"the node misses what was in it":  {[]operation{put(1, "a", 1, 10), put(2, "b", 2, 20), local(3, "a", 1, 10, 20)}, "misses the change"},
 	} {
 		h := &history{name: name}

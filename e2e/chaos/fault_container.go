@@ -46,10 +46,14 @@ func forkBomb() bad {
 		Command: []string{"sh", "-c", "while :; do sh -c 'while :; do sleep 5 & done'; sleep 0.5; done"},
 		Limits:  job.Resources{PIDs: badPIDs},
 	}, func(_ *World, c container) error {
-		if n, err := counter(c, "pids", "pids.current", ""); err != nil || n > badPIDs {
-			return fmt.Errorf("%d processes, its limit is %d (%v)", n, badPIDs, err)
+		n, err := counter(c, "pids", "pids.current", "")
+		switch {
+		case err != nil:
+			return err
+		case n > badPIDs:
+			return notKept{"a container keeps to its limits", fmt.Sprintf("it has %d processes, its limit is %d", n, badPIDs)}
 		}
-		n, err := counter(c, "pids", "pids.events", "max")
+		n, err = counter(c, "pids", "pids.events", "max")
 		if err == nil && n == 0 {
 			err = errors.New("the kernel refused it no process")
 		}
@@ -109,7 +113,7 @@ func logFlood() bad {
 			}
 			switch {
 			case sum > badLogs*badLogFile+64<<10:
-				return fmt.Errorf("its log has %d bytes, its limit is %d", sum, badLogs*badLogFile)
+				return notKept{"a container keeps to its limits", fmt.Sprintf("its log has %d bytes, its limit is %d", sum, badLogs*badLogFile)}
 			case sum < badLogFile/4:
 				return fmt.Errorf("its log has only %d bytes", sum)
 			}

@@ -185,12 +185,20 @@ func aside(ctx context.Context, w *World, m *machines.Machine, what string, prep
 	if err := m.Start(args...); err != nil {
 		return nil, errors.Join(err, back())
 	}
-	_, refusal := m.AwaitEnd(patience)
+	_, lives := m.AwaitEnd(patience)
 	after, err := os.ReadFile(m.LogPath())
-	if err == nil && refusal == nil && !strings.Contains(string(after[len(before):]), wants) {
-		refusal = fmt.Errorf("it ended without a word of %q: %s", wants, after[len(before):])
+	b.Acted = func() error {
+		const promise = "who comes with another's identity is refused, and told why"
+		switch {
+		case err != nil:
+			return err
+		case lives != nil:
+			return notKept{promise, lives.Error()}
+		case !strings.Contains(string(after[len(before):]), wants):
+			return notKept{promise, fmt.Sprintf("it ended without a word of %q: %s", wants, after[len(before):])}
+		}
+		return nil
 	}
-	b.Acted = func() error { return errors.Join(refusal, err) }
 	b.End = func(context.Context) error { return back() }
 	return b, nil
 }

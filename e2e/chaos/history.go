@@ -299,13 +299,11 @@ func (h *history) checkContents() (wrong []string) {
 	return wrong
 }
 
-// checkIndexes: who answers from index i knows every acknowledged change up to i. This binds reads of all kinds.
+// checkIndexes: who answers from index i knows every acknowledged change up to i. This binds reads of all kinds. A job that was
+// removed in between is missing, or was last changed when it began anew.
 func (h *history) checkIndexes() (wrong []string) {
 	var writes []operation
 	for _, o := range h.ops {
-		if o.in.kind == opRemove {
-			return nil // the job begins anew, and nobody tells at which index
-		}
 		if o.in.writes() && o.out.known && !o.out.missing && o.out.changed > 0 {
 			writes = append(writes, o)
 		}

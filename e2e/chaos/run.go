@@ -171,8 +171,10 @@ func (r *run) playAll(ctx context.Context, p *planner, held account) error {
 	}
 	r.report.Load = r.load.figures()
 	r.report.Checked = r.check.sums()
-	if why := r.report.Load.tooLow(); why != "" {
-		r.report.Void = append(r.report.Void, why)
+	for _, why := range []string{r.report.Load.tooLow(), r.check.blind()} {
+		if why != "" {
+			r.report.Void = append(r.report.Void, why)
+		}
 	}
 	return nil
 }
@@ -207,12 +209,15 @@ func (r *run) step(ctx context.Context, s step) error {
 	wg.Wait()
 	var played []*under
 	for _, u := range all {
+		var broke notKept
 		switch {
 		case errors.Is(u.err, ErrNotNow):
 			r.report.Skipped++
 			continue
 		case u.err != nil:
 			return fmt.Errorf("%s: %w", u.Name, u.err)
+		case errors.As(u.void, &broke):
+			r.violated(broke.promise, fmt.Sprintf("%s (%s): %s", u.Name, u.What, broke.what))
 		case u.void != nil:
 			r.report.Void = append(r.report.Void, fmt.Sprintf("%s (%s) was not seen to act: %v", u.Name, u.What, u.void))
 		}

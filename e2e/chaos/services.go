@@ -37,6 +37,7 @@ func (w *World) services() []job.Spec {
 	web.Name, web.Replicas, web.Command = "s", webReplicas, []string{"sleep", "1000000"}
 	web.Failover = &job.Failover{Mode: job.FailoverFast}
 	lines.Name, lines.Mode = "s", job.Global
+	lines.Ports = []job.Port{{Published: 8080, Target: 80, Protocol: "tcp"}} // rules that must go with it
 	lines.Command = []string{"sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.25; done"}
 	fenced.Name, fenced.Replicas = "s", 1
 	fenced.Command = []string{"sh", "-c", "while :; do echo $SHOAL_FENCING_TOKEN $SHOAL_TASK >> /record; sleep 0.1; done"}
