@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
 
 	"shoal/runtime"
 )
@@ -73,14 +74,19 @@ func namesOfUsers(pid int) map[string]string {
 		return names
 	}
 	defer root.Close()
-	f, err := root.open("/etc/passwd", 0)
+	at, err := root.open("/etc/passwd", unix.O_PATH) // opening a device does something
+	if err != nil {
+		return names
+	}
+	defer at.Close()
+	if fi, err := at.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() > 1<<20 {
+		return names
+	}
+	f, err := reopen(at, unix.O_RDONLY)
 	if err != nil {
 		return names
 	}
 	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() > 1<<20 {
-		return names
-	}
 	list, _ := user.ParsePasswd(f) // one that cannot be read has no names
 	for _, u := range list {
 		if n := strconv.Itoa(u.Uid); names[n] == "" {

@@ -91,16 +91,20 @@ type accountFile struct {
 
 // openAccounts opens a file of accounts; a missing one is empty.
 func openAccounts(root int, name string) (accountFile, error) {
-	f, err := openInRoot(root, name, unix.O_RDONLY|unix.O_NONBLOCK) // a FIFO must not hold us
+	at, err := openInRoot(root, name, unix.O_PATH) // opening a device does something, and a FIFO may hold us
 	if isAbsent(err) || errors.Is(err, unix.ENOTDIR) {
 		return accountFile{strings.NewReader(""), io.NopCloser(nil)}, nil
 	}
 	if err != nil {
 		return accountFile{}, fmt.Errorf("open the image's /%s: %w", name, err)
 	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
+	defer at.Close()
+	if st, err := at.Stat(); err != nil || !st.Mode().IsRegular() {
 		return accountFile{}, Invalidf("the image's /%s is not a file", name)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", at.Fd()))
+	if err != nil {
+		return accountFile{}, fmt.Errorf("open the image's /%s: %w", name, err)
 	}
 	return accountFile{io.LimitReader(f, maxAccountFile), f}, nil
 }
