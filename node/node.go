@@ -342,9 +342,13 @@ func (m *Machine) run(ctx context.Context) error {
 // lockPatience is how long an agent waits for another one to let go of the data directory.
 const lockPatience = 3 * time.Second
 
-// lockDataDir makes the data directory and keeps a second agent out of it.
+// lockDataDir makes the data directory, for root's eyes alone also where somebody else made it, and keeps a second agent out
+// of it.
 func lockDataDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	f, err := os.OpenFile(dir+"/lock", os.O_CREATE|os.O_RDWR, 0o600)
