@@ -33,7 +33,7 @@ func completion(c *cli.Context) error {
 	return nil
 }
 
-// The flag that asks the program for completions is the library's.
+// Both ask with askCompletion, after the word that is being typed if that begins with a dash.
 const (
 	bashCompletion = `_shoal() {
 	local cur="${COMP_WORDS[COMP_CWORD]}" ask

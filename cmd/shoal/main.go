@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -33,6 +34,12 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp()
 	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
+	if words, ok := completing(args); ok {
+		for _, next := range completions(app, words) {
+			fmt.Fprintln(stdout, next)
+		}
+		return 0
+	}
 	return report(stderr, app.RunContext(ctx, arrange(app, args)))
 }
 
@@ -44,7 +51,6 @@ func newApp() *cli.App {
 		Usage:                     "turns Linux machines into one place to run containers",
 		Version:                   version,
 		HideHelpCommand:           true, // ours is a verb, and also explains exit codes
-		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true, // a comma belongs to the value: -e LIST=a,b
 		Flags:                     []cli.Flag{hostFlag(), cli.HelpFlag},
 		Commands:                  commands(),

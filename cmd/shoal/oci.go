@@ -9,6 +9,9 @@ import (
 // asOCIRuntime gives the arguments of `shoal oci ARGUMENTS`, or of this binary under the name shoal-oci, as engines want
 // it that take a program and no arguments of their own.
 func asOCIRuntime(args []string) ([]string, bool) {
+	if _, asked := completing(args); asked {
+		return nil, false
+	}
 	switch {
 	case len(args) > 0 && filepath.Base(args[0]) == "shoal-oci":
 		return args[1:], true
