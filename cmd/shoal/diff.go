@@ -14,7 +14,7 @@ func diffCommand() *cli.Command {
 		Description: "Without versions it compares the present one with the one before; with A alone, A with the present one.\n" +
 			"`shoal history` lists the versions that are kept. With -f it is the first half of `shoal plan`.\n\n" +
 			"Examples:\n  shoal diff shop\n  shoal diff shop 3\n  shoal diff shop 3 5\n  shoal diff -f compose.yaml",
-		Flags:  clientFlags(append(fileFlags(), jsonFlag())...),
+		Flags:  clientFlags(append(fileFlags(), envFileFlag(""), jsonFlag())...),
 		Action: asking(diff),
 	}
 }

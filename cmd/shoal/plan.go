@@ -16,7 +16,7 @@ func planCommand() *cli.Command {
 		ArgsUsage: "-f FILE",
 		Description: "The leader rehearses the change with its own planner, as if every task became ready. With --json it tells the differences, and what would be where.\n\n" +
 			"Example: shoal plan -f compose.yaml",
-		Flags:  clientFlags(append(fileFlags(), jsonFlag())...),
+		Flags:  clientFlags(append(fileFlags(), envFileFlag(""), jsonFlag())...),
 		Action: asking(plan),
 	}
 }

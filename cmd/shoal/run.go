@@ -47,6 +47,11 @@ func fileFlags() []cli.Flag {
 	}
 }
 
+// envFileFlag is of verbs that read Compose files; more says what else it is for.
+func envFileFlag(more string) cli.Flag {
+	return &cli.StringSliceFlag{Name: "env-file", Usage: "`FILE` with lines KEY=VALUE in place of .env, for what the Compose file interpolates" + more + "; may be given more than once, a later one overrides"}
+}
+
 const defaultTimeout = 5 * time.Minute
 
 // waitFlags say whether and for how long to wait.
@@ -58,7 +63,8 @@ func waitFlags() []cli.Flag {
 }
 
 func runFlags() []cli.Flag {
-	flags := append(append(fileFlags(), waitFlags()...), jsonFlag(), &cli.BoolFlag{Name: "dry-run", Usage: "show what would be done and do nothing, as `shoal plan` does"})
+	flags := append(append(fileFlags(), envFileFlag(", and with IMAGE for its environment")), waitFlags()...)
+	flags = append(flags, jsonFlag(), &cli.BoolFlag{Name: "dry-run", Usage: "show what would be done and do nothing, as `shoal plan` does"})
 	flags = append(flags, foregroundFlags()...)
 	return append(append(flags, serviceFlags()...), keyFlags()...)
 }
@@ -79,6 +85,7 @@ func serviceFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Usage: "mount `[SOURCE:]TARGET[:ro]`, where SOURCE is a volume or a path on the node"},
 		&cli.StringSliceFlag{Name: "tmpfs", Usage: "mount a tmpfs at `PATH[:size=64m]`"},
 		&cli.StringSliceFlag{Name: "label", Aliases: []string{"l"}, Usage: "`KEY=VALUE` on the containers"},
+		&cli.StringFlag{Name: "node", Usage: "place it on this `NODE` only, by name"},
 		&cli.StringSliceFlag{Name: "constraint", Usage: "place on nodes with `node.labels.KEY==VALUE` only"},
 		&cli.StringFlag{Name: "restart", Usage: "`POLICY`: always, on-failure[:TRIES], unless-stopped or no"},
 		&cli.StringFlag{Name: "cpus", Usage: "limit to a `NUMBER` of CPUs, such as 0.5"},
@@ -132,6 +139,15 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 	if !c.Args().Present() {
 		return nil, exitf(exitUsage, "run takes a Compose file (-f compose.yaml) or an image; `shoal run --help` shows examples")
 	}
+	for _, name := range []string{"lenient", "profile", "project-directory"} {
+		if c.IsSet(name) {
+			return nil, exitf(exitUsage, "--%s goes with a Compose file: with -f", name)
+		}
+	}
+	constraints := c.StringSlice("constraint")
+	if node := c.String("node"); node != "" {
+		constraints = append(constraints, "node.hostname=="+node)
+	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -143,7 +159,7 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 	return compose.FromFlags(compose.Flags{
 		Name: c.String("name"), Image: c.Args().First(), Command: c.Args().Tail(), Replicas: c.Int("replicas"), Mode: c.String("mode"), Dir: dir,
 		Env: append(files, c.StringSlice("env")...), Environ: os.Environ(), Labels: c.StringSlice("label"), Ports: c.StringSlice("publish"),
-		Mounts: c.StringSlice("volume"), Tmpfs: c.StringSlice("tmpfs"), Constraints: c.StringSlice("constraint"),
+		Mounts: c.StringSlice("volume"), Tmpfs: c.StringSlice("tmpfs"), Constraints: constraints,
 		Entrypoint: c.String("entrypoint"), Restart: c.String("restart"), CPUs: c.String("cpus"), Memory: c.String("memory"),
 		ReserveCPUs: c.String("reserve-cpus"), ReserveMemory: cmp.Or(c.String("reserve-memory"), c.String("memory-reservation")), PIDs: c.Int64("pids-limit"),
 		User: c.String("user"), WorkingDir: c.String("workdir"), Hostname: c.String("hostname"),
@@ -172,7 +188,7 @@ func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {
 func loadFiles(c *cli.Context, s *screen, name string) (*job.Spec, error) {
 	spec, warnings, err := compose.Load(c.Context, compose.Options{
 		Files: c.StringSlice("file"), Stdin: c.App.Reader, ProjectName: name, WorkingDir: c.String("project-directory"),
-		Env: os.Environ(), Lenient: c.Bool("lenient"), Profiles: c.StringSlice("profile"),
+		Env: os.Environ(), EnvFiles: c.StringSlice("env-file"), Lenient: c.Bool("lenient"), Profiles: c.StringSlice("profile"),
 	})
 	for _, w := range warnings {
 		s.note("warning: %v", w)

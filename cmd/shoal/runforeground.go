@@ -24,9 +24,7 @@ const exitOwn = 125
 func foregroundFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "rm", Usage: "remove it when it has ended"},
-		&cli.StringFlag{Name: "node", Usage: "place it on this `NODE`, by name"},
 		&cli.StringSliceFlag{Name: "attach", Aliases: []string{"a"}, Usage: "`STREAM` to attach: stdin, stdout or stderr; may be given more than once (default: stdout and stderr, and stdin with -i)"},
-		&cli.StringSliceFlag{Name: "env-file", Usage: "`FILE` with lines KEY=VALUE for the environment"},
 		&cli.StringFlag{Name: "cidfile", Usage: "`FILE` to write the task's id to"},
 		&cli.BoolFlag{Name: "sig-proxy", Value: true, Usage: "send signals on to it when it has no terminal"},
 		detachKeysFlag(),
@@ -45,12 +43,25 @@ func inForeground(c *cli.Context) bool {
 
 // onlyInForeground refuses flags that mean nothing for a service.
 func onlyInForeground(c *cli.Context) error {
-	for _, name := range []string{"rm", "attach", "cidfile"} {
-		if c.IsSet(name) {
-			return exitf(exitUsage, "--%s goes with a run in the foreground: without --detach, --replicas, --mode, --schedule, --json and -f", name)
+	for _, f := range foregroundFlags() {
+		if given(c, f) {
+			return exitf(exitUsage, "--%s goes with a run in the foreground: without --detach, --replicas, --mode, --schedule, --json, --dry-run and -f", f.Names()[0])
 		}
 	}
 	return nil
+}
+
+// given tells whether a flag stands on the command line: a value from the environment is meant for whoever can use it.
+func given(c *cli.Context, f cli.Flag) bool {
+	name := f.Names()[0]
+	if d, ok := f.(cli.DocGenerationFlag); ok {
+		for _, e := range d.GetEnvVars() {
+			if v := os.Getenv(e); v != "" && v == c.String(name) {
+				return false
+			}
+		}
+	}
+	return c.IsSet(name)
 }
 
 // envOfFiles reads --env-file as docker does: lines KEY=VALUE, or KEY to take it from here; # begins a comment.
@@ -80,9 +91,6 @@ func oneShot(c *cli.Context, spec *job.Spec) {
 	}
 	if s.Failover == nil {
 		s.Failover = &job.Failover{Mode: job.FailoverManual} // it must not run twice
-	}
-	if node := c.String("node"); node != "" {
-		s.Constraints = append(s.Constraints, job.Constraint{Key: "node.hostname", Op: "==", Value: node})
 	}
 	if c.String("name") == "" {
 		spec.Name = spec.Name[:min(len(spec.Name), 50)] + "-" + strings.ToLower(rand.Text()[:6])

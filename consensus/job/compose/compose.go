@@ -33,8 +33,10 @@ type Options struct {
 	ProjectName string
 	// WorkingDir is what relative paths are relative to. "": the directory of the first file, for "-" the current one.
 	WorkingDir string
-	// Env holds KEY=VALUE for interpolation, usually os.Environ(). WorkingDir's .env fills in what is not there.
-	Env []string
+	// Env holds KEY=VALUE for interpolation, usually os.Environ(). EnvFiles fill in what is not there, of which a later one
+	// overrides an earlier one, as with docker compose --env-file. None: WorkingDir's .env, if there is one.
+	Env      []string
+	EnvFiles []string
 	// Lenient makes warnings of keys that are not honoured, instead of errors.
 	Lenient bool
 	// Profiles to enable. None: COMPOSE_PROFILES of Env.

@@ -135,6 +135,34 @@ func TestDotEnvIsBelowTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestEnvFilesStandInForDotEnv(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{".env": "A=dot\n", "one": "A=one\nB=one\nC=one\n", "two": "\ufeffB=two$A\r\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := func(env []string, names ...string) func(*Options) {
+		return func(o *Options) {
+			o.WorkingDir, o.Env = dir, env
+			for _, n := range names {
+				o.EnvFiles = append(o.EnvFiles, filepath.Join(dir, n))
+			}
+		}
+	}
+	const text = "services: {a: {image: a, environment: ['X=$A $B $C']}}"
+	s, _, err := load(t, text, in([]string{"C=env", "COMPOSE_DISABLE_ENV_FILE=1"}, "one", "two"))
+	if err != nil || s.Services[0].Env[0] != "X=one twoone env" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, _, err := load(t, text, in(nil, "none")); job.KindOf(err) != job.NotFound || !strings.Contains(err.Error(), "none") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, _, err := load(t, text, in(nil, ".")); job.KindOf(err) != job.Invalid {
+		t.Errorf("a directory: %v", err)
+	}
+}
+
 func TestLenientSubmitsTheRestAndSaysWhatIsLeftOut(t *testing.T) {
 	const text = `services:
   web:

@@ -132,26 +132,33 @@ func fileError(name string, err error) error {
 	return job.Errorf(kind, "read %s: %v", name, err)
 }
 
-// setEnv makes the variables for interpolation: those given, and below them the project's .env file.
+// setEnv makes the variables for interpolation: those given, and below them those of the files given or of the project's .env.
 func (in *input) setEnv(o Options) error {
 	in.env = types.Mapping{}
 	for _, kv := range o.Env {
 		k, v, _ := strings.Cut(kv, "=")
 		in.env[k] = v
 	}
-	if off, _ := strconv.ParseBool(in.env["COMPOSE_DISABLE_ENV_FILE"]); !off {
+	files := o.EnvFiles
+	if off, _ := strconv.ParseBool(in.env["COMPOSE_DISABLE_ENV_FILE"]); len(files) == 0 && !off {
 		file := filepath.Join(in.dir, ".env")
 		if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() {
-			if err := checkSize(file); err != nil {
-				return err
-			}
-			more, err := dotenv.GetEnvFromFile(in.env, []string{file})
-			if err != nil {
-				return job.Errorf(job.Invalid, "%v", err)
-			}
-			in.env.Merge(more)
+			files = []string{file}
 		}
 	}
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return fileError(file, err)
+		}
+		if err := checkSize(file); err != nil {
+			return err
+		}
+	}
+	more, err := dotenv.GetEnvFromFile(in.env, files)
+	if err != nil {
+		return job.Errorf(job.Invalid, "%v", err)
+	}
+	in.env.Merge(more)
 	in.profiles = o.Profiles
 	if len(in.profiles) == 0 {
 		for p := range strings.SplitSeq(in.env["COMPOSE_PROFILES"], ",") {
