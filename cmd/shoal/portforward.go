@@ -95,8 +95,7 @@ func portForward(c *cli.Context, s *screen, cl *api.Client) error {
 		if err != nil {
 			return fmt.Errorf("forward %s: %w", word, err)
 		}
-		stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-		defer stop()
+		context.AfterFunc(ctx, func() { _ = l.Close() }) // never called off: it is what ends Accept, also when a later word is bad
 		s.printf("forwarding %s -> %s %s\n", l.Addr(), fullName(t), f.remote)
 		wait.Go(func() {
 			for {
