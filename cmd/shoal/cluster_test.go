@@ -29,6 +29,7 @@ type cluster struct {
 	blocked  []job.Blocked
 	rollouts []job.Rollout
 	logs     map[job.TaskID][]api.LogRecord
+	logErrs  map[job.TaskID]error
 	keys     []string // of the submits that came
 	refuse   int      // that many submits fail because there is no leader
 	leader   bool
@@ -37,7 +38,7 @@ type cluster struct {
 }
 
 func newCluster() *cluster {
-	return &cluster{index: 10, changed: make(chan struct{}), jobs: map[string]*job.Job{}, logs: map[job.TaskID][]api.LogRecord{}, leader: true}
+	return &cluster{index: 10, changed: make(chan struct{}), jobs: map[string]*job.Job{}, logs: map[job.TaskID][]api.LogRecord{}, logErrs: map[job.TaskID]error{}, leader: true}
 }
 
 // change alters the model and wakes who waits.
@@ -150,8 +151,11 @@ func (cl *cluster) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, er
 func (cl *cluster) Logs(ctx context.Context, task string, q api.LogQuery, emit func(api.LogRecord) error) error {
 	for sent := 0; ; {
 		cl.mu.Lock()
-		records, changed := cl.logs[job.TaskID(task)], cl.changed
+		records, changed, err := cl.logs[job.TaskID(task)], cl.changed, cl.logErrs[job.TaskID(task)]
 		cl.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		for ; sent < len(records); sent++ {
 			if records[sent].Time.Before(q.Since) {
 				continue

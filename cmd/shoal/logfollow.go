@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -19,24 +21,37 @@ type follower struct {
 	targets []target
 	query   api.LogQuery
 	printer *logPrinter
-	open    map[job.TaskID]*attachment // only run touches it
+	open    map[job.TaskID]*attachment // only run and what it calls touch it
+	waiting map[job.TaskID]bool        // were there at first, when too many others were followed
+	left    int                        // tasks that are not followed, because too many others are
+	full    bool                       // that was said
 	group   sync.WaitGroup
 }
 
 // attachment is the stream of one task.
 type attachment struct {
+	name   string // of the task
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the stream is over
+	err    error         // what ended it, once it is over; nil: its own end, or ours
+	told   bool          // the person knows that its log cannot be had
 	final  bool          // the task has ended: do not attach again
+
+	from time.Time // last, when the stream was opened
 
 	mu   sync.Mutex
 	last time.Time // of the last record, to go on after it
 }
 
+// unwritable is the cause of a follower's end whose output cannot be written.
+type unwritable struct{ error }
+
 func (f *follower) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer f.group.Wait()
-	defer cancel()
+	defer cancel(nil)
+	f.waiting = map[job.TaskID]bool{}
+	giveUp := func(err error) { cancel(unwritable{err}) }
 	q := api.TaskQuery{All: true}
 	for first := true; ; first = false {
 		var list api.TaskList
@@ -51,7 +66,7 @@ func (f *follower) run(ctx context.Context) error {
 			err = outlast(ctx, f.s, ask)
 		}
 		if ctx.Err() != nil {
-			return nil // Ctrl-C is how following ends
+			return f.interrupted(ctx)
 		}
 		if err != nil {
 			return err
@@ -64,9 +79,17 @@ func (f *follower) run(ctx context.Context) error {
 			f.wind(nil)
 			return nil // all that was followed is gone
 		}
-		f.attach(ctx, tasks, first)
+		f.forget(list.Tasks)
+		if err := f.hopeless(tasks); err != nil {
+			return err
+		}
+		f.tell(len(tasks))
+		f.attach(ctx, giveUp, tasks, first)
 		if f.wind(tasks) {
-			return nil
+			if ctx.Err() != nil {
+				return f.interrupted(ctx)
+			}
+			return f.lastWord()
 		}
 		q.After, q.Wait = list.Index, time.Second // also look at streams that broke
 		if list.Stale {
@@ -75,8 +98,24 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
+// interrupted tells Ctrl-C, which is how following ends, from output that cannot be written.
+func (f *follower) interrupted(ctx context.Context) error {
+	var u unwritable
+	if errors.As(context.Cause(ctx), &u) {
+		return u.error
+	}
+	return nil
+}
+
 // attach opens the streams that should be and are not. What a task wrote before this began counts only at first.
-func (f *follower) attach(ctx context.Context, tasks []api.Task, first bool) {
+func (f *follower) attach(ctx context.Context, giveUp func(error), tasks []api.Task, first bool) {
+	live := 0
+	for _, a := range f.open {
+		if !a.over() {
+			live++
+		}
+	}
+	f.left = 0
 	for i := range tasks {
 		t := &tasks[i]
 		if state := t.State(); state == job.Placed || state == job.Pulling {
@@ -85,43 +124,111 @@ func (f *follower) attach(ctx context.Context, tasks []api.Task, first bool) {
 		a := f.open[t.ID]
 		q := f.query
 		switch {
-		case a == nil && !first:
+		case a == nil && !first && !f.waiting[t.ID]:
 			q.Tail = 0 // a task that came while we watched: all of it is new
 		case a == nil:
-		case a.final || !a.over():
+		case a.final || !a.over() || a.vain():
 			continue
 		default: // the stream broke: go on after what was printed
 			if last := a.lastTime(); !last.IsZero() {
 				q.Since, q.Tail = last.Add(1), 0
 			}
 		}
-		if len(f.open) >= maxStreams && a == nil {
+		if live >= maxStreams {
+			f.waiting[t.ID] = f.waiting[t.ID] || first
+			f.left++
 			continue
 		}
-		f.follow(ctx, t, q, a)
+		live++
+		f.follow(ctx, giveUp, t, q, a)
+	}
+	if f.left > 0 && !f.full {
+		f.full = true
+		f.s.note("%s are followed, the most at a time; %d more wait until others end: name a service or a task", plural(live, "task"), f.left)
 	}
 }
 
-func (f *follower) follow(ctx context.Context, t *api.Task, q api.LogQuery, before *attachment) {
+func (f *follower) follow(ctx context.Context, giveUp func(error), t *api.Task, q api.LogQuery, before *attachment) {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &attachment{cancel: cancel, ended: make(chan struct{})}
+	a := &attachment{name: fullName(t), cancel: cancel, ended: make(chan struct{})}
 	if before != nil {
 		a.last = before.lastTime()
+		a.from = a.last
+		a.told = before.told && a.last.Equal(before.from)
 	}
 	f.open[t.ID] = a
-	name := fullName(t)
-	f.printer.expect(name)
+	f.printer.expect(a.name)
 	f.group.Go(func() {
 		defer close(a.ended)
 		defer cancel()
-		_ = f.cl.Logs(ctx, string(t.ID), q, func(r api.LogRecord) error { // a stream that breaks is opened again
-			if r.Error != "" {
-				return job.Errorf(job.Unavailable, "%s", r.Error)
+		err := f.cl.Logs(ctx, string(t.ID), q, func(r api.LogRecord) error { // a stream that breaks is opened again
+			if err := r.Err(); err != nil {
+				return err
 			}
 			a.mark(r.Time)
-			return f.printer.print(name, &r)
+			if err := f.printer.print(a.name, &r); err != nil {
+				giveUp(err)
+				return err
+			}
+			return nil
 		})
+		if err != nil && ctx.Err() == nil {
+			a.err = fmt.Errorf("logs of %s: %w", a.name, err)
+		}
 	})
+}
+
+// tell says of each task once why its log cannot be had. Among several, one that has none does not matter.
+func (f *follower) tell(of int) {
+	for _, a := range f.open {
+		if !a.over() || a.err == nil || a.told || of > 1 && job.KindOf(a.err) == job.NotFound {
+			continue
+		}
+		a.told = true
+		f.s.note("%v", a.err)
+	}
+}
+
+// hopeless is the error of a follower that no log can come to: that of one task stands for all.
+func (f *follower) hopeless(tasks []api.Task) error {
+	var why error
+	for i := range tasks {
+		a := f.open[tasks[i].ID]
+		if a == nil || !a.over() || !a.vain() {
+			return nil
+		}
+		why = a.err
+	}
+	return why
+}
+
+// lastWord is how the following of single tasks that have ended ends.
+func (f *follower) lastWord() error {
+	if len(f.open) == 1 {
+		for _, a := range f.open {
+			return a.err
+		}
+	}
+	f.tell(len(f.open))
+	return nil
+}
+
+// forget drops what is known of tasks that the cluster has forgotten.
+func (f *follower) forget(tasks []api.Task) {
+	known := make(map[job.TaskID]bool, len(tasks))
+	for i := range tasks {
+		known[tasks[i].ID] = true
+	}
+	for id, a := range f.open {
+		if !known[id] && a.over() {
+			delete(f.open, id)
+		}
+	}
+	for id := range f.waiting {
+		if !known[id] {
+			delete(f.waiting, id)
+		}
+	}
 }
 
 // wind ends the streams of tasks that have ended or are gone, and tells whether nothing is left to wait for: every
@@ -139,7 +246,7 @@ func (f *follower) wind(tasks []api.Task) (finished bool) {
 			time.AfterFunc(lingering, a.cancel)
 		}
 	}
-	if len(running) > 0 {
+	if len(running) > 0 || f.left > 0 {
 		return false
 	}
 	for _, t := range f.targets {
@@ -169,6 +276,12 @@ func (a *attachment) over() bool {
 	default:
 		return false
 	}
+}
+
+// vain tells of a stream that is over and that another try would not bring.
+func (a *attachment) vain() bool {
+	kind := job.KindOf(a.err)
+	return kind == job.Invalid || kind == job.Denied
 }
 
 func (a *attachment) mark(at time.Time) {

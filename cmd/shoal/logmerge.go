@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,8 +43,8 @@ type source struct {
 // read streams the log. Among several tasks, one that has none (it has not begun, or is cleaned up) does not matter.
 func (src *source) read(ctx context.Context, cl *api.Client, q api.LogQuery, several bool) error {
 	err := cl.Logs(ctx, string(src.task.ID), q, func(r api.LogRecord) error {
-		if r.Error != "" {
-			return job.Errorf(job.Unavailable, "logs of %s: %s", fullName(src.task), r.Error)
+		if err := r.Err(); err != nil {
+			return fmt.Errorf("logs of %s: %w", fullName(src.task), err)
 		}
 		select {
 		case src.records <- r:

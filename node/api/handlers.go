@@ -160,7 +160,8 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	}
 	err := s.backend.Logs(r.Context(), r.PathValue("task"), lq, func(l LogRecord) error { return st.send(l) })
 	if err := st.end(err); err != nil {
-		_ = st.send(LogRecord{Error: err.Error()})
+		e := toWire(err)
+		_ = st.send(LogRecord{Error: e.Message, Kind: e.Kind})
 	}
 }
 

@@ -7,6 +7,7 @@
 package api
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -218,6 +219,16 @@ type LogRecord struct {
 	Raw     []byte     `json:"raw,omitempty"`
 	Partial bool       `json:"partial,omitempty"` // the line goes on in the next record
 	Error   string     `json:"error,omitempty"`
+	Kind    job.Kind   `json:"kind,omitempty"` // of Error
+}
+
+// Err is the error that a record carries, nil if it is a line. Nodes of older versions tell no kind: that it may pass is
+// the careful guess.
+func (r *LogRecord) Err() error {
+	if r.Error == "" {
+		return nil
+	}
+	return &job.Error{Kind: cmp.Or(r.Kind, job.Unavailable), Message: r.Error}
 }
 
 // LogQuery selects lines of one task.

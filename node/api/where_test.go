@@ -213,7 +213,7 @@ func TestStreamsComeAsTheyAreMade(t *testing.T) {
 			select {
 			case line, more := <-next:
 				if !more {
-					return job.Errorf(job.Unavailable, "the log's disk is gone")
+					return job.Errorf(job.Invalid, "the log's disk is gone")
 				}
 				if err := emit(LogRecord{Text: line}); err != nil {
 					return err
@@ -239,12 +239,15 @@ func TestStreamsComeAsTheyAreMade(t *testing.T) {
 			}
 		}
 		close(next)
-		if l := <-got; !strings.Contains(l.Error, "disk is gone") {
+		if l := <-got; !strings.Contains(l.Error, "disk is gone") || job.KindOf(l.Err()) != job.Invalid {
 			t.Errorf("the stream's end says %+v", l)
 		}
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+	if old := (&LogRecord{Error: "why"}); job.KindOf(old.Err()) != job.Unavailable || (&LogRecord{}).Err() != nil {
+		t.Errorf("an older node's end of a stream: %v", old.Err())
 	}
 }
 
