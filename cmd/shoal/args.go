@@ -183,11 +183,11 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// wantArgs refuses a wrong number of arguments; most < 0: as many as you like.
+// wantArgs refuses a wrong number of arguments, and empty ones; most < 0: as many as you like.
 func wantArgs(c *cli.Context, least, most int) error {
 	n := c.NArg()
 	if n >= least && (most < 0 || n <= most) {
-		return nil
+		return wantWords(c)
 	}
 	if c.Command.ArgsUsage == "" {
 		return exitf(exitUsage, "%s takes no arguments, got %q", c.Command.HelpName, c.Args().First())
@@ -196,4 +196,17 @@ func wantArgs(c *cli.Context, least, most int) error {
 		return exitf(exitUsage, "%s takes %s; `%s --help` shows an example", c.Command.HelpName, c.Command.ArgsUsage, c.Command.HelpName)
 	}
 	return exitf(exitUsage, "%s takes %s, and %q is one argument too many", c.Command.HelpName, c.Command.ArgsUsage, c.Args().Get(most))
+}
+
+// wantWords refuses empty arguments, which mostly come from a variable that is not set: as the beginning of an id one would
+// mean whatever there is. Those of a container's command are its own business.
+func wantWords(c *cli.Context) error {
+	words := c.Args().Slice()
+	if slices.Contains(takesCommand, c.Command.Name) {
+		words = words[:min(len(words), 1)]
+	}
+	if i := slices.Index(words, ""); i >= 0 {
+		return exitf(exitUsage, "%s: argument %d is empty; is a variable not set?", c.Command.HelpName, i+1)
+	}
+	return nil
 }

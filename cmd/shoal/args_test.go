@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
 
 	"shoal/consensus/job"
+	"shoal/node/api"
 )
 
 func TestFlagsMayFollowArgumentsExceptWhereACommandFollows(t *testing.T) {
@@ -64,6 +66,48 @@ func TestWrongCommandLinesEndWith2AndAHint(t *testing.T) {
 		if code != exitUsage || !strings.Contains(errs, want) || !strings.HasPrefix(errs, "shoal: ") {
 			t.Errorf("shoal %s: code %d, %q, want %d and %q", line, code, errs, exitUsage, want)
 		}
+	}
+}
+
+// Whatever is done to what an empty name means would be seen: the model panics at what it has no answer for.
+func TestAnEmptyNameMeansNothing(t *testing.T) {
+	cl := newCluster()
+	cl.tasks = []api.Task{task("aaa1", "front", 1, "d", running())}
+	socket := cl.serve(t)
+	shoalWith := func(verb string, args ...string) (int, string) {
+		var out, errs output
+		line := slices.Concat([]string{"shoal"}, strings.Fields(verb), []string{"--host", socket, "--"}, args)
+		code := run(t.Context(), line, strings.NewReader(""), &out, &errs)
+		return code, errs.String()
+	}
+	walk(newApp().Commands, "", func(name string, v *cli.Command) {
+		name = strings.TrimSpace(name)
+		if v.ArgsUsage == "" || slices.Contains([]string{"run", "plan", "help", "completion", "exec"}, name) {
+			return
+		}
+		refused := false
+		for _, args := range [][]string{{""}, {"x", ""}, {"", "x", "x"}} {
+			code, errs := shoalWith(name, args...)
+			refused = refused || code == exitUsage && strings.Contains(errs, "is empty")
+		}
+		if !refused {
+			t.Errorf("shoal %s takes an empty argument", name)
+		}
+	})
+	if code, errs := shoalWith("exec", "", "true"); code != exitUsage || !strings.Contains(errs, "argument 1 is empty") {
+		t.Errorf("exec: code %d, %q", code, errs)
+	}
+	cl.onExec = func(*api.ExecSession) (int, error) { return 0, nil }
+	if code, errs := shoalWith("exec", "aaa1", "echo", ""); code != 0 {
+		t.Errorf("an empty argument of a container's command: code %d, %q", code, errs)
+	}
+	for _, line := range []string{"rm ..", "stop .", "exec .. true", "token rm .."} {
+		if code, _, errs := shoal(t, socket, line); code != exitInvalid || !strings.Contains(errs, "is no name") {
+			t.Errorf("%s: code %d, %q", line, code, errs)
+		}
+	}
+	if _, err := pick([]target{parseTarget("")}, cl.tasks); job.KindOf(err) != job.NotFound {
+		t.Errorf("the only task goes by no name: %v", err)
 	}
 }
 

@@ -60,6 +60,9 @@ func chooseTwo(versions []job.Job, a, b string) (from, to *job.Job, err error) {
 }
 
 func diffFile(c *cli.Context, s *screen, cl *api.Client) error {
+	if err := wantWords(c); err != nil {
+		return err
+	}
 	if c.NArg() > 1 {
 		return exitf(exitUsage, "diff -f compares a file with the present version: %q is one too much", c.Args().Get(1))
 	}

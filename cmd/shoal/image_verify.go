@@ -30,6 +30,9 @@ type nodeVerified struct {
 
 // verifyImages fails when something is damaged and was not repaired.
 func verifyImages(c *cli.Context, s *screen, cl *api.Client) error {
+	if err := wantArgs(c, 0, -1); err != nil {
+		return err
+	}
 	r := api.VerifyRequest{Images: c.Args().Slice(), Repair: c.Bool("repair")}
 	results := []nodeVerified{}
 	err := onNodes(c, s, cl, c.Bool("all-nodes"), func(name string, on *api.ImageClient) error {

@@ -156,7 +156,7 @@ func (t *target) pick(tasks []api.Task) ([]job.TaskID, error) {
 	if len(ids) > 0 {
 		return ids, nil
 	}
-	if t.job == "" {
+	if t.job == "" && t.text != "" {
 		for i := range tasks {
 			if strings.HasPrefix(string(tasks[i].ID), t.text) {
 				ids = append(ids, tasks[i].ID)

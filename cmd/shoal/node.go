@@ -137,7 +137,7 @@ func findNode(ctx context.Context, cl *api.Client, ref string) (*api.NodeView, e
 		if n.Name == ref || string(n.ID) == ref {
 			return n, nil
 		}
-		if strings.HasPrefix(string(n.ID), ref) {
+		if ref != "" && strings.HasPrefix(string(n.ID), ref) {
 			if found != nil {
 				return nil, job.Errorf(job.Conflict, "node %q: the ids of %s and %s begin so; give more of it", ref, found.Name, n.Name)
 			}

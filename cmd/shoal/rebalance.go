@@ -11,7 +11,7 @@ import (
 func rebalanceCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rebalance", Category: categoryRun,
-		Usage: "move tasks to emptier nodes, one of a service at a time", ArgsUsage: " ",
+		Usage: "move tasks to emptier nodes, one of a service at a time",
 		Description: "It happens by itself when a node joins or returns, unless `shoal cluster set rebalance=off`; x-rebalance in a Compose file " +
 			"switches it for a service or a job. A successor is started and ready before the former task is stopped. What holds data or is " +
 			"fenced is not moved.\n\nExample: shoal rebalance --dry-run",

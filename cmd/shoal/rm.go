@@ -18,6 +18,9 @@ func rmCommand() *cli.Command {
 }
 
 func remove(c *cli.Context, s *screen, cl *api.Client) error {
+	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
 	if err := jobsExist(c, cl, c.Args().Slice()); err != nil {
 		return err
 	}

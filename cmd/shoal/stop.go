@@ -17,6 +17,9 @@ func stopCommand() *cli.Command {
 }
 
 func stop(c *cli.Context, s *screen, cl *api.Client) error {
+	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
 	if err := jobsExist(c, cl, c.Args().Slice()); err != nil {
 		return err
 	}
@@ -35,9 +38,6 @@ func jobsExist(c *cli.Context, cl *api.Client, names []string) error {
 
 // endJobs asks for the end of each job and then waits for all of them.
 func endJobs(c *cli.Context, s *screen, cl *api.Client, past string, end func(name string) error) error {
-	if err := wantArgs(c, 1, -1); err != nil {
-		return err
-	}
 	names := c.Args().Slice()
 	for _, name := range names {
 		if err := persist(c.Context, s, cl, func() error { return end(name) }); err != nil {

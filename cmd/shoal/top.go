@@ -72,6 +72,9 @@ func processes(c *cli.Context, s *screen, cl *api.Client, task *api.Task) error 
 }
 
 func stats(c *cli.Context, s *screen, cl *api.Client) error {
+	if err := wantArgs(c, 0, -1); err != nil {
+		return err
+	}
 	interval := c.Duration("interval")
 	if interval < 100*time.Millisecond {
 		return exitf(exitUsage, "--interval %v: it takes at least 100ms", interval)

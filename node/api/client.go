@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"shoal/consensus/job"
@@ -74,7 +75,20 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // NewKey makes an idempotency key: give the same one to a retry.
 func NewKey() string { return rand.Text() }
 
+// checkPath refuses a path made with a name that is empty or only dots: it would mean another path.
+func checkPath(path string) error {
+	for name := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		if name == "" || name == "." || name == ".." {
+			return job.Errorf(job.Invalid, "%q is no name of anything", name)
+		}
+	}
+	return nil
+}
+
 func (c *Client) request(ctx context.Context, method, path string, q url.Values, body io.Reader, key string) (*http.Response, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
 	u := c.base + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()
@@ -391,6 +405,10 @@ func (c *Client) session(ctx context.Context, task, route string, request any, s
 	if c.dial == nil {
 		return -1, job.Errorf(job.Internal, "%s: this client has no connection of its own", route)
 	}
+	path := "/v1/tasks/" + url.PathEscape(task) + "/" + route
+	if err := checkPath(path); err != nil {
+		return -1, err
+	}
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return -1, c.transportError(ctx, err)
@@ -398,7 +416,7 @@ func (c *Client) session(ctx context.Context, task, route string, request any, s
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, "POST", c.base+"/v1/tasks/"+url.PathEscape(task)+"/"+route, nil)
+	req, err := http.NewRequestWithContext(ctx, "POST", c.base+path, nil)
 	if err != nil {
 		return -1, err
 	}
