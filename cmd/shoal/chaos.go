@@ -298,7 +298,7 @@ func chaosStatus(c *cli.Context, s *screen, cl *api.Client) error {
 	if err != nil {
 		return err
 	}
-	all := make([]api.ChaosStatus, 0, len(list.Nodes))
+	all := make([]any, 0, len(list.Nodes)) // api.ChaosStatus, or noAnswer
 	t := newTable("NODE", "ALLOWS", "GAME", "BY", "UNTIL", "BROKEN ON PURPOSE")
 	on := false
 	for i := range list.Nodes {
@@ -307,6 +307,7 @@ func chaosStatus(c *cli.Context, s *screen, cl *api.Client) error {
 		st, err := cl.Chaos(ctx, n.ID)
 		cancel()
 		if err != nil {
+			all = append(all, noAnswer{Node: string(n.ID), Error: err.Error()})
 			t.add(n.Name, cell{"?", yellow}, "?", "?", "?", cell{"does not answer: " + err.Error(), yellow})
 			continue
 		}

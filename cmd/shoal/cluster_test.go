@@ -33,6 +33,7 @@ type cluster struct {
 	keys     []string // of the submits that came
 	refuse   int      // that many submits fail because there is no leader
 	leader   bool
+	nodes    []api.NodeView // the model itself is n1; others do not answer
 	onSubmit func(*cluster, *job.Job)
 	onExec   func(*api.ExecSession) (int, error)
 }
@@ -173,6 +174,33 @@ func (cl *cluster) Logs(ctx context.Context, task string, q api.LogQuery, emit f
 			return nil
 		}
 	}
+}
+
+func (cl *cluster) Nodes(context.Context) (api.NodeList, error) {
+	return api.NodeList{Nodes: cl.nodes}, nil
+}
+
+func (cl *cluster) NodeAddr(_ context.Context, ref string) (string, bool, error) {
+	if ref == "n1" {
+		return "", true, nil
+	}
+	return "", false, job.Errorf(job.Unavailable, "%s does not answer", ref)
+}
+
+func (cl *cluster) DiskUsage(context.Context) (api.DiskUsage, error) {
+	return api.DiskUsage{Node: "a", Parts: []api.DiskPart{{Kind: "images", Size: 1}}}, nil
+}
+
+func (cl *cluster) PruneImages(context.Context, api.PruneRequest) (api.PruneResult, error) {
+	return api.PruneResult{Blobs: 7}, nil
+}
+
+func (cl *cluster) VerifyImages(context.Context, api.VerifyRequest) (api.VerifyResult, error) {
+	return api.VerifyResult{Blobs: 7}, nil
+}
+
+func (cl *cluster) Chaos(context.Context) (api.ChaosStatus, error) {
+	return api.ChaosStatus{Node: "n1", Policy: "allow"}, nil
 }
 
 func (cl *cluster) Exec(_ context.Context, _ string, s *api.ExecSession) (int, error) {

@@ -13,14 +13,6 @@ import (
 	"shoal/node/api"
 )
 
-func nodeFlag() cli.Flag {
-	return &cli.StringFlag{Name: "node", Usage: "`NODE` to do it on, by name or id (default: the asked one)"}
-}
-
-func allNodesFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "all-nodes", Usage: "on every node that is up"}
-}
-
 // moreImageVerbs are the verbs beyond bringing and listing.
 func moreImageVerbs() []*cli.Command {
 	return []*cli.Command{
@@ -161,30 +153,6 @@ func tagImage(c *cli.Context, _ *screen, cl *api.Client) error {
 	return cl.OnNode(c.String("node")).Tag(c.Context, c.Args().Get(0), c.Args().Get(1))
 }
 
-// onNodes calls f for the node that --node names, or for all that are up. What a node cannot answer does not keep the others.
-func onNodes(c *cli.Context, s *screen, cl *api.Client, all bool, f func(name string, on *api.ImageClient) error) error {
-	if !all {
-		return f(c.String("node"), cl.OnNode(c.String("node")))
-	}
-	list, err := cl.Nodes(c.Context)
-	if err != nil {
-		return err
-	}
-	var failed []error
-	for _, n := range list.Nodes {
-		if err := f(n.Name, cl.OnNode(string(n.ID))); err != nil {
-			failed = append(failed, fmt.Errorf("node %s: %w", n.Name, err))
-		}
-	}
-	for _, err := range failed {
-		s.errf("%v\n", err)
-	}
-	if len(failed) > 0 && len(failed) == len(list.Nodes) {
-		return failed[0]
-	}
-	return nil
-}
-
 // nodePrune is one node's answer, for programs.
 type nodePrune struct {
 	Node string `json:"node"`
@@ -197,7 +165,7 @@ func pruneImages(c *cli.Context, s *screen, cl *api.Client) error {
 	}
 	r := api.PruneRequest{All: c.Bool("all"), Unused: c.Duration("unused"), Unpacked: c.Bool("unpacked"), DryRun: c.Bool("dry-run")}
 	results := []nodePrune{}
-	err := onNodes(c, s, cl, c.Bool("all-nodes"), func(name string, on *api.ImageClient) error {
+	silent, err := onNodes(c, s, cl, c.Bool("all-nodes"), func(name string, on *api.ImageClient) error {
 		got, err := on.Prune(c.Context, r)
 		if err == nil {
 			results = append(results, nodePrune{name, got})
@@ -208,7 +176,7 @@ func pruneImages(c *cli.Context, s *screen, cl *api.Client) error {
 		return err
 	}
 	if c.Bool("json") {
-		return s.json(results)
+		return silent.json(s, asAny(results))
 	}
 	verb := "freed"
 	if r.DryRun {
@@ -224,7 +192,7 @@ func pruneImages(c *cli.Context, s *screen, cl *api.Client) error {
 		}
 		s.printf("%s%s %s: %d images, %d blobs, %d unpacked layers\n", where, verb, job.FormatBytes(p.Bytes), len(p.Images), p.Blobs, p.Layers)
 	}
-	return nil
+	return silent.err()
 }
 
 func diskUsage(c *cli.Context, s *screen, cl *api.Client) error {
@@ -232,7 +200,7 @@ func diskUsage(c *cli.Context, s *screen, cl *api.Client) error {
 		return err
 	}
 	all := []api.DiskUsage{}
-	err := onNodes(c, s, cl, c.String("node") == "", func(_ string, on *api.ImageClient) error {
+	silent, err := onNodes(c, s, cl, c.String("node") == "", func(_ string, on *api.ImageClient) error {
 		u, err := on.DiskUsage(c.Context)
 		if err == nil {
 			all = append(all, u)
@@ -243,7 +211,7 @@ func diskUsage(c *cli.Context, s *screen, cl *api.Client) error {
 		return err
 	}
 	if c.Bool("json") {
-		return s.json(all)
+		return silent.json(s, asAny(all))
 	}
 	t := newTable("NODE", "KIND", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE", "DISK FREE")
 	for _, u := range all {
@@ -256,7 +224,7 @@ func diskUsage(c *cli.Context, s *screen, cl *api.Client) error {
 		}
 	}
 	s.table(t)
-	return nil
+	return silent.err()
 }
 
 // pullBars draws a bar a layer on a terminal, over what it drew before.

@@ -35,7 +35,7 @@ func verifyImages(c *cli.Context, s *screen, cl *api.Client) error {
 	}
 	r := api.VerifyRequest{Images: c.Args().Slice(), Repair: c.Bool("repair")}
 	results := []nodeVerified{}
-	err := onNodes(c, s, cl, c.Bool("all-nodes"), func(name string, on *api.ImageClient) error {
+	silent, err := onNodes(c, s, cl, c.Bool("all-nodes"), func(name string, on *api.ImageClient) error {
 		got, err := on.Verify(c.Context, r)
 		if err == nil {
 			results = append(results, nodeVerified{name, got})
@@ -54,12 +54,16 @@ func verifyImages(c *cli.Context, s *screen, cl *api.Client) error {
 		}
 	}
 	if c.Bool("json") {
-		err = s.json(results)
+		err = silent.json(s, asAny(results))
 	} else {
 		printVerified(s, results)
+		err = silent.err()
 	}
-	if err != nil || left == 0 {
+	if left == 0 {
 		return err
+	}
+	if err != nil {
+		s.note("%v", err)
 	}
 	next := "shoal image verify --repair has them again"
 	if r.Repair {
