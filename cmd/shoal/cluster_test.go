@@ -36,6 +36,7 @@ type cluster struct {
 	nodes    []api.NodeView // the model itself is n1; others do not answer
 	onSubmit func(*cluster, *job.Job)
 	onExec   func(*api.ExecSession) (int, error)
+	onAttach func() (int, error)
 }
 
 func newCluster() *cluster {
@@ -205,6 +206,10 @@ func (cl *cluster) Chaos(context.Context) (api.ChaosStatus, error) {
 
 func (cl *cluster) Exec(_ context.Context, _ string, s *api.ExecSession) (int, error) {
 	return cl.onExec(s)
+}
+
+func (cl *cluster) Attach(context.Context, string, api.AttachRequest, *api.Streams) (int, error) {
+	return cl.onAttach()
 }
 
 // serve gives the socket at which the model answers.

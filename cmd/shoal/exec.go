@@ -73,7 +73,7 @@ func sessionEnd(c *cli.Context, code int, err error) error {
 	switch {
 	case errors.Is(err, api.ErrDetached):
 		return nil
-	case c.Context.Err() != nil:
+	case c.Context.Err() != nil && err != nil: // without an error it ended by itself, mostly by the signal that was sent on
 		return exitf(exitInterrupted, "")
 	case err != nil && (code == exitNotExecutable || code == exitNoCommand):
 		return exitf(code, "%v", err) // as a shell and docker say it
