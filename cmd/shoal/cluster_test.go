@@ -204,6 +204,10 @@ func (cl *cluster) Chaos(context.Context) (api.ChaosStatus, error) {
 	return api.ChaosStatus{Node: "n1", Policy: "allow"}, nil
 }
 
+func (cl *cluster) CreateToken(context.Context, api.TokenRequest) (api.TokenCreated, error) {
+	return api.TokenCreated{Join: "shoal agent --token secret"}, nil
+}
+
 func (cl *cluster) Exec(_ context.Context, _ string, s *api.ExecSession) (int, error) {
 	return cl.onExec(s)
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"shoal/consensus/job"
 	"shoal/node/api"
@@ -51,7 +50,7 @@ func cp(c *cli.Context, s *screen, cl *api.Client) error {
 		}
 		o := copyOut{c: c, cl: cl, task: string(t.ID), source: fromPath, dest: to}
 		if to == "-" {
-			if f, ok := s.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			if s.terminal {
 				return exitf(exitUsage, "an archive is nothing for a terminal; name a directory, or use a pipe")
 			}
 			return o.read(s.out)

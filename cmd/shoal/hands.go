@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"shoal/consensus/job"
 	"shoal/node/api"
@@ -208,7 +207,7 @@ func exportCommand() *cli.Command {
 				}
 				defer func() { err = errors.Join(err, f.Close()) }()
 				to = f
-			} else if f, ok := s.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			} else if s.terminal {
 				return exitf(exitUsage, "an archive is nothing for a terminal: name a file with -o, or use a pipe")
 			}
 			return cl.CopyOut(c.Context, string(t.ID), api.CopyOutRequest{Path: "/"}, to)

@@ -33,14 +33,19 @@ func main() {
 // run is the whole program but for the process: the command line in, the exit code out.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp()
-	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
+	out := &answer{to: stdout}
+	app.Reader, app.Writer, app.ErrWriter = stdin, out, stderr
 	if words, ok := completing(args); ok {
 		for _, next := range completions(app, words) {
-			fmt.Fprintln(stdout, next)
+			fmt.Fprintln(out, next)
 		}
 		return 0
 	}
-	return report(stderr, app.RunContext(ctx, arrange(app, args)))
+	err := app.RunContext(ctx, arrange(app, args))
+	if err == nil {
+		err = out.failure()
+	}
+	return report(stderr, err)
 }
 
 func newApp() *cli.App {

@@ -32,6 +32,9 @@ func newScreen(c *cli.Context) *screen {
 }
 
 func terminalOf(w any) (is bool, width int) {
+	if o, ok := w.(*answer); ok {
+		w = o.to
+	}
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return false, 0
