@@ -260,6 +260,10 @@ type Runtime interface {
 	// nil and is called from one goroutine at a time. ErrNotFound, ErrDenied, ErrNoSpace, ErrBusy.
 	Pull(ctx context.Context, ref string, progress func(done, total int64)) (Image, error)
 
+	// Present tells of an image that is here, and keeps it for a while as Pull does. It asks no other machine: ErrNotFound
+	// where Pull would have to.
+	Present(ctx context.Context, ref string) (Image, error)
+
 	// Create prepares a container: root file system, address, mounts. Nothing of it runs. On error nothing is left.
 	// ErrConflict if the id exists, ErrNotFound if the image is not present, ErrInvalid, ErrNoSpace.
 	Create(ctx context.Context, s Spec) (Info, error)

@@ -47,7 +47,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 	for _, t := range r.order {
 		r.watchHealth(ctx, t)
 		o := r.rejoin(t, t.next(now, r.complete))
-		if now.Before(r.hesitateUntil) && (o == opPull || o == opCreate || o == opStart) {
+		if now.Before(r.hesitateUntil) && (o == opLook || o == opPull || o == opCreate || o == opStart) {
 			continue
 		}
 		switch o {
@@ -58,11 +58,17 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 				r.viewOld = true
 				r.resort = true
 			}
+		case opLook:
+			t.to(now, job.Pulling)
+			r.begin(ctx, t, o)
 		case opPull:
 			if r.pulls < r.cfg.Parallel {
 				r.pulls++
 				t.to(now, job.Pulling)
+				t.unsay(saysQueued)
 				r.begin(ctx, t, o)
+			} else if t.status.Message == "" {
+				t.say(saysQueued)
 			}
 		case opCreate, opStart:
 			if r.starts < r.cfg.Parallel && r.portsFree(ctx, t, past) {
@@ -126,6 +132,12 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 		return res
 	}
 	switch o {
+	case opLook:
+		ref := t.Service.Image
+		return func(ctx context.Context) result {
+			res.image, res.err = rt.Present(ctx, ref)
+			return res
+		}
 	case opPull:
 		ref, task := t.Service.Image, t.Task.ID
 		return func(ctx context.Context) result {
@@ -200,6 +212,7 @@ func (r *Reconciler) finish(res result) {
 	switch res.op {
 	case opPull:
 		r.pulls--
+		r.lookAgain(t.Service.Image)
 	case opCreate, opStart:
 		r.starts--
 	}
@@ -210,7 +223,7 @@ func (r *Reconciler) finish(res result) {
 	if res.err != nil && res.op == opInspect {
 		r.listAt = now.Add(time.Second)
 	}
-	if res.err != nil && !errors.Is(res.err, context.Canceled) {
+	if res.err != nil && res.op != opLook && !errors.Is(res.err, context.Canceled) {
 		r.log.Warn(string(res.op)+" failed", "task", t.Task.ID, "name", t.Task.Name(), "try", t.tries, "error", res.err)
 	}
 	r.logState(t, before)
@@ -258,6 +271,7 @@ func (r *Reconciler) listed(l listed) {
 		return
 	}
 	r.listAt, r.listTries = now.Add(resyncEvery), 0
+	r.lookAgain("") // for images that somebody loaded
 	seen := seenLive
 	switch {
 	case !r.adopted && r.rebooted:

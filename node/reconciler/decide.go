@@ -16,6 +16,7 @@ type op string
 const (
 	opNone    op = ""
 	opInspect op = "inspect"
+	opLook    op = "look" // whether its image is here
 	opPull    op = "pull"
 	opCreate  op = "create"
 	opStart   op = "start"
@@ -55,6 +56,8 @@ func (t *task) next(now time.Time, complete bool) op {
 		return opNone // see sayAwaits
 	case t.have:
 		return opStart
+	case t.image == nil && !t.absent:
+		return opLook
 	case t.image == nil:
 		return opPull
 	default:
@@ -129,6 +132,10 @@ func (t *task) done(now time.Time, res result, complete bool) {
 		t.draining = false
 		return
 	}
+	if res.op == opLook {
+		t.looked(res)
+		return
+	}
 	if res.op == opStart && res.info.State == runtime.Running {
 		res.err = nil // whatever went wrong, it runs
 	}
@@ -174,7 +181,10 @@ func (t *task) callFailed(now time.Time, res result) {
 		t.startFailed(res.info)
 	}
 	if res.op == opCreate && errors.Is(res.err, runtime.ErrNotFound) {
-		t.image = nil // it went since we pulled it
+		t.image, t.absent = nil, true // it went since we pulled it
+	}
+	if res.op == opPull {
+		t.absent = false // somebody may load it until the next try
 	}
 	t.say("%v", res.err)
 	switch {

@@ -27,10 +27,11 @@ type task struct {
 	Assignment      // zero but for what labels tell, if it was never assigned
 	assigned   bool // it is in the set
 
-	have  bool         // there is a container
-	info  runtime.Info // of it
-	stale bool         // info may be old
-	image *runtime.Image
+	have   bool         // there is a container
+	info   runtime.Info // of it
+	stale  bool         // info may be old
+	image  *runtime.Image
+	absent bool // image is nil, and was not here when last looked for
 
 	status job.Status
 	last   job.Status // status as it was when it got its number
@@ -127,6 +128,13 @@ func (t *task) at(now time.Time, s job.State) {
 
 func (t *task) say(format string, args ...any) {
 	t.status.Message = clip(fmt.Sprintf(format, args...))
+}
+
+// unsay takes back what was said, if nothing else was said since.
+func (t *task) unsay(msg string) {
+	if t.status.Message == msg {
+		t.status.Message = ""
+	}
 }
 
 // clip bounds a message to what a status may carry.

@@ -302,6 +302,23 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(done, tota
 	if err := r.cfg.Images.Heal(ctx, img, r.fetchAgain()); err != nil { // its trees may be there, and do
 		r.log.Warn("an image is damaged on this node", "image", ref, "err", err)
 	}
+	return r.taken(ref, img), nil
+}
+
+// Present tells of an image that is here and whole.
+func (r *Runtime) Present(_ context.Context, ref string) (runtime.Image, error) {
+	img, err := r.cfg.Images.Get(ref)
+	if err != nil {
+		return runtime.Image{}, kindOf(err)
+	}
+	if err := r.cfg.Images.Whole(img); err != nil {
+		return runtime.Image{}, fmt.Errorf("%w: %w", runtime.ErrNotFound, err) // Pull heals it, for which it asks others
+	}
+	return r.taken(ref, img), nil
+}
+
+// taken says what there is to know of an image that a container is about to be made of.
+func (r *Runtime) taken(ref string, img image.Image) runtime.Image {
 	r.cfg.Images.Use(img) // until the container holds it
 	out := runtime.Image{Ref: ref, Digest: string(img.Manifest), SizeBytes: img.Size}
 	if h := img.Config.Healthcheck; h != nil {
@@ -310,5 +327,5 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(done, tota
 			StartInterval: h.StartInterval, Retries: h.Retries,
 		}
 	}
-	return out, nil
+	return out
 }

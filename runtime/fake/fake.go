@@ -105,6 +105,17 @@ func New(cfg Config) *Runtime {
 // Reopen gives another handle on the same machine, as an agent that was started again has it.
 func (m *machine) Reopen() *Runtime { return &Runtime{m} }
 
+// Present tells of an image that needs no Pull.
+func (m *machine) Present(_ context.Context, ref string) (runtime.Image, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	img, ok := m.images[ref]
+	if !ok || img.Absent {
+		return runtime.Image{}, fmt.Errorf("image %s is not present: %w", ref, runtime.ErrNotFound)
+	}
+	return img.Image, nil
+}
+
 // Pull makes an absent image present, after its delay.
 func (m *machine) Pull(ctx context.Context, ref string, progress func(done, total int64)) (runtime.Image, error) {
 	if err := m.enter(ctx, CallPull, ref, 0); err != nil {

@@ -168,6 +168,18 @@ func isLoopback(hostport string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// shared reaches the registries of which nothing is special.
+var shared = newTransport(nil)
+
+// newTransport is remote's default but for conf, and for answers that never begin. It does not limit whole requests: a layer
+// may take long.
+func newTransport(conf *tls.Config) *http.Transport {
+	t := remote.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = conf
+	t.ResponseHeaderTimeout = blobStall
+	return t
+}
+
 // transport is the pooled connection to a host; those without wishes of their own share one.
 func (r *Registries) transport(host string) (http.RoundTripper, error) {
 	if r == nil {
@@ -180,10 +192,9 @@ func (r *Registries) transport(host string) (http.RoundTripper, error) {
 	}
 	conf, err := r.tlsConfig(host)
 	if err != nil || conf == nil {
-		return remote.DefaultTransport, err
+		return shared, err
 	}
-	t := remote.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = conf
+	t := newTransport(conf)
 	if r.transports == nil {
 		r.transports = map[string]http.RoundTripper{}
 	}

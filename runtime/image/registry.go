@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -190,7 +191,21 @@ func (r *registrySource) get(ctx context.Context, path string, header http.Heade
 	return resp, nil
 }
 
+// manifestLimit is for one manifest from one registry: its patience with rate limits, credentials and tries included. A
+// registry that takes the connection and says no more would keep whoever wants the image for ever.
+const manifestLimit = 2 * time.Minute
+
 func (r *registrySource) manifest(ctx context.Context, ref string) (typedManifest, error) {
+	limited, cancel := context.WithTimeout(ctx, manifestLimit)
+	defer cancel()
+	m, err := r.readManifest(limited, ref)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = &kindError{ErrUnavailable, fmt.Errorf("registry %s gave no manifest within %v: %w", r.repo.RegistryStr(), manifestLimit, err)}
+	}
+	return m, err
+}
+
+func (r *registrySource) readManifest(ctx context.Context, ref string) (typedManifest, error) {
 	if !strings.HasPrefix(ref, "sha256:") {
 		n, err := ParseName(ref)
 		if err != nil {

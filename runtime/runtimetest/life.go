@@ -22,6 +22,19 @@ func testPull(s *suite) {
 	}
 }
 
+func testPresent(s *suite) {
+	pulled, err := s.rt.Pull(s.ctx, s.h.Image, nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	img, err := s.rt.Present(s.ctx, s.h.Image)
+	if err != nil || img != pulled {
+		s.Errorf("an image that is here: %+v, %v; want what pull told, %+v", img, err, pulled)
+	}
+	_, err = s.rt.Present(s.ctx, s.h.BadImage)
+	s.wantErr(err, runtime.ErrNotFound, "present")
+}
+
 func testPullMissing(s *suite) {
 	_, err := s.rt.Pull(s.ctx, s.h.BadImage, nil)
 	s.wantErr(err, runtime.ErrNotFound, "pull")

@@ -67,6 +67,7 @@ var cases = []struct {
 	run  func(*suite)
 }{
 	{"PullTellsDigest", testPull},
+	{"PresentAsksNobody", testPresent},
 	{"PullOfMissingImageIsNotFound", testPullMissing},
 	{"CreateRefuses", testCreateRefuses},
 	{"CreateRunsNothing", testCreateRunsNothing},
