@@ -20,6 +20,7 @@ type result struct {
 	info  runtime.Info // after a failed start too, if it could be asked
 	tuned uint64       // Task.Tuned of the content that it was made with, or given
 	err   error
+	going bool // not the end: the container runs, and its post_start hooks are being executed
 }
 
 // listed is what the list worker brings back; began tells what it may not have seen.
@@ -73,6 +74,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 		case opCreate, opStart:
 			if r.starts < r.cfg.Parallel && r.portsFree(ctx, t, past) {
 				r.starts++
+				t.starting = true
 				r.begin(ctx, t, o)
 			}
 		default:
@@ -106,17 +108,16 @@ func (r *Reconciler) begin(ctx context.Context, t *task, o op) {
 	call := r.call(t, o)
 	r.workers.Go(func() {
 		defer cancel()
-		res := call(ctx)
-		select {
-		case r.resultCh <- res:
-		case <-ctx.Done():
-			// A cancelled pull must be told too, unless all ends.
-			select {
-			case r.resultCh <- res:
-			case <-r.endCh:
-			}
-		}
+		r.tell(call(ctx))
 	})
+}
+
+// tell brings a result, unless all ends; that of a cancelled call too.
+func (r *Reconciler) tell(res result) {
+	select {
+	case r.resultCh <- res:
+	case <-r.endCh:
+	}
 }
 
 // call prepares what a worker does.
@@ -159,6 +160,8 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 	case opStart:
 		fenced, until := t.fenced(), t.until
 		hooks := t.Service.PostStart
+		var wanted context.Context
+		wanted, t.unhook = context.WithCancel(context.Background())
 		return func(ctx context.Context) result {
 			if fenced {
 				if err := rt.Renew(ctx, id, until); err != nil {
@@ -168,8 +171,11 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			if res.info, res.err = rt.Start(ctx, id); res.err != nil {
 				return inspect(ctx, res.err)
 			}
-			if err := afterStart(ctx, rt, id, hooks); err != nil {
-				return inspect(ctx, err)
+			if len(hooks) > 0 {
+				r.tell(result{task: t, op: o, going: true})
+				if err := afterStart(ctx, wanted, rt, id, hooks); err != nil {
+					return inspect(ctx, err)
+				}
 			}
 			return res
 		}
@@ -207,14 +213,22 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 // finish takes a worker's result.
 func (r *Reconciler) finish(res result) {
 	t := res.task
+	if t.starting {
+		t.starting = false
+		r.starts--
+	}
+	if res.going {
+		return
+	}
 	r.started++
 	t.busy, t.cancel, t.touched = opNone, nil, r.started
-	switch res.op {
-	case opPull:
+	if t.unhook != nil {
+		t.unhook()
+		t.unhook = nil
+	}
+	if res.op == opPull {
 		r.pulls--
 		r.lookAgain(t.Service.Image)
-	case opCreate, opStart:
-		r.starts--
 	}
 	r.viewOld = r.viewOld || res.op != opInspect
 	now := time.Now()

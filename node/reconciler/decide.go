@@ -95,7 +95,7 @@ func (t *task) forgettable(complete bool) bool {
 
 // takesPort tells whether its container has the host port: from its first start until it is removed.
 func (t *task) takesPort(p job.Port) bool {
-	if !t.have || t.startsSeen == 0 {
+	if !t.have || t.startsSeen == 0 && t.busy != opStart {
 		return false
 	}
 	bound := boundPorts(t.info.Ports)
@@ -157,7 +157,12 @@ func (t *task) done(now time.Time, res result, complete bool) {
 		return
 	}
 	switch {
-	case res.op == opPull && t.leaving(complete) && errors.Is(res.err, context.Canceled):
+	case (res.op == opPull || res.op == opCreate) && t.leaving(complete) && errors.Is(res.err, context.Canceled):
+	case res.op == opStart && t.leaving(complete) && errors.Is(res.err, context.Canceled): // see leave
+		t.to(now, job.Stopping)
+		if t.stale = res.info.ID == ""; !t.stale {
+			t.observe(now, res.info, seenLive)
+		}
 	case res.op == opUpdate && !errors.Is(res.err, runtime.ErrNotFound):
 		t.untuned(now, res)
 	case res.op == opRemove, res.op == opStop && !errors.Is(res.err, runtime.ErrNotFound):

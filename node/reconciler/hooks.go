@@ -16,20 +16,19 @@ const postStartLimit = 10 * time.Minute
 // defaultGrace is the runtime's, for a service that names none.
 const defaultGrace = 10 * time.Second
 
-// afterStart executes the post_start hooks; when one fails the container is stopped.
-func afterStart(ctx context.Context, rt runtime.Runtime, id runtime.ID, hooks []job.Hook) error {
-	if len(hooks) == 0 {
-		return nil
-	}
+// afterStart executes the post_start hooks while wanted lasts; when one fails, or is cut, the container is stopped. The
+// agent's end (ctx) stops nothing.
+func afterStart(ctx, wanted context.Context, rt runtime.Runtime, id runtime.ID, hooks []job.Hook) error {
 	hookCtx, cancel := context.WithTimeout(ctx, postStartLimit)
 	defer cancel()
-	if err := runHooks(hookCtx, rt, id, "post_start", hooks); err != nil {
+	defer context.AfterFunc(wanted, cancel)()
+	if err := runHooks(hookCtx, rt, id, "post_start", hooks); err != nil && ctx.Err() == nil {
 		if stopErr := rt.Stop(ctx, id, -1); stopErr != nil {
 			return fmt.Errorf("%w; and stop it: %w", err, stopErr)
 		}
 		return err
 	}
-	return nil
+	return ctx.Err()
 }
 
 // stopHooks are what is to be executed before a stop, and how long all of it may take.

@@ -122,6 +122,82 @@ func TestHooks(t *testing.T) {
 	})
 }
 
+// Hooks that take for ever hold up no other task's start, and no stop of their own.
+func TestHooksThatHangHoldUpNothing(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		hang := hooks("sleep 3600", "")
+		hung := []Assignment{web("h1", hang), web("h2", hang), web("h3", hang), web("h4", hang)}
+		g.set(hung...)
+		g.pass(5 * time.Second)
+		g.wantState("h1", job.Created)
+		g.setAt(2, true, append(slices.Clone(hung), web("t1"))...)
+		g.pass(2 * time.Second)
+		g.wantState("t1", job.Running)
+		hung[0].Task.Desired, hung[1].Task.Desired = job.DesiredStop, job.DesiredLost
+		g.setAt(3, true, hung[0], hung[1], hung[2], web("t1")) // and h4 is removed
+		g.pass(2 * time.Second)
+		for _, id := range []job.TaskID{"h1", "h2", "h4"} {
+			g.wantNoContainer(id)
+			g.wantState(id, job.Complete)
+			if s := g.status(id); s.Message != "" {
+				g.Errorf("%s: %s", id, describe(s))
+			}
+		}
+		g.wantContainer("h3", runtime.Running, 1) // its hook goes on
+		if n := g.calls(fake.CallStop, "h1"); n != 1 {
+			g.Errorf("stopped %d times", n)
+		}
+		g.pass(postStartLimit)
+		if s := g.status("h3"); !strings.Contains(s.Message, "deadline") {
+			g.Errorf("h3: %s", describe(s))
+		}
+	})
+}
+
+// The agent's end is not the container's, also while a hook runs.
+func TestTheAgentsEndCutsAHookAndStopsNothing(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.set(web("t1", hooks("sleep 3600", "")))
+		g.pass(5 * time.Second)
+		g.stop()
+		g.wantContainer("t1", runtime.Running, 1)
+		if n := g.calls(fake.CallStop, "t1"); n != 0 {
+			g.Errorf("it was told to stop %d times", n)
+		}
+		g.start()
+	})
+}
+
+// While its hook is cut and it is being stopped, the host port is still its own.
+func TestAHookThatIsCutKeepsTheHostPortUntilTheEnd(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		deaf := command1("sh", "-c", "trap '' TERM; sleep infinity")
+		g.set(web("t1", hooks("sleep 3600", ""), port(8080), deaf))
+		g.pass(5 * time.Second)
+		g.setAt(2, true, web("t1", hooks("sleep 3600", ""), port(8080), deaf, desired(job.DesiredStop)), web("t2", port(8080)))
+		g.pass(9 * time.Second)
+		g.wantState("t1", job.Created)
+		g.pass(3 * time.Second)
+		g.wantState("t1", job.Complete)
+		g.wantState("t2", job.Running)
+		if n := g.calls(fake.CallStart, "t2"); n != 1 {
+			g.Errorf("started %d times", n)
+		}
+	})
+}
+
+func TestACreateWhoseTaskIsGoneIsGivenUp(t *testing.T) {
+	slow := fake.Config{Images: map[string]fake.Image{"web": {}}, Latency: time.Hour}
+	inBubbleWith(t, slow, func(g *rig) {
+		g.set(web("t1"))
+		g.pass(time.Second)
+		g.setAt(2, true, web("t1", desired(job.DesiredStop)))
+		g.pass(time.Second)
+		g.wantState("t1", job.Complete)
+		g.wantNoContainer("t1")
+	})
+}
+
 func TestWarningsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tk := &task{info: runtime.Info{Warnings: []string{"a: left out", "b: left out"}}}

@@ -40,6 +40,8 @@ type task struct {
 
 	busy      op
 	cancel    context.CancelFunc // of the worker
+	starting  bool               // the worker is one of Parallel
+	unhook    context.CancelFunc // of the post_start hooks, of which the worker that starts it makes an end
 	touched   uint64             // when a worker last began or ended
 	notBefore time.Time          // nothing is done until then
 	tries     int                // failed calls in a row
@@ -92,8 +94,11 @@ func (t *task) idle(complete bool) bool { return !t.assigned && !complete }
 
 // leave drops what only matters to a task that is to run.
 func (t *task) leave() {
-	if t.busy == opPull || t.busy == opDrain && t.Task.Desired == job.DesiredLost {
+	switch {
+	case t.busy == opPull, t.busy == opCreate, t.busy == opDrain && t.Task.Desired == job.DesiredLost:
 		t.cancel()
+	case t.busy == opStart:
+		t.unhook() // not the start: what runs then must be stopped, and that is the worker's too
 	}
 	if !t.status.State.Terminal() && t.status.State != job.Stopping {
 		t.tries, t.notBefore = 0, time.Time{} // no restart to wait for
