@@ -197,15 +197,24 @@ func (n *Node) Renew(_ context.Context, c api.Caller, r api.RenewRequest) (api.R
 	return api.RenewResponse{Cert: cert}, err
 }
 
-// keepCertificate renews this node's certificate in the last third of its life.
+// How often this node looks at its certificate.
+const (
+	renewalLook = time.Minute
+	clocksApart = time.Hour // after a renewal that did not help, because this node's clock and the leader's are days apart
+)
+
+// keepCertificate renews this node's certificate in the last third of its life, and one from the future.
 func (n *Node) keepCertificate(ctx context.Context) error {
 	for {
+		pause := renewalLook
 		if n.ident.NeedsRenewal(n.wall()) {
 			if err := n.renewCertificate(ctx); err != nil && ctx.Err() == nil {
 				n.log.Warn("cannot renew this node's certificate yet", "ends", n.ident.NotAfter(), "error", err)
+			} else if n.ident.NeedsRenewal(n.wall()) {
+				pause = clocksApart
 			}
 		}
-		if !sleep(ctx, time.Minute) {
+		if !sleep(ctx, pause) {
 			return nil
 		}
 	}

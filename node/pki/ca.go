@@ -24,6 +24,8 @@ const (
 	// backdate lets peers whose clocks are behind that of the leader accept a fresh certificate, or its own when it is ahead:
 	// a clock that is off by days must not keep a new node out.
 	backdate = 72 * time.Hour
+	// caBackdate is the same for the authority, whose first clock nobody can correct afterwards.
+	caBackdate = 10 * 365 * 24 * time.Hour
 )
 
 // CA is the cluster's certificate authority: whoever holds one decides who is in the cluster.
@@ -49,7 +51,7 @@ func NewCA(clusterID string, now time.Time) (*CA, error) {
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: "shoal cluster " + clusterID},
-		NotBefore:             now.Add(-10 * backdate),
+		NotBefore:             now.Add(-caBackdate),
 		NotAfter:              now.Add(caValidity),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,

@@ -77,11 +77,7 @@ func (id *Identity) check(key Key, certPEM []byte) (*credential, Peer, error) {
 	if peer.Kind != Node || peer.Cluster != id.cluster {
 		return nil, Peer{}, fmt.Errorf("node identity: the certificate is for %s %s of cluster %s, want a node of %s", peer.Kind, peer.ID, peer.Cluster, id.cluster)
 	}
-	from := leaf.NotBefore // whoever signed it may have had a clock from before the authority's time
-	if from.Before(id.ca.NotBefore) {
-		from = id.ca.NotBefore
-	}
-	if err := id.chains(leaf, from.Add(time.Second), x509.ExtKeyUsageServerAuth); err != nil {
+	if err := id.chains(leaf, id.begins(leaf), x509.ExtKeyUsageServerAuth); err != nil {
 		return nil, Peer{}, fmt.Errorf("identity of node %s: the certificate is not from the authority of cluster %s: %w", peer.ID, id.cluster, err)
 	}
 	return &credential{
@@ -89,6 +85,16 @@ func (id *Identity) check(key Key, certPEM []byte) (*credential, Peer, error) {
 		// The authority goes along so that a joiner, who knows only its fingerprint, can check the chain.
 		tls: tls.Certificate{Certificate: [][]byte{leaf.Raw, id.ca.Raw}, PrivateKey: key.private, Leaf: leaf},
 	}, peer, nil
+}
+
+// begins is the first moment at which leaf can be verified: whoever signed it may have had a clock from before the
+// authority's time.
+func (id *Identity) begins(leaf *x509.Certificate) time.Time {
+	from := leaf.NotBefore
+	if from.Before(id.ca.NotBefore) {
+		from = id.ca.NotBefore
+	}
+	return from.Add(time.Second)
 }
 
 // chains verifies that leaf was issued by the cluster's authority and was valid at the given time.
@@ -110,9 +116,9 @@ func (id *Identity) Renew(key Key, certPEM []byte) error {
 	return nil
 }
 
-// TrustPinned lets node certificates that have expired through when pinned says that this node is known by this key.
-// Without it, a cluster that was switched off for longer than its certificates last could not even elect a leader to
-// renew them. Everything else about such a certificate is still verified. pinned must not block.
+// TrustPinned lets node certificates that have expired, or not begun, through when pinned says that this node is known by
+// this key. Without it, a cluster that was switched off for longer than its certificates last could not even elect a leader
+// to renew them, and one signed by a clock that was ahead would shut its node out until then. Everything else about such a certificate is still verified. pinned must not block.
 func (id *Identity) TrustPinned(pinned func(nodeID string, key Pin) bool) { id.pinned.Store(&pinned) }
 
 // Distrust refuses, from the next handshake on, every peer of which revoked says so: nodes that were removed and people
@@ -144,11 +150,11 @@ func (id *Identity) Key() Key { return id.current.Load().key }
 // NotAfter returns when the certificate ends.
 func (id *Identity) NotAfter() time.Time { return id.current.Load().leaf.NotAfter }
 
-// NeedsRenewal tells whether the certificate is in the last third of its life, or past it.
+// NeedsRenewal tells whether the certificate is in the last third of its life, past it, or before it.
 func (id *Identity) NeedsRenewal(now time.Time) bool {
 	leaf := id.current.Load().leaf
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return now.After(leaf.NotAfter.Add(-life / 3))
+	return now.Before(leaf.NotBefore) || now.After(leaf.NotAfter.Add(-life/3))
 }
 
 // Save writes the identity to dir, readable by its owner only. A crash leaves the old file or the new one.

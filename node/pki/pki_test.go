@@ -268,11 +268,63 @@ func TestACertificateFromTheFutureIsRefused(t *testing.T) {
 	clock := &testClock{}
 	ca := newTestCA(t, "c1")
 	a, b := newTestNode(t, ca, "a", clock), newTestNode(t, ca, "b", clock)
-	all := func(string, Pin) bool { return true }
-	a.TrustPinned(all) // pins excuse age, not youth
-	b.TrustPinned(all)
 	clock.advance(-2 * backdate)
 	if _, _, err1, err2 := shake(t, a.ServerTLS(allALPN...), b.ClientTLS(ALPNRaft, "a")); err1 == nil || err2 == nil {
+		t.Errorf("server %v, client %v", err1, err2)
+	}
+}
+
+// A leader whose clock was ahead signs what begins later than now, and may be the one whose own begins so. Its clock is put
+// right, and nobody must be shut out until then.
+func TestACertificateSignedAheadLetsThePinnedNodeIn(t *testing.T) {
+	for _, ahead := range []time.Duration{2 * backdate, 200 * 24 * time.Hour} {
+		clock := &testClock{}
+		ca := newTestCA(t, "c1")
+		a, b := newTestNode(t, ca, "a", clock), newTestNode(t, ca, "b", clock)
+		user := newTestUser(t, ca, "ann", Admin, ALPNHTTP2, a)
+		if b.NeedsRenewal(clock.now()) {
+			t.Error("a new certificate is to be renewed")
+		}
+		cert := must[[]byte](t)(ca.SignNode(must[[]byte](t)(b.Key().CSR("b")), "b", "name-b", nil, clock.now().Add(ahead), 0))
+		if err := b.Renew(b.Key(), cert); err != nil {
+			t.Fatal(err)
+		}
+		if !b.NeedsRenewal(clock.now()) {
+			t.Errorf("%v ahead: it is not to be renewed", ahead)
+		}
+		pins := map[string]Pin{"a": a.Key().Pin(), "b": b.Key().Pin()}
+		pinned := func(id string, key Pin) bool { return pins[id] == key }
+		a.TrustPinned(pinned)
+		b.TrustPinned(pinned)
+		both := func() (errs []error) {
+			for _, way := range [][2]*Identity{{a, b}, {b, a}} {
+				_, _, err1, err2 := shake(t, way[0].ServerTLS(allALPN...), way[1].ClientTLS(ALPNRaft, way[0].NodeID()))
+				errs = append(errs, err1, err2)
+			}
+			return errs
+		}
+		if err := errors.Join(both()...); err != nil {
+			t.Errorf("%v ahead: %v", ahead, err)
+		}
+		clock.advance(-caBackdate - time.Hour) // now the authority is younger than the clock, too
+		if err := errors.Join(both()...); err != nil {
+			t.Errorf("with an authority from the future: %v", err)
+		}
+		if _, _, err, _ := shake(t, a.ServerTLS(allALPN...), user); err == nil {
+			t.Error("a person's certificate from the future was accepted")
+		}
+		pins["b"] = Pin{1}
+		if errs := both(); errs[0] == nil || errs[3] == nil {
+			t.Errorf("accepted with another key than the pinned one: %v", errs)
+		}
+	}
+}
+
+func TestAFoundersClockMayBeYearsAhead(t *testing.T) {
+	clock := &testClock{}
+	ca := must[*CA](t)(NewCA("c1", epoch.Add(5*365*24*time.Hour)))
+	a, b := newTestNode(t, ca, "a", clock), newTestNode(t, ca, "b", clock)
+	if _, _, err1, err2 := shake(t, a.ServerTLS(allALPN...), b.ClientTLS(ALPNRaft, "a")); err1 != nil || err2 != nil {
 		t.Errorf("server %v, client %v", err1, err2)
 	}
 }

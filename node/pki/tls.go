@@ -151,12 +151,14 @@ func negotiated(cs tls.ConnectionState, alpn string) error {
 func (id *Identity) verifyPeer(leaf *x509.Certificate, usage x509.ExtKeyUsage) (Peer, error) {
 	now := id.clock()
 	err := id.chains(leaf, now, usage)
-	expired := false
-	if err != nil && now.After(leaf.NotAfter) {
-		// Is age all that is wrong with it?
-		expired = id.chains(leaf, leaf.NotAfter, usage) == nil
+	untimely := false // is time all that is wrong with it?
+	switch from := id.begins(leaf); {
+	case err != nil && now.After(leaf.NotAfter):
+		untimely = id.chains(leaf, leaf.NotAfter, usage) == nil
+	case err != nil && now.Before(from):
+		untimely = id.chains(leaf, from, usage) == nil
 	}
-	if err != nil && !expired {
+	if err != nil && !untimely {
 		return Peer{}, fmt.Errorf("tls: peer is not of cluster %s: %w", id.cluster, explainTime(err, leaf, now))
 	}
 	p, perr := peerIn(leaf)
@@ -169,7 +171,7 @@ func (id *Identity) verifyPeer(leaf *x509.Certificate, usage x509.ExtKeyUsage) (
 	if revoked := id.revoked.Load(); revoked != nil && (*revoked)(p) {
 		return Peer{}, fmt.Errorf("tls: %s %s was removed from cluster %s", p.Kind, p.ID, id.cluster)
 	}
-	if expired {
+	if untimely {
 		if pinned := id.pinned.Load(); p.Kind == Node && pinned != nil && (*pinned)(p.ID, p.Pin) {
 			return p, nil
 		}
@@ -223,7 +225,7 @@ func verifyBootstrap(chain []*x509.Certificate, fingerprint string, now time.Tim
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	id := &Identity{clock: func() time.Time { return now }, cluster: cluster, roots: x509.NewCertPool()}
+	id := &Identity{clock: func() time.Time { return now }, cluster: cluster, ca: chain[i], roots: x509.NewCertPool()}
 	id.roots.AddCert(chain[i])
 	p, err := id.verifyPeer(chain[0], x509.ExtKeyUsageServerAuth)
 	if err == nil && p.Kind != Node {
