@@ -208,14 +208,15 @@ func (n *Node) localChanged(local []reconciler.Local) {
 	n.route()
 }
 
-// route recomputes the whole sets and pushes them down.
+// route recomputes the whole sets and pushes them down. What the feed said is read under the lock, or who waited for that
+// would push what is old after what is new.
 func (n *Node) route() {
+	n.router.mu.Lock()
+	defer n.router.mu.Unlock()
 	f := n.fed.Load()
 	if f == nil {
 		return
 	}
-	n.router.mu.Lock()
-	defer n.router.mu.Unlock()
 	var peers []network.Peer
 	for _, p := range f.full.Nodes {
 		if p.Subnet.IsValid() {
