@@ -58,10 +58,12 @@ func (g *granter) ended(t *job.Task) time.Time {
 	return at.Add(fencedFor(t.Lease))
 }
 
-// forget drops grants of tasks that are no more.
-func (g *granter) forget(v *state.View) {
+// forget drops grants of tasks that are no more. It looks when nothing can be noted any more: what is noted is in the state
+// before, so a task that is not there then has ended, and is not one that was placed since an older look.
+func (g *granter) forget(view func() *state.View) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	v := view()
 	for id := range g.last {
 		if st := v.Status(id); v.Task(id) == nil || st != nil && st.State.Terminal() {
 			delete(g.last, id)
@@ -129,10 +131,10 @@ func refuseLease(node *job.Node, t *job.Task, st *job.Status) string {
 // fence releases the fenced tasks of lost nodes once all their leases have ended.
 func (n *Node) fence(ctx context.Context, g *granter) error {
 	for i := 0; sleep(ctx, fenceInterval); i++ {
-		v := n.state.View()
 		if i%600 == 0 {
-			g.forget(v)
+			g.forget(n.state.View)
 		}
+		v := n.state.View()
 		for _, node := range v.Nodes() {
 			if node.State == job.NodeReady {
 				continue
