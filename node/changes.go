@@ -14,6 +14,11 @@ func (n *Node) Submit(ctx context.Context, key string, r api.SubmitRequest) (api
 	if err := r.Spec.Validate(); err != nil {
 		return api.SubmitResult{}, err
 	}
+	if r.DryRun {
+		if err := n.confirmed(ctx, "submit to see what it changes"); err != nil {
+			return api.SubmitResult{}, err
+		}
+	}
 	view := n.state.View()
 	resolveImages(view, &r.Spec)
 	if r.DryRun {

@@ -218,7 +218,10 @@ func parsePlatform(s string) (ocispec.Platform, error) {
 }
 
 // ImagesNeeded is what the log says that no node may forget. Tasks are pinned by the versions of their jobs.
-func (n *Node) ImagesNeeded(context.Context) (api.ImagesNeeded, error) {
+func (n *Node) ImagesNeeded(ctx context.Context) (api.ImagesNeeded, error) {
+	if err := n.confirmed(ctx, "images that are needed"); err != nil {
+		return api.ImagesNeeded{}, err
+	}
 	view := n.state.View()
 	out := api.ImagesNeeded{Names: []job.ImageName{}, Digests: []string{}}
 	for _, i := range view.Images() {

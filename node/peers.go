@@ -213,6 +213,20 @@ func (n *Node) Transport() http.RoundTripper { return n.peers.transport }
 // Confirm makes sure that this node still leads.
 func (n *Node) Confirm(ctx context.Context) error { return n.raft.VerifyLeader(ctx) }
 
+// confirmPatience is how long a read at the leader waits for a quorum's word.
+const confirmPatience = 2 * time.Second
+
+// confirmed is Confirm for a read that goes to the leader alone and changes nothing: without it one that was deposed would
+// answer what is old.
+func (n *Node) confirmed(ctx context.Context, what string) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmPatience)
+	defer cancel()
+	if err := n.Confirm(ctx); err != nil {
+		return job.Errorf(job.Unavailable, "%s: this node cannot confirm that it leads: %w", what, err)
+	}
+	return nil
+}
+
 // Leader tells who leads. This node itself does so only when it has applied what was committed before its term: until
 // then it would deny what is there.
 func (n *Node) Leader() (addr string, id job.NodeID, self, ok bool) {

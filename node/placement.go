@@ -38,9 +38,12 @@ func (n *Node) SetOvercommit(ctx context.Context, ref string, r api.OvercommitRe
 }
 
 // Rehearse tells what submitting a spec would come to, on a copy of the state.
-func (n *Node) Rehearse(_ context.Context, r api.RehearseRequest) (job.Rehearsal, error) {
+func (n *Node) Rehearse(ctx context.Context, r api.RehearseRequest) (job.Rehearsal, error) {
 	r.Spec.Normalize()
 	if err := r.Spec.Validate(); err != nil {
+		return job.Rehearsal{}, err
+	}
+	if err := n.confirmed(ctx, "plan"); err != nil {
 		return job.Rehearsal{}, err
 	}
 	fork := n.state.Fork()

@@ -13,6 +13,11 @@ import (
 
 // Rebalance tells which tasks had better be on other nodes, and has the planner begin to move them unless dry.
 func (n *Node) Rebalance(ctx context.Context, dry bool) (api.RebalanceResult, error) {
+	if dry {
+		if err := n.confirmed(ctx, "rebalance"); err != nil {
+			return api.RebalanceResult{}, err
+		}
+	}
 	v := n.state.View()
 	res := api.RebalanceResult{Moves: []api.Move{}}
 	for _, m := range scheduler.Rebalance(v, time.Now()) {

@@ -60,7 +60,13 @@ func (cl *cluster) Owner(context.Context, string) (string, job.NodeID, bool, err
 func (cl *cluster) HasState() bool                { return true }
 func (cl *cluster) Holder() string                { return "" }
 func (cl *cluster) Confirm(context.Context) error { return nil }
-func (cl *cluster) Transport() http.RoundTripper  { return nil }
+func (cl *cluster) Tokens(context.Context) ([]job.Token, error) {
+	return nil, nil
+}
+func (cl *cluster) Events(context.Context, api.EventQuery, func(job.Event) error) error {
+	return nil
+}
+func (cl *cluster) Transport() http.RoundTripper { return nil }
 
 func (cl *cluster) Status(context.Context) (api.Status, error) {
 	return api.Status{Name: "a", Node: "n1", Ready: cl.leader, Message: "no leader is known"}, nil

@@ -40,7 +40,7 @@ func events(c *cli.Context, s *screen, cl *api.Client) error {
 	}
 	names := &nodeNames{ask: func() (api.NodeList, error) { return cl.Nodes(c.Context) }}
 	for {
-		err := cl.Events(c.Context, q, func(e job.Event) error {
+		err := cl.Events(api.WhenStale(c.Context, s.staleHead), q, func(e job.Event) error {
 			q.After = max(q.After, e.Index)
 			if c.Bool("json") {
 				return s.jsonLine(e)

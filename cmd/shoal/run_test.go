@@ -145,6 +145,11 @@ func TestAnswersWithoutALeaderAreMarkedStale(t *testing.T) {
 	if code != 0 || !strings.HasPrefix(out, "ID ") || !strings.Contains(errs, "STALE") {
 		t.Errorf("code %d, out %q, stderr %q", code, out, errs)
 	}
+	for _, verb := range []string{"token ls", "events"} {
+		if code, _, errs := shoal(t, cl.serve(t), verb); code != 0 || !strings.Contains(errs, "STALE") {
+			t.Errorf("%s: code %d, stderr %q", verb, code, errs)
+		}
+	}
 }
 
 // rolled is how an update of web from version 1 to 2 stands.

@@ -83,6 +83,11 @@ func (s *screen) stale(is bool, index uint64) {
 	}
 }
 
+// staleHead warns of it where the answer names no index.
+func (s *screen) staleHead() {
+	s.note("STALE: no leader answers; this is what the asked node last knew")
+}
+
 // json prints a value for programs.
 func (s *screen) json(v any) error {
 	e := json.NewEncoder(s.out)

@@ -70,7 +70,7 @@ func listTokens(c *cli.Context, s *screen, cl *api.Client) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	tokens, err := cl.Tokens(c.Context)
+	tokens, err := cl.Tokens(api.WhenStale(c.Context, s.staleHead))
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,18 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 		defer resp.Body.Close()
 		return nil, readError(resp)
 	}
+	if tell, ok := ctx.Value(whenStaleKey{}).(func()); ok && resp.Header.Get(headerStale) != "" {
+		tell()
+	}
 	return resp, nil
+}
+
+type whenStaleKey struct{}
+
+// WhenStale makes a context with which tell is called when the answer to a read is what a node last knew, before anything of it
+// is given: for those reads whose answers have no Meta. Nodes of before this build say it only there.
+func WhenStale(ctx context.Context, tell func()) context.Context {
+	return context.WithValue(ctx, whenStaleKey{}, tell)
 }
 
 // transportError keeps an error that has a kind already and says which node was asked otherwise.

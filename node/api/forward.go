@@ -84,7 +84,7 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 	lastKnown := func() { // a reader is better served by what was known than by nothing
 		switch {
 		case b.HasState():
-			route.handle(s, confirming(w, r), markStale(r))
+			route.handle(s, confirming(w, r), markStale(w, r))
 		case !forwarded && b.Holder() != "":
 			s.forward(b.Holder(), answerPatience, nil, w, r)
 		default:
@@ -101,7 +101,7 @@ func (s *Server) fresh(route Route, w http.ResponseWriter, r *http.Request) {
 		err := b.Confirm(ctx)
 		cancel()
 		if err != nil {
-			w, r = confirming(w, r), markStale(r)
+			w, r = confirming(w, r), markStale(w, r)
 		}
 		route.handle(s, w, r)
 	case ok && !forwarded && s.reachable(r.Context(), addr):
@@ -121,8 +121,9 @@ const (
 
 type staleKey struct{}
 
-// markStale notes that the answer to a read is what this node last knew.
-func markStale(r *http.Request) *http.Request {
+// markStale notes that the answer to a read is what this node last knew, and says so in its head, which every answer has.
+func markStale(w http.ResponseWriter, r *http.Request) *http.Request {
+	w.Header().Set(headerStale, "1")
 	return r.WithContext(context.WithValue(r.Context(), staleKey{}, true))
 }
 

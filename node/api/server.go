@@ -27,6 +27,7 @@ const (
 	headerKey       = "Idempotency-Key"
 	headerForwarded = "Shoal-Forwarded" // set when a node passes a request on: it is not passed on twice; from nodes alone
 	headerAccess    = "Shoal-Access"    // the access of the original caller; from nodes alone
+	headerStale     = "Shoal-Stale"     // of an answer: what Meta.Stale says, also where there is no Meta
 )
 
 // Server answers the protocol for one node.
