@@ -255,9 +255,13 @@ func (n *Node) Register(ctx context.Context, c api.Caller, r api.RegisterRequest
 	if c.Node != r.Node.ID {
 		return job.Errorf(job.Denied, "register: node %s may not speak for node %s", c.Node, r.Node.ID)
 	}
-	known := n.state.View().Node(r.Node.ID)
+	view := n.state.View()
+	known := view.Node(r.Node.ID)
 	if known == nil {
 		return job.Errorf(job.NotFound, "register: node %s was removed from the cluster: empty its data directory and join anew", r.Node.Name)
+	}
+	if err := checkRegistration(view, r.Node); err != nil {
+		return err
 	}
 	r.Node.KeyPin = known.KeyPin
 	if _, err := n.propose(ctx, state.PutNode{Node: r.Node, At: n.wall()}); err != nil {
@@ -268,6 +272,17 @@ func (n *Node) Register(ctx context.Context, c api.Caller, r api.RegisterRequest
 		return err
 	}
 	return nil
+}
+
+// checkRegistration refuses what Apply would, so that a node which tries for ever writes nothing into the log.
+func checkRegistration(view *state.View, node job.Node) error {
+	if same := view.NodeByName(node.Name); same != nil && same.ID != node.ID {
+		return job.Errorf(job.Conflict, "register node %q: the name is taken by node %s at %s; give this one another with --name, or remove that one with `shoal node rm %s`", node.Name, same.ID, same.Addr, node.Name)
+	}
+	if err := node.CheckReported(); err != nil {
+		return job.Errorf(job.Invalid, "register node %q: %w", node.Name, err)
+	}
+	return view.CheckRules(node)
 }
 
 // Report writes a node's statuses into the log.

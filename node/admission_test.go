@@ -113,6 +113,27 @@ func TestAStrangerLearnsNothingFromItsRefusal(t *testing.T) {
 	}
 }
 
+func TestARegistrationThatApplyWouldRefuseIsNotProposed(t *testing.T) {
+	w := newWorld(t)
+	n := &Node{state: w.Store} // without a log: a proposal would panic
+	for what, c := range map[string]struct {
+		change func(*job.Node)
+		want   error
+	}{
+		"a taken name": {func(n *job.Node) { n.Name = "beta" }, job.Conflict},
+		"an old build": {func(n *job.Node) { n.Rules-- }, job.Conflict},
+		"an odd description": {func(n *job.Node) {
+			n.Attributes = map[string]string{"a": strings.Repeat("x", job.MaxAttributeBytes)}
+		}, job.Invalid},
+	} {
+		node := w.node(1, "alpha")
+		c.change(&node)
+		if err := n.Register(context.Background(), api.Caller{Node: node.ID}, api.RegisterRequest{Node: node}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+	}
+}
+
 func TestWhatCannotBeSignedChangesNothing(t *testing.T) {
 	w, r := invited(t)
 	n := &Node{state: w.Store, joinTurn: make(chan struct{}, 1)} // without a log: a proposal would panic

@@ -262,8 +262,14 @@ func (n *Node) leadOnce(ctx context.Context, term uint64) error {
 	return n.lead(ctx, term)
 }
 
+const (
+	registerRetry = 300 * time.Millisecond
+	refusedRetry  = 30 * time.Second // of what was refused, at most
+)
+
 // register tells the cluster, once after each start, what this node is now.
 func (n *Node) register(ctx context.Context) error {
+	pause := registerRetry
 	for {
 		r := api.RegisterRequest{Node: n.self()}
 		_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Register(ctx, r) },
@@ -273,10 +279,12 @@ func (n *Node) register(ctx context.Context) error {
 			return waitFor(ctx)
 		case k == job.Conflict || k == job.Invalid:
 			n.log.Error("the cluster does not take this node's new description", "error", err)
+			pause = min(2*pause, refusedRetry) // somebody has to do something about it
 		case ctx.Err() == nil:
 			n.log.Debug("cannot register yet", "error", err)
+			pause = registerRetry
 		}
-		if !sleep(ctx, 300*time.Millisecond) {
+		if !sleep(ctx, pause) {
 			return nil
 		}
 	}
