@@ -29,7 +29,13 @@ func openFiles(dir string, owner raft.ServerID, log *bridge) (Stores, io.Closer,
 	if err != nil {
 		return Stores{}, nil, err
 	}
-	snapshots, err := openSnapshots(dir, got.first, got.last, log)
+	snapshots, err := openSnapshots(dir, got, log)
+	if err == nil {
+		entries.snapshots = snapshots
+		if err = entries.closeOldGap(got); err != nil {
+			err = openError(entries.path, err)
+		}
+	}
 	if err != nil {
 		_ = entries.Close()
 		return Stores{}, nil, err

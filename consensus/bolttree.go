@@ -192,6 +192,7 @@ func (t *boltTree) elements(b []byte, id uint64, depth int, last *[]byte, leaf f
 	if flags == boltBranch && (count == 0 || id == 0) {
 		return damaged("page %d leads nowhere", id)
 	}
+	next := uint64(boltHeader + count*boltElement) // bbolt leaves no room between them: a smaller count does not fit
 	for i := range count {
 		at := boltHeader + i*boltElement
 		e := b[at : at+boltElement]
@@ -200,9 +201,13 @@ func (t *boltTree) elements(b []byte, id uint64, depth int, last *[]byte, leaf f
 			pos, ksize, vsize = uint64(binary.LittleEndian.Uint32(e)), uint64(binary.LittleEndian.Uint32(e[4:])), 0
 		}
 		from := uint64(at) + pos
-		if from < uint64(boltHeader+count*boltElement) || from+ksize+vsize > uint64(len(b)) {
+		if from+ksize+vsize > uint64(len(b)) {
 			return damaged("element %d of page %d reaches beyond it", i, id)
 		}
+		if from != next {
+			return damaged("element %d of page %d is not where it belongs", i, id)
+		}
+		next = from + ksize + vsize
 		k, v := b[from:from+ksize], b[from+ksize:from+ksize+vsize]
 		if flags == boltBranch {
 			if *last != nil && bytes.Compare(*last, k) >= 0 || bytes.Compare(t.least, k) > 0 {

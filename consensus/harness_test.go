@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -80,6 +81,7 @@ type member struct {
 	now   atomic.Pointer[Log] // the same, for goroutines that go on while it is started again
 	addr  string
 	life  string // of a disk that was replaced
+	dir   string // with real files; "": its disk is in memory
 	old   bool   // it runs a build that does not know the newest rules
 	store *state.Store
 	disk  *shakyStore // hides Log.disk
@@ -93,6 +95,8 @@ type cluster struct {
 	net     *memNet
 	logger  *slog.Logger
 	members []*member
+	// trailing is how many entries members keep behind a snapshot; 0: as many as an agent.
+	trailing uint64
 }
 
 func quiet() *slog.Logger {
@@ -121,8 +125,14 @@ func formCluster(t *testing.T, n int, logger *slog.Logger) *cluster {
 	return c
 }
 
-func (c *cluster) add(name string) *member {
-	m := &member{addr: name, disk: &shakyStore{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
+func (c *cluster) add(name string) *member { return c.addOn(name, "") }
+
+// addOn adds a member with real files in dir.
+func (c *cluster) addOn(name, dir string) *member {
+	m := &member{addr: name, dir: dir, disk: &shakyStore{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()}
+	if dir != "" {
+		c.must(os.MkdirAll(dir, dirMode))
+	}
 	c.start(m)
 	c.members = append(c.members, m)
 	return m
@@ -145,10 +155,14 @@ func (c *cluster) open(m *member) (*Log, error) {
 		m.store = state.NewKnowing(state.Rules - 1)
 	}
 	id := job.NodeID(m.addr + "-id" + m.life)
-	return Open(Config{
-		ID: id, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
-		Logger: c.logger, Stores: Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps},
-	}, m.store)
+	cfg := Config{
+		ID: id, Dir: m.dir, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
+		Logger: c.logger, trailing: c.trailing,
+	}
+	if m.dir == "" {
+		cfg.Stores = Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps}
+	}
+	return Open(cfg, m.store)
 }
 
 // close stops all and checks that each was asked to.

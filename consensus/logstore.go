@@ -23,8 +23,9 @@ import (
 // A shoal from before that wrote in between leaves a record of an older transaction: then the newer entries may lack
 // their sums, until they are cut.
 type logStore struct {
-	db   *bbolt.DB
-	path string
+	db        *bbolt.DB
+	path      string
+	snapshots *snapshotStore // beside it; nil: none are known, see closeGap
 }
 
 var (
@@ -189,6 +190,11 @@ func (s *logStore) StoreLogs(entries []*raft.Log) error {
 		return err
 	}
 	err := s.update(func(logs, _ *bbolt.Bucket) error {
+		if len(entries) > 0 {
+			if err := s.closeGap(logs, entries[0].Index); err != nil {
+				return err
+			}
+		}
 		for _, e := range entries {
 			key, value, err := encodeEntry(e)
 			if err != nil {
@@ -214,15 +220,7 @@ func (s *logStore) DeleteRange(from, to uint64) error {
 	if err := step.Reach(StepCut); err != nil {
 		return err
 	}
-	err := s.update(func(logs, _ *bbolt.Bucket) error {
-		c := logs.Cursor()
-		for k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, from)); k != nil && binary.BigEndian.Uint64(k) <= to; k, _ = c.Next() {
-			if err := c.Delete(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := s.update(func(logs, _ *bbolt.Bucket) error { return deleteRange(logs, from, to) })
 	if err != nil {
 		return err
 	}
@@ -315,7 +313,9 @@ func (s *logStore) Close() error { return s.db.Close() }
 // contents are what an audit found.
 type contents struct {
 	used        int64 // bytes of what is stored
-	first, last uint64
+	oldest      uint64
+	before      uint64 // the entry before the newest gap; 0: there is none, and first is oldest
+	first, last uint64 // between them all are there
 	unsummed    uint64 // the newest entry without a sum
 	owner       string // "": nobody's yet
 	stale       bool   // there is no record, or one from before the newest transaction
@@ -346,11 +346,13 @@ func audit(path string) (contents, error) {
 				return damaged("an entry's key has %d bytes", len(k))
 			}
 			index := binary.BigEndian.Uint64(k)
-			if got.last != 0 && index != got.last+1 || index == 0 {
-				return damaged("entry %d is followed by entry %d", got.last, index)
-			}
-			if got.first == 0 {
-				got.first = index
+			switch {
+			case index == 0:
+				return damaged("it has an entry 0")
+			case got.last == 0:
+				got.oldest, got.first = index, index
+			case index != got.last+1: // whether that is damage depends on the snapshots: covered
+				got.before, got.first = got.last, index
 			}
 			got.last = index
 			entry = raft.Log{}
@@ -392,8 +394,8 @@ func audit(path string) (contents, error) {
 	switch {
 	case rec.txid != tree.txid:
 		return got, damaged("the record is of transaction %d, and the newest is %d", rec.txid, tree.txid)
-	case rec.first != got.first || rec.last != got.last:
-		return got, damaged("it has entries %d to %d, and should have %d to %d", got.first, got.last, rec.first, rec.last)
+	case rec.first != got.oldest || rec.last != got.last:
+		return got, damaged("it has entries %d to %d, and should have %d to %d", got.oldest, got.last, rec.first, rec.last)
 	case rec.conf != sum:
 		return got, damaged("term, vote or owner do not match their checksum")
 	case got.unsummed > rec.unsummed:

@@ -52,7 +52,7 @@ var _ raft.SnapshotStore = (*snapshotStore)(nil)
 
 // openSnapshots clears what a crash left, checks every snapshot, and makes sure that with the entries of the log nothing
 // is missing: raft would start without noticing.
-func openSnapshots(dir string, first, last uint64, log *bridge) (*snapshotStore, error) {
+func openSnapshots(dir string, got contents, log *bridge) (*snapshotStore, error) {
 	s := &snapshotStore{dir: filepath.Join(dir, snapshotsDir), log: log}
 	if err := os.Mkdir(s.dir, dirMode); err == nil {
 		err = syncDir(dir)
@@ -89,9 +89,12 @@ func openSnapshots(dir string, first, last uint64, log *bridge) (*snapshotStore,
 			whole = m
 		}
 	}
-	if err := covered(whole, names, first, last); err != nil {
-		if len(bad) > 0 {
+	if err := covered(whole, names, got); err != nil {
+		switch {
+		case len(bad) > 0:
 			return nil, bad[0]
+		case got.before != 0:
+			return nil, &DamageError{File: filepath.Join(dir, logFile), Err: err}
 		}
 		return nil, &DamageError{File: s.dir, Err: err}
 	}
@@ -106,19 +109,23 @@ func openSnapshots(dir string, first, last uint64, log *bridge) (*snapshotStore,
 	return s, step.Reach(StepSnapChecked)
 }
 
-// covered tells whether the newest whole snapshot and the entries first to last have everything that was there.
-func covered(whole *snapshotMeta, names []string, first, last uint64) error {
+// covered tells whether the newest whole snapshot and the entries after the newest gap have everything that was there.
+func covered(whole *snapshotMeta, names []string, got contents) error {
 	var base uint64
 	if whole != nil {
 		base = whole.Index
 	}
-	if first > base+1 {
-		return damaged("the log begins with entry %d, and the newest whole snapshot ends with %d", first, base)
+	switch {
+	case got.first <= base+1:
+	case got.before != 0:
+		return damaged("entry %d is followed by entry %d, and the newest whole snapshot ends with %d", got.before, got.first, base)
+	default:
+		return damaged("the log begins with entry %d, and the newest whole snapshot ends with %d", got.first, base)
 	}
 	for _, name := range names {
 		_, index, _ := parseSnapshotName(name)
-		if index > base && index > last {
-			return damaged("a snapshot ended with entry %d, the newest whole one ends with %d, and the log with %d", index, base, last)
+		if index > base && index > got.last {
+			return damaged("a snapshot ended with entry %d, the newest whole one ends with %d, and the log with %d", index, base, got.last)
 		}
 	}
 	return nil
