@@ -1,6 +1,8 @@
 package state
 
 import (
+	"slices"
+
 	"shoal/consensus/job"
 )
 
@@ -24,19 +26,19 @@ func (t *tx) putImage(c PutImage) Result {
 
 // forgetOldImages keeps the table bounded. Only a cluster with very many names pays for the walk.
 func (t *tx) forgetOldImages() {
-	for {
-		names := all[job.ImageName](t.w, TableImages, "id", nil)
-		if len(names) <= KeepImages {
-			return
-		}
-		oldest := names[0]
-		for _, i := range names[1:] {
-			if i.At.Before(oldest.At) {
-				oldest = i
-			}
-		}
-		t.remove(TableImages, oldest)
+	for _, i := range tooOld(all[job.ImageName](t.w, TableImages, "id", nil), KeepImages) {
+		t.remove(TableImages, i)
 	}
+}
+
+// tooOld picks those of names, sorted by name, that are to go so that keep are left: the oldest, of equally old ones the
+// first by name. It sorts names.
+func tooOld(names []*job.ImageName, keep int) []*job.ImageName {
+	if len(names) <= keep {
+		return nil
+	}
+	slices.SortStableFunc(names, func(a, b *job.ImageName) int { return a.At.Compare(b.At) })
+	return names[:len(names)-keep]
 }
 
 func (t *tx) removeImage(c RemoveImage) Result {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -472,5 +475,54 @@ func TestOldestNamesOfImagesGo(t *testing.T) {
 	v := l.s.View()
 	if n := len(v.Images()); n != KeepImages || v.Image("i0") != nil || v.Image("i1") != nil || v.Image("i2") == nil {
 		t.Errorf("%d names are kept; the two oldest should have gone", n)
+	}
+}
+
+// TestTheSameOldNamesGo compares with what every build did so far, one name after the other: log-holders must agree.
+func TestTheSameOldNamesGo(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		var names []*job.ImageName
+		for i := range rng.IntN(40) {
+			names = append(names, &job.ImageName{Name: fmt.Sprintf("i%02d", i), At: t0.Add(time.Duration(rng.IntN(1+rng.IntN(20))) * time.Second)})
+		}
+		keep := rng.IntN(40)
+		var want []*job.ImageName
+		for left := slices.Clone(names); len(left) > keep; {
+			oldest := 0
+			for i := range left {
+				if left[i].At.Before(left[oldest].At) {
+					oldest = i
+				}
+			}
+			want = append(want, left[oldest])
+			left = slices.Delete(left, oldest, oldest+1)
+		}
+		if got := tooOld(slices.Clone(names), keep); !slices.Equal(got, want) {
+			t.Fatalf("%d names, %d to keep: %v go, want %v", len(names), keep, got, want)
+		}
+	}
+}
+
+// TestManyNamesOfImagesInOneCommand counts what is allocated, which a busy machine does not change: Apply holds up the whole
+// cluster.
+func TestManyNamesOfImagesInOneCommand(t *testing.T) {
+	cost := func(n int) uint64 {
+		l := newLog(t).cluster()
+		var many []job.ImageName
+		for i := range n {
+			many = append(many, job.ImageName{Name: fmt.Sprintf("i%d", i), Digest: "sha256:a", At: t0})
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		l.do(PutImage{Images: many, At: t0})
+		runtime.ReadMemStats(&after)
+		if got := len(l.s.View().Images()); got != min(n, KeepImages) {
+			t.Errorf("%d names are kept of %d", got, n)
+		}
+		return (after.TotalAlloc - before.TotalAlloc) / uint64(n)
+	}
+	if few, many := cost(KeepImages), cost(3*KeepImages); many > 5*few {
+		t.Errorf("%d bytes for each name of %d, %d for each of %d", few, KeepImages, many, 3*KeepImages)
 	}
 }
