@@ -53,8 +53,11 @@ func (n *Node) forgetImageName(ctx context.Context, ref string) error {
 	return err
 }
 
-// NameImages writes what names mean into the log.
+// NameImages writes what names mean into the log, no more at a time than one archive may hold.
 func (n *Node) NameImages(ctx context.Context, r api.ImageNamesRequest) error {
+	if len(r.Images) > image.MaxArchiveNames {
+		return job.Errorf(job.Invalid, "name images: %d names, at most %d at a time", len(r.Images), image.MaxArchiveNames)
+	}
 	_, err := n.propose(ctx, state.PutImage{Images: r.Images, At: n.wall()})
 	return err
 }

@@ -51,7 +51,18 @@ func (a *archiveReader) dockerManifests() ([]dockerManifest, error) {
 	if len(list) > MaxArchiveImages {
 		return nil, invalidf("%d images, at most %d", len(list), MaxArchiveImages)
 	}
-	return list, nil
+	names := 0
+	for _, dm := range list {
+		names += len(dm.RepoTags)
+	}
+	return list, checkNames(names)
+}
+
+func checkNames(n int) error {
+	if n > MaxArchiveNames {
+		return invalidf("%d names of images, at most %d: save fewer images or tags at a time", n, MaxArchiveNames)
+	}
+	return nil
 }
 
 func addDockerNames(found []*loaded, docker []dockerManifest) error {

@@ -27,6 +27,7 @@ const (
 	MaxArchiveSize    = 128 << 30 // an archive given to Load, inflated
 	MaxArchiveEntries = 100_000   // files in such an archive: one to four a layer
 	MaxArchiveImages  = 1_000     // images in one such archive
+	MaxArchiveNames   = 2_000     // names of them all together: each becomes a row on every log-holder
 	maxLinkHops       = 8         // links to links inside an archive
 	maxIndexDepth     = 3         // indexes of indexes
 

@@ -72,10 +72,15 @@ func (s *Store) load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Imag
 		}
 		found[0].names = append(found[0].names, extra)
 	}
+	names := 0
 	for _, f := range found {
 		if err := a.verify(f); err != nil {
 			return nil, fmt.Errorf("image %s: %w", f.label(), err)
 		}
+		names += len(f.names)
+	}
+	if err := checkNames(names); err != nil {
+		return nil, err
 	}
 	if err := errors.Join(step.Reach("load verified"), a.keep(found)); err != nil {
 		return nil, err

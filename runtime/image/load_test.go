@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	goruntime "runtime"
 	"slices"
@@ -149,6 +150,34 @@ func TestLoadOfManyIsAllOrNothing(t *testing.T) {
 	}
 	if images, _ := s.List(); len(images) != 0 {
 		t.Errorf("half of the archive is visible: %v", images)
+	}
+}
+
+func TestAnArchiveOfTooManyNamesIsRefused(t *testing.T) {
+	named := func(n int) []byte {
+		return legacyArchive(t, func(e map[string]*tarEntry) {
+			m := e["manifest.json"]
+			var list []dockerManifest
+			if err := json.Unmarshal([]byte(m.body), &list); err != nil {
+				t.Fatal(err)
+			}
+			list[0].RepoTags = nil
+			for i := range n {
+				list[0].RepoTags = append(list[0].RepoTags, fmt.Sprintf("x:%d", i))
+			}
+			raw, _ := json.Marshal(list)
+			m.body = string(raw)
+		})
+	}
+	s := open(t)
+	if _, err := s.Load(t.Context(), bytes.NewReader(named(MaxArchiveNames+1)), LoadOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "2001 names of images, at most 2000") {
+		t.Errorf("one too many: %v", err)
+	}
+	if images, _ := s.List(); len(images) != 0 {
+		t.Errorf("the store holds %d images", len(images))
+	}
+	if images, err := s.Load(t.Context(), bytes.NewReader(named(MaxArchiveNames)), LoadOptions{}); err != nil || len(images) != 1 || len(images[0].Names) != MaxArchiveNames {
+		t.Errorf("as many as may be: %v", err)
 	}
 }
 
