@@ -181,6 +181,38 @@ func TestLeadBeginsWithWhatIsCommitted(t *testing.T) {
 	})
 }
 
+// A disk that is slow, and not slow enough for another to lead, delays a leader's work and does not end it.
+func TestLeadBeginsAfterASlowFirstAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{t: t, net: newMemNet(), logger: quiet(), timing: Timing{DiskStall: time.Minute}}
+		defer c.close()
+		m := c.add("n0")
+		c.must(m.Bootstrap())
+		index := c.propose(c.leader(), "kept")
+		c.crash(m)
+		c.net.cut(m.addr, false)
+		var slow sync.Once
+		m.before = func(op string) error {
+			if op == "append to the log" {
+				slow.Do(func() { time.Sleep(enqueueTimeout + 500*time.Millisecond) })
+			}
+			return nil
+		}
+		c.start(m)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := false
+		c.must(m.Lead(ctx, func(context.Context, uint64) error {
+			began = m.store.View().Index() >= index
+			cancel()
+			return nil
+		}))
+		if !began {
+			t.Error("its work has not begun in a minute, or without what was committed")
+		}
+	})
+}
+
 func TestWriteErrorEndsTheLog(t *testing.T) {
 	for role, leads := range map[string]bool{"leader": true, "follower": false} {
 		t.Run(role, func(t *testing.T) {

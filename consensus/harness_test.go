@@ -78,16 +78,18 @@ func (s *shakyStore) SetUint64(k []byte, v uint64) error {
 // member is one node of a test cluster.
 type member struct {
 	*Log
-	now   atomic.Pointer[Log] // the same, for goroutines that go on while it is started again
-	addr  string
-	life  string // of a disk that was replaced
-	dir   string // with real files; "": its disk is in memory
-	old   bool   // it runs a build that does not know the newest rules
-	store *state.Store
-	disk  *shakyStore // hides Log.disk
-	snaps raft.SnapshotStore
-	stop  context.CancelFunc
-	done  chan error
+	now  atomic.Pointer[Log] // the same, for goroutines that go on while it is started again
+	addr string
+	life string // of a disk that was replaced
+	dir  string // with real files; "": its disk is in memory
+	// before is called before each write; nil: nothing.
+	before func(op string) error
+	old    bool // it runs a build that does not know the newest rules
+	store  *state.Store
+	disk   *shakyStore // hides Log.disk
+	snaps  raft.SnapshotStore
+	stop   context.CancelFunc
+	done   chan error
 }
 
 type cluster struct {
@@ -97,6 +99,7 @@ type cluster struct {
 	members []*member
 	// trailing is how many entries members keep behind a snapshot; 0: as many as an agent.
 	trailing uint64
+	timing   Timing // zero fields: as an agent's
 }
 
 func quiet() *slog.Logger {
@@ -157,7 +160,7 @@ func (c *cluster) open(m *member) (*Log, error) {
 	id := job.NodeID(m.addr + "-id" + m.life)
 	cfg := Config{
 		ID: id, Dir: m.dir, Advertise: m.addr, Streams: c.net.listen(m.addr, id), Dial: c.net.dialer(m.addr),
-		Logger: c.logger, trailing: c.trailing,
+		Logger: c.logger, Timing: c.timing, BeforeWrite: m.before, trailing: c.trailing,
 	}
 	if m.dir == "" {
 		cfg.Stores = Stores{Log: m.disk, Stable: m.disk, Snapshots: m.snaps}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -139,9 +140,8 @@ func (l *Log) leadTerm(ctx context.Context, term uint64, work func(context.Conte
 		l.awaitTermEnd(ctx, term)
 		cancel(ErrTermEnded)
 	}()
-	err := l.Barrier(ctx)
-	if err == nil {
-		err = work(ctx, term)
+	if l.catchUp(ctx, term) {
+		err := work(ctx, term)
 		if err != nil && ctx.Err() == nil {
 			cancel(nil)
 			<-watched
@@ -150,6 +150,27 @@ func (l *Log) leadTerm(ctx context.Context, term uint64, work func(context.Conte
 	}
 	<-watched
 	return nil
+}
+
+// catchUpPause is between two tries of a leader to apply what was committed before it.
+const catchUpPause = 200 * time.Millisecond
+
+// catchUp applies what was committed before the term; false: the term is over. A disk that takes long over the term's first
+// entry, or leadership that was to be handed over and was not, lets a try fail and leaves the term as it is.
+func (l *Log) catchUp(ctx context.Context, term uint64) bool {
+	err := l.Barrier(ctx)
+	if err != nil && ctx.Err() == nil {
+		l.logger.Warn("this node leads, and cannot yet begin its work: trying again", "node", l.id, "term", term, "error", err)
+	}
+	for err != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(catchUpPause):
+		}
+		err = l.Barrier(ctx)
+	}
+	return true
 }
 
 // awaitTermEnd blocks while this node leads in term.
