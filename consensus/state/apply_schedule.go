@@ -54,7 +54,8 @@ func (t *tx) schedules(jobName string) []*job.ScheduleState {
 	return all[job.ScheduleState](t.w, TableSchedules, "id", strKey(jobName))
 }
 
-// syncSchedule makes the row of a service that has a schedule, and has one that changed count from now on.
+// syncSchedule makes the row of a service that has a schedule, and has one that changed, or whose job is started again by
+// the new version, count from now on.
 func (t *tx) syncSchedule(j *job.Job, s *job.Service) {
 	if s.Schedule == nil {
 		return
@@ -71,12 +72,14 @@ func (t *tx) syncSchedule(j *job.Job, s *job.Service) {
 		return
 	}
 	var was *job.Schedule
+	started := false
 	if old := t.base.Job(j.Name); old != nil {
+		started = old.Stopped && !j.Stopped && t.base.Rules() >= rulesBatches
 		if o := old.Spec.Service(s.Name); o != nil {
 			was = o.Schedule
 		}
 	}
-	if was == nil || was.Cron != s.Schedule.Cron || was.TimeZone != s.Schedule.TimeZone || was.Paused && !s.Schedule.Paused {
+	if was == nil || was.Cron != s.Schedule.Cron || was.TimeZone != s.Schedule.TimeZone || was.Paused && !s.Schedule.Paused || started {
 		t.rebase(row)
 	}
 }

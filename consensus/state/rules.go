@@ -14,10 +14,12 @@ import (
 // but when it came after newer ones: then it stops (OutdatedError).
 const (
 	rulesWaiting = 1 // a task that waits to begin is no reason against another one of its slot (refuseBeside)
+	// What was due while a job was stopped is not made up for, also when a change starts it again (syncSchedule).
+	rulesBatches = 2
 )
 
 // Rules is the highest level that this build knows.
-const Rules = rulesWaiting
+const Rules = rulesBatches
 
 // RaiseRules takes the cluster to a level. Conflict names a node that does not know it; a level that the cluster has changes
 // nothing. Result.Value is *job.Cluster.

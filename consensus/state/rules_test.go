@@ -77,6 +77,15 @@ func TestRulesHoldOnceAllNodesKnowThem(t *testing.T) {
 	l.upgraded("c")
 }
 
+// raise takes a cluster of which all nodes are upgraded to a level.
+func (l *log) raise(to int) *log {
+	l.t.Helper()
+	if to > 0 {
+		l.do(RaiseRules{To: to, At: t0})
+	}
+	return l
+}
+
 // What an older build may meet in the log of a newer one.
 func TestAnOlderBuildStops(t *testing.T) {
 	l := newLog(t)

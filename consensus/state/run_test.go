@@ -123,6 +123,41 @@ func TestOneRunForEachDueTime(t *testing.T) {
 	}
 }
 
+// A job that was stopped is started by a submit, with a change or without: what was due meanwhile is over.
+func TestASubmitMakesUpForNothing(t *testing.T) {
+	for _, tc := range []struct {
+		level int
+		spec  job.Spec
+		fires bool // what was due while it was stopped
+	}{
+		{rulesBatches - 1, batchSpec("j", 1, daily), false},
+		{rulesBatches - 1, batchSpec("j", 2, daily), true}, // as log-holders before that level have it
+		{rulesBatches, batchSpec("j", 1, daily), false},
+		{rulesBatches, batchSpec("j", 2, daily), false},
+	} {
+		l := newLog(t).cluster().upgraded("a").raise(tc.level)
+		l.do(PutJob{Spec: batchSpec("j", 1, daily), At: t0})
+		l.do(StopJob{Job: "j", At: t0.Add(time.Hour)})
+		again := t0.Add(100 * 24 * time.Hour)
+		l.do(PutJob{Spec: tc.spec, At: again})
+		if since := l.s.View().Schedule("j", "b").Since; since.Equal(again) == tc.fires {
+			t.Errorf("level %d, %d completions: it counts from %v", tc.level, tc.spec.Services[0].Replicas, since)
+		}
+		if r := l.fire(again.Add(-time.Hour)); (r.Err == nil) != tc.fires || !tc.fires && job.KindOf(r.Err) != job.Conflict {
+			t.Errorf("level %d, %d completions: what was due while it was stopped: %v", tc.level, tc.spec.Services[0].Replicas, r.Err)
+		}
+		if r := l.fire(again.Add(24 * time.Hour)); r.Err != nil {
+			t.Errorf("level %d: the next: %v", tc.level, r.Err)
+		}
+		// A change of a job that is not stopped moves nothing.
+		since := l.s.View().Schedule("j", "b").Since
+		l.do(PutJob{Spec: batchSpec("j", 3, daily), At: again.Add(48 * time.Hour)})
+		if got := l.s.View().Schedule("j", "b").Since; got != since {
+			t.Errorf("level %d: after a change it counts from %v", tc.level, got)
+		}
+	}
+}
+
 func TestOverlap(t *testing.T) {
 	for _, o := range []job.Overlap{"", job.OverlapAllow, job.OverlapReplace} {
 		l := newLog(t).cluster().nodes("a")
