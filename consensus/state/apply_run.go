@@ -111,7 +111,7 @@ func (t *tx) syncRuns(j *job.Job) {
 		digest := s.Digest()
 		var last *job.Run
 		for _, r := range t.runs(j.Name, s.Name) {
-			if r.Active() && (r.Digest != digest || !r.Due.IsZero()) {
+			if r.Active() && (r.Digest != digest || !r.Due.IsZero() && t.base.Rules() < rulesBatches) {
 				t.endRun(r, job.RunStopped, fmt.Sprintf("replaced by version %d", j.Version))
 			}
 			last = r

@@ -14,7 +14,8 @@ import (
 // but when it came after newer ones: then it stops (OutdatedError).
 const (
 	rulesWaiting = 1 // a task that waits to begin is no reason against another one of its slot (refuseBeside)
-	// What was due while a job was stopped is not made up for, also when a change starts it again (syncSchedule).
+	// What was due while a job was stopped is not made up for, also when a change starts it again (syncSchedule). A batch
+	// that loses its schedule keeps what runs (syncRuns).
 	rulesBatches = 2
 )
 

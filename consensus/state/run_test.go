@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -154,6 +155,49 @@ func TestASubmitMakesUpForNothing(t *testing.T) {
 		l.do(PutJob{Spec: batchSpec("j", 3, daily), At: again.Add(48 * time.Hour)})
 		if got := l.s.View().Schedule("j", "b").Since; got != since {
 			t.Errorf("level %d: after a change it counts from %v", tc.level, got)
+		}
+	}
+}
+
+// A schedule is no content: what it began runs to its end without it, unless the content changes too.
+func TestARunOutlivesItsSchedule(t *testing.T) {
+	image := func(s *job.Service) { s.Image = "work:2" }
+	for _, tc := range []struct {
+		level   int
+		started int // runs of the schedule that are under way
+		f       []func(*job.Service)
+		active  []uint64 // runs after it was taken away
+	}{
+		{rulesBatches - 1, 1, nil, nil}, // as log-holders before that level have it: ended, and nothing in its place
+		{rulesBatches, 1, nil, []uint64{1}},
+		{rulesBatches, 3, nil, []uint64{1, 2, 3}},
+		{rulesBatches - 1, 1, []func(*job.Service){image}, []uint64{2}},
+		{rulesBatches, 1, []func(*job.Service){image}, []uint64{2}},
+		{rulesBatches, 0, nil, []uint64{1}}, // it has never run
+	} {
+		l := newLog(t).cluster().upgraded("a").raise(tc.level)
+		l.do(PutJob{Spec: batchSpec("j", 1, overlap(job.OverlapAllow)), At: t0})
+		for i := range tc.started {
+			if r := l.fire(t0.Add(time.Duration(i+1) * 24 * time.Hour)); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		l.do(PutJob{Spec: batchSpec("j", 1, tc.f...), At: t0.Add(99 * 24 * time.Hour)})
+		var active []uint64
+		for _, r := range l.s.View().Runs("j", "b") {
+			if r.Active() {
+				active = append(active, r.Seq)
+			}
+		}
+		if !slices.Equal(active, tc.active) {
+			t.Errorf("level %d, %d of the schedule, other content %t: under way are %v, want %v", tc.level, tc.started, tc.f != nil, active, tc.active)
+		}
+		if l.s.View().Schedule("j", "b") != nil {
+			t.Error("it still has a schedule")
+		}
+		// The next one begins by hand, once nothing is under way.
+		if r := l.try(StartRun{Job: "j", Service: "b", At: t0}); (r.Err == nil) != (active == nil) || r.Err != nil && job.KindOf(r.Err) != job.Conflict {
+			t.Errorf("level %d, %v under way: another by hand: %v", tc.level, active, r.Err)
 		}
 	}
 }
