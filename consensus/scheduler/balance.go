@@ -187,7 +187,7 @@ func (p *Planner) betterPlace(s *service, done map[*slot]bool) *shift {
 		better := to != nil && to != f.n && pk.worthMoving(f.n, to)
 		pk.done()
 		p.claim(f.n, s, t.info, t.Task)
-		if better {
+		if better && p.breaks(s, to) == nil { // the two are there at once for a while
 			return &shift{f.sl, f.n, to}
 		}
 	}

@@ -15,10 +15,7 @@ import (
 // nothing of heaps, classes and groups: it may be there, no other node would have been better, and in the end whatever the
 // reference could place is placed.
 func TestPlacementsAreTheReferences(t *testing.T) {
-	seeds := []uint64{1, 2, 3,
-		15996839339916563563, // a task is placed near one that begins in the same plan
-		1130977712115247536,  // a task begins beside another from which it must be apart, which took its predecessor's place
-	}
+	seeds := slices.Concat([]uint64{1, 2, 3}, foundBefore)
 	for range 40 {
 		seeds = append(seeds, rand.Uint64())
 	}
@@ -32,9 +29,17 @@ func TestPlacementsAreTheReferences(t *testing.T) {
 	}
 }
 
+// foundBefore are seeds that found something, of a time when services were made by referenceServices alone.
+var foundBefore = []uint64{
+	15996839339916563563, // a task is placed near one that begins in the same plan
+	1130977712115247536,  // a task begins beside another from which it must be apart, which took its predecessor's place
+}
+
 func runReference(t *testing.T, seed uint64) {
 	r := newRand(seed)
+	more := rand.New(rand.NewPCG(seed, 8))
 	w := newWorld(t, seed)
+	w.leasesEnd = true
 	for i := range 3 + r.IntN(6) {
 		w.node(fmt.Sprintf("n%d", i), memory(256*(2+r.Int64N(8))), func(n *job.Node) {
 			n.Labels = map[string]string{"zone": string(rune('a' + r.IntN(2))), "rack": fmt.Sprint(r.IntN(3)), "v": fmt.Sprintf("1.%d", r.IntN(12))}
@@ -55,7 +60,11 @@ func runReference(t *testing.T, seed uint64) {
 		w.now = w.now.Add(5 * time.Minute) // nothing flaps
 		switch r.IntN(8) {
 		case 0, 1, 2, 3:
-			w.tryApply(state.PutJob{Spec: job.Spec{Name: name, Services: referenceServices(r)}, At: w.now})
+			ss := referenceServices(r)
+			if !slices.Contains(foundBefore, seed) {
+				vary(more, ss)
+			}
+			w.tryApply(state.PutJob{Spec: job.Spec{Name: name, Services: ss}, At: w.now})
 		case 4:
 			w.tryApply(state.ScaleJob{Job: name, Replicas: map[string]int{"s0": r.IntN(9)}, At: w.now})
 		case 5:
@@ -124,6 +133,22 @@ func referenceServices(r *rand.Rand) (out []job.Service) {
 	return out
 }
 
+// vary gives random services what referenceServices does not.
+func vary(r *rand.Rand, ss []job.Service) {
+	for i := range ss {
+		s := &ss[i]
+		if r.IntN(6) == 0 {
+			s.Placement.Peers = []job.Peer{{Service: s.Name, Apart: true, By: []string{"", "node.labels.zone", "node.labels.rack"}[r.IntN(3)]}}
+		}
+		switch r.IntN(8) {
+		case 0:
+			s.Failover = &job.Failover{Mode: job.FailoverFenced}
+		case 1:
+			s.Failover = &job.Failover{Mode: job.FailoverManual}
+		}
+	}
+}
+
 // reference is what is where, written down the dumb way.
 type reference struct {
 	v     *state.View
@@ -154,6 +179,20 @@ func (d *reference) count(jobName, service string, f func(*job.Node) bool) (c in
 	for _, n := range d.v.Nodes() {
 		for _, k := range d.at[n.ID] {
 			if k.Job == jobName && k.Service == service && f(n) {
+				c++
+			}
+		}
+	}
+	return c
+}
+
+// near is how many tasks of a service are where a node is, by what both say under a key. What is on a node that is not
+// there is near only those that must not come near it, and only if it may still run.
+func (d *reference) near(n *job.Node, jobName, service string, p job.Peer) int {
+	c := 0
+	for _, o := range d.v.Nodes() {
+		for _, k := range d.at[o.ID] {
+			if k.Job == jobName && k.Service == service && sameBy(o, n, p.By) && (o.State == job.NodeReady || p.Apart && k.Held()) {
 				c++
 			}
 		}
@@ -200,7 +239,7 @@ func (d *reference) takes(n *job.Node, jobName string, s *job.Service) bool {
 	}
 	if s.Placement != nil {
 		for _, p := range s.Placement.Peers {
-			if p.Weight == 0 && !p.Apart && d.count(jobName, p.Service, func(o *job.Node) bool { return sameBy(o, n, p.By) }) == 0 {
+			if p.Weight == 0 && !p.Apart && d.near(n, jobName, p.Service, p) == 0 {
 				return false
 			}
 		}
@@ -226,7 +265,7 @@ func (d *reference) holds(n *job.Node, s *job.Service) bool {
 func (d *reference) foe(n *job.Node, jobName string, s *job.Service) bool {
 	if s.Placement != nil {
 		for _, p := range s.Placement.Peers {
-			if p.Weight == 0 && p.Apart && d.count(jobName, p.Service, func(o *job.Node) bool { return sameBy(o, n, p.By) }) > 0 {
+			if p.Weight == 0 && p.Apart && d.near(n, jobName, p.Service, p) > 0 {
 				return true
 			}
 		}
@@ -236,7 +275,7 @@ func (d *reference) foe(n *job.Node, jobName string, s *job.Service) bool {
 			continue
 		}
 		for _, p := range o.Placement.Peers {
-			if p.Service == s.Name && p.Apart && p.Weight == 0 && d.count(jobName, o.Name, func(x *job.Node) bool { return sameBy(x, n, p.By) }) > 0 {
+			if p.Service == s.Name && p.Apart && p.Weight == 0 && d.near(n, jobName, o.Name, p) > 0 {
 				return true
 			}
 		}
@@ -277,7 +316,7 @@ func (d *reference) score(n *job.Node, jobName string, s *job.Service) (out []fl
 			if !mine {
 				other = o.Name
 			}
-			if d.count(jobName, other, func(x *job.Node) bool { return sameBy(x, n, p.By) }) > 0 {
+			if d.near(n, jobName, other, p) > 0 {
 				if p.Apart {
 					wish += p.Weight
 				} else {
@@ -317,7 +356,7 @@ func referencedPlan(w *world) (state.Plan, Next) {
 		n := v.Node(k.Node)
 		if k.Wait == job.WaitNone {
 			if !d.takes(n, k.Job, s) {
-				w.t.Fatalf("%s/%s placed on %s, which the reference refuses %s", k.Job, k.Name(), n.Name, w.dump())
+				w.t.Fatalf("%s/%s placed on %s (%s), which the reference refuses %s", k.Job, k.Name(), n.Name, k.Cause, w.dump())
 			}
 			mine := d.score(n, k.Job, s)
 			for _, o := range v.Nodes() {
@@ -367,7 +406,8 @@ func nothingLeft(w *world) {
 			s := &j.Spec.Services[i]
 			live := 0
 			for _, k := range v.TasksOfService(j.Name, s.Name) {
-				if st := v.Status(k.ID); k.Desired == job.DesiredRun && (st == nil || !st.State.Terminal()) {
+				there := v.Node(k.Node).State == job.NodeReady || k.Held()
+				if st := v.Status(k.ID); there && k.Desired == job.DesiredRun && (st == nil || !st.State.Terminal()) {
 					live++
 				}
 			}

@@ -26,7 +26,6 @@ type peerRule struct {
 	// there counts the other's tasks by what their nodes say under By; absent for By "", where count does.
 	there map[string]int
 	count map[job.NodeID]int
-	any   bool // the other has a task
 	// theirs: the other asked for it, so it is about where this one would disturb.
 	theirs bool
 }
@@ -71,17 +70,37 @@ func (p *Planner) peerRule(s, o *service, peer job.Peer, theirs bool) peerRule {
 	if o == nil {
 		return rule
 	}
-	rule.count, rule.any = o.count, len(o.count) > 0
+	rule.count = o.count
 	if peer.By != "" {
 		rule.there = map[string]int{}
 		for id, k := range o.count {
-			if n := p.nodes[id]; n != nil {
+			n := p.nodes[id]
+			switch {
+			case n == nil:
+				continue
+			case n.n.State != job.NodeReady && peer.Apart:
+				k = n.held(o)
+			case n.n.State != job.NodeReady:
+				k = 0
+			}
+			if k > 0 {
 				v, _ := n.n.Value(peer.By)
 				rule.there[v] += k
 			}
 		}
 	}
 	return rule
+}
+
+// held counts a service's tasks on a node that is not there that may not be given up yet. The others keep nothing apart:
+// else what takes their place could not be in the same zone.
+func (n *node) held(s *service) (k int) {
+	for t := range n.tasks {
+		if t.svc == s && !t.ended() && t.Held() {
+			k++
+		}
+	}
+	return k
 }
 
 // serviceRef names a service of a job.
@@ -198,6 +217,12 @@ func (r *rules) breaks(n *node) *peerRule {
 		}
 	}
 	return nil
+}
+
+// breaks is the first must of a service that does not hold on a node, nil if all do.
+func (p *Planner) breaks(s *service, n *node) *peerRule {
+	r := p.newRules(s)
+	return r.breaks(n)
 }
 
 // foe is the first must to be apart that does not hold on a node, nil if all do.

@@ -11,6 +11,7 @@ func (t *task) weighs() bool { return !t.ended() && t.Wait != job.WaitRoom }
 // rewrite takes in a task's change, and what it now weighs.
 func (p *Planner) rewrite(t *task, k *job.Task, st *job.Status) {
 	was, weighed := t.info, t.weighs()
+	p.freed = p.freed || t.Held() && !k.Held() // who must be apart from it waits no longer
 	if k.Digest != t.Digest {
 		t.info = p.infos[k.Digest]
 	}
