@@ -209,20 +209,18 @@ func (w *work) carryOn(s *service, r *job.Run) reason {
 	w.drainRun(s, r)
 	busy := len(ours(working)) + len(ours(ending)) + len(ours(held))
 	gone := ours(deserted)
-	if r.Digest != s.digest {
+	former := r.Digest != s.digest
+	// Nothing takes the place of what is gone: of a former content nothing is placed, and a node's slot does not move.
+	if (former || r.Slots == 0) && !w.giveUp(gone) {
+		return reason{}
+	}
+	if former {
 		if busy+len(gone) == 0 {
 			w.runStep(s, r, state.RunStep{Status: job.RunStopped, Reason: "the service was changed before it was complete"})
 		}
 		return reason{}
 	}
-	if r.Slots == 0 { // a node's slot does not move
-		for _, sl := range gone {
-			for _, t := range sl.tasks {
-				if !t.ended() && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredLost, w.nodeCause(t)) {
-					return reason{}
-				}
-			}
-		}
+	if r.Slots == 0 {
 		gone = nil
 	}
 	fresh := ours(missing)
@@ -244,6 +242,18 @@ func (w *work) carryOn(s *service, r *job.Run) reason {
 		return reason{slots: 1, text: newPicker(w.p, s, 0).explain(refusals{all: true})}
 	}
 	return wait
+}
+
+// giveUp loses the tasks in slots whose node is gone; false when the plan is full.
+func (w *work) giveUp(gone []*slot) bool {
+	for _, sl := range gone {
+		for _, t := range sl.tasks {
+			if !t.ended() && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredLost, w.nodeCause(t)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // drainRun stops the tasks of a run that somebody wants replaced, or whose node's drain has no more patience; until then
