@@ -239,7 +239,7 @@ func (p *Planner) undoClaims() {
 	p.claims = p.claims[:0]
 	clear(p.seats)
 	for _, o := range p.promises {
-		o.n.add(o.i, nil, -1)
+		o.n.add(o.i, o.i.counts(), -1)
 	}
 	p.promises = p.promises[:0]
 }

@@ -22,6 +22,21 @@ type promise struct {
 	i *info
 }
 
+// keep promises room on a node for the rest of the plan.
+func (p *Planner) keep(n *node, i *info) {
+	n.add(i, i.counts(), 1)
+	p.promises = append(p.promises, promise{n, i})
+}
+
+// counts is what a task asks of generic resources, before it is known which ones it gets.
+func (i *info) counts() []job.Generic {
+	out := make([]job.Generic, len(i.spec.Generic))
+	for x, g := range i.spec.Generic {
+		out[x] = job.Generic{Kind: g.Kind, Count: g.Count}
+	}
+	return out
+}
+
 // preempt makes room for slots that fit nowhere. It says what they wait for where it found room for all of them.
 func (w *work) preempt(s *service, pk *picker, short []*slot) string {
 	if !w.p.preempts || w.lowestPriority() > s.priority()-job.PriorityGap {
@@ -50,8 +65,7 @@ func (w *work) preempt(s *service, pk *picker, short []*slot) string {
 				more++
 			}
 		}
-		n.add(pk.ask, nil, 1)
-		w.p.promises = append(w.p.promises, promise{n, pk.ask})
+		w.p.keep(n, pk.ask)
 		w.p.promised[s] = struct{}{}
 	}
 	if found < len(short) || first == "" {

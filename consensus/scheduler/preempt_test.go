@@ -3,6 +3,7 @@ package scheduler
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -73,11 +74,47 @@ func TestWhoIsNotNeededIsLeftAlone(t *testing.T) {
 	w := newWorld(t, 1)
 	w.node("a", memory(1024), func(n *job.Node) { n.Generic = []job.Generic{{Kind: "gpu", Count: 1}} })
 	w.submit("small", svc("s", 4, wantMemory(128), priority(10)))
-	w.submit("gpu", svc("s", 1, wantMemory(256), priority(30), func(s *job.Service) { s.Generic = []job.GenericRequest{{Kind: "gpu", Count: 1}} }))
+	w.submit("gpu", svc("s", 1, wantMemory(256), priority(30), gpus(1)))
 	w.settle()
-	w.submit("high", svc("s", 1, wantMemory(256), priority(90), func(s *job.Service) { s.Generic = []job.GenericRequest{{Kind: "gpu", Count: 1}} }))
+	w.submit("high", svc("s", 1, wantMemory(256), priority(90), gpus(1)))
 	w.settle()
 	w.expect("high", "s", "a1")
 	w.expect("small", "s", "a4")
 	w.expect("gpu", "s", "")
+}
+
+func gpus(n int) func(*job.Service) {
+	return func(s *job.Service) { s.Generic = []job.GenericRequest{{Kind: "gpu", Count: n}} }
+}
+
+// Those who make room end one after the other: what the first has given back is kept until the last has too.
+func TestDevicesAreKeptForWhomOthersMakeRoom(t *testing.T) {
+	for name, has := range map[string]job.Generic{"counted": {Kind: "gpu", Count: 2}, "named": {Kind: "gpu", IDs: []string{"u0", "u1"}}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.node("a", func(n *job.Node) { n.Generic = []job.Generic{has} })
+			w.submit("low1", svc("s", 1, gpus(1), priority(10)))
+			w.submit("low2", svc("s", 1, gpus(1), priority(10)))
+			w.settle()
+			asked, stops := map[job.TaskID]time.Time{}, 0
+			w.lingers = func(k *job.Task) bool {
+				if asked[k.ID].IsZero() {
+					asked[k.ID] = w.now
+					stops++
+				}
+				return w.now.Sub(asked[k.ID]) < map[string]time.Duration{"low1": time.Second, "low2": 11 * time.Second}[k.Job]
+			}
+			w.submit("high", svc("s", 1, gpus(2), priority(90)))
+			for range 60 {
+				w.plan()
+				w.act()
+				w.now = w.now.Add(time.Second)
+			}
+			w.expect("high", "s", "a1")
+			if stops != 2 {
+				t.Errorf("%d stops, want 2", stops)
+			}
+			w.expectBlocked("low1", "s", "1: no node fits: 1 lacks gpu (want 1, most free 0)")
+		})
+	}
 }

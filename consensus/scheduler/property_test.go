@@ -3,6 +3,7 @@ package scheduler
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -278,7 +279,8 @@ func sameIndex(a, b *Planner) bool {
 	}
 	for id, n := range a.nodes {
 		m := b.nodes[id]
-		if m == nil || n.used != m.used || n.running != m.running || n.load != m.load || len(n.ports) != len(m.ports) || len(n.tasks) != len(m.tasks) {
+		if m == nil || n.used != m.used || n.running != m.running || n.load != m.load || len(n.ports) != len(m.ports) || len(n.tasks) != len(m.tasks) ||
+			!maps.Equal(n.generic, m.generic) || !maps.Equal(n.ids, m.ids) {
 			return false
 		}
 	}

@@ -337,6 +337,9 @@ func referencedPlan(w *world) (state.Plan, Next) {
 	w.t.Helper()
 	v := w.store.View()
 	pl, next := w.p.Plan(w.now, 0)
+	if !sameIndex(w.p, New(v)) {
+		w.t.Fatalf("planning changed the index %s", w.dump())
+	}
 	d := newReference(v)
 	for _, id := range pl.Begin { // before others are placed, who may count on them
 		k := v.Task(id)

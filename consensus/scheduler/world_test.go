@@ -23,9 +23,10 @@ type world struct {
 	seq   uint64
 	// behave says what becomes of a task that is meant to run; nil: it runs and is healthy.
 	behave    func(*job.Task) job.State
-	leasesEnd bool                // those on lost nodes, by the next act
-	cut       map[job.NodeID]bool // nodes that do nothing and report nothing
-	stiff     bool                // no task can be changed in place
+	lingers   func(*job.Task) bool // tells whether a task that is to stop has not done so yet; nil: it stops at once
+	leasesEnd bool                 // those on lost nodes, by the next act
+	cut       map[job.NodeID]bool  // nodes that do nothing and report nothing
+	stiff     bool                 // no task can be changed in place
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -154,6 +155,9 @@ func (w *world) step(k *job.Task) *job.Status {
 		want = w.behave(k)
 	}
 	if k.Desired != job.DesiredRun {
+		if w.lingers != nil && w.lingers(k) {
+			return nil
+		}
 		want = job.Complete
 	}
 	if k.Desired == job.DesiredRun && k.Wait != job.WaitNone && want == job.Running {
