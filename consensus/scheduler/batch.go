@@ -290,8 +290,9 @@ func (w *work) fillRun(s *service, r *job.Run, todo []*slot) (why reason) {
 		why.slots++
 		short = append(short, sl)
 	}
-	if why.text = w.preempt(s, pk, short); why.slots > 0 && why.text == "" {
-		why.text = pk.explain(why.no)
+	waits, spares := w.preempt(s, pk, short)
+	if why.text = waits; why.slots > 0 && why.text == "" {
+		why.text = pk.explain(why.no) + spares
 	}
 	return why
 }

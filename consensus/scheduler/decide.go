@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -285,11 +286,12 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 		placed++
 	}
 	if why.slots > 0 {
-		if text := w.preempt(s, pk, short); text != "" {
-			why.text = text
-		} else if why.text == "" {
+		waits, spares := w.preempt(s, pk, short)
+		why.text = cmp.Or(waits, why.text)
+		if why.text == "" {
 			why.text = pk.explain(why.no)
 		}
+		why.text += spares
 	} else if gate != "" && len(s.sets[missing]) > 0 {
 		why = reason{slots: len(s.sets[missing]), text: gate}
 	} else if wait.slots > 0 {

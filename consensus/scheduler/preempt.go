@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"shoal/consensus/job"
 )
@@ -12,6 +13,33 @@ import (
 // where the highest priority among those that must go is the lowest, then their number, then the sum of their priorities.
 // They are told to stop in one plan, and the room is kept for it in each plan until they have: whoever has the higher
 // priority is placed first. Nobody is ever stopped for an equal, so there is no going back and forth.
+
+// A slot that failed preemptTries times in a row takes somebody's room once in a preemptPause only: what is stopped for it
+// comes back when it fails, and would be stopped again.
+const (
+	preemptTries = 3
+	preemptPause = time.Hour
+)
+
+// spares says until when a slot takes nobody's room, "" if it may take it.
+func (w *work) spares(s *service, sl *slot) string {
+	if sl.phase != failing {
+		return ""
+	}
+	t, n := sl.current(), 0
+	if s.isBatch() {
+		t = sl.newestOf(s.runOf(sl.id).Seq)
+	}
+	if t != nil && t.state() == job.Failed {
+		n = attempts(t)
+	}
+	at := sl.since.Add(preemptPause)
+	if n < preemptTries || !at.After(w.now) {
+		return ""
+	}
+	w.wakeAt(s, at)
+	return fmt.Sprintf("; %s failed %d times in a row and takes nobody's room before %s", t.Name(), n, at.UTC().Format(time.TimeOnly))
+}
 
 // preemptSlots bounds the slots of a service for which one plan looks for victims.
 const preemptSlots = 32
@@ -37,10 +65,11 @@ func (i *info) counts() []job.Generic {
 	return out
 }
 
-// preempt makes room for slots that fit nowhere. It says what they wait for where it found room for all of them.
-func (w *work) preempt(s *service, pk *picker, short []*slot) string {
+// preempt makes room for slots that fit nowhere. It says what they wait for where it found room for all of them, and
+// which of them takes no room that it could have.
+func (w *work) preempt(s *service, pk *picker, short []*slot) (waits, spares string) {
 	if !w.p.preempts || w.lowestPriority() > s.priority()-job.PriorityGap {
-		return ""
+		return "", ""
 	}
 	if w.gone == nil {
 		w.gone, w.hit = map[*task]bool{}, map[*service]bool{}
@@ -51,6 +80,10 @@ func (w *work) preempt(s *service, pk *picker, short []*slot) string {
 	for _, sl := range short[:min(len(short), preemptSlots)] {
 		n, victims := w.bestVictims(s, pk, sl)
 		if n == nil || w.left < len(victims) {
+			continue
+		}
+		if text := w.spares(s, sl); text != "" && len(victims) > 0 {
+			spares = cmp.Or(spares, text)
 			continue
 		}
 		found++
@@ -69,12 +102,12 @@ func (w *work) preempt(s *service, pk *picker, short []*slot) string {
 		w.p.promised[s] = struct{}{}
 	}
 	if found < len(short) || first == "" {
-		return ""
+		return "", spares
 	}
 	if more > 0 {
 		first += fmt.Sprintf(" and %d more", more)
 	}
-	return "takes the room of tasks of lower priority, and waits for them to stop: " + first
+	return "takes the room of tasks of lower priority, and waits for them to stop: " + first, ""
 }
 
 // stopping lists the tasks of a node that use it and are not meant to run, or are in gone.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,53 @@ func TestDevicesAreKeptForWhomOthersMakeRoom(t *testing.T) {
 				t.Errorf("%d stops, want 2", stops)
 			}
 			w.expectBlocked("low1", "s", "1: no node fits: 1 lacks gpu (want 1, most free 0)")
+		})
+	}
+}
+
+// A task that fails again and again must not end others each time that it is tried.
+func TestWhoKeepsFailingTakesNobodysRoom(t *testing.T) {
+	service := svc("s", 1, wantMemory(1024), priority(90))
+	batch := batch("s", 1, wantMemory(1024), priority(90), runs(job.Batch{Retries: retries(1000)}))
+	for i, high := range []job.Service{service, batch, service, batch} {
+		restart := i >= 2
+		t.Run(fmt.Sprint(high.Mode, restart), func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.node("a", memory(1024))
+			w.submit("low", svc("s", 1, wantMemory(1024), priority(20)))
+			w.settle()
+			broken := true
+			w.behave = func(k *job.Task) job.State {
+				if k.Job == "high" && broken {
+					return job.Failed
+				}
+				return job.Running
+			}
+			stopped := map[job.TaskID]bool{} // the state forgets some
+			w.lingers = func(k *job.Task) bool {
+				stopped[k.ID] = stopped[k.ID] || strings.HasPrefix(k.StopCause, preemptedBy)
+				return false
+			}
+			w.submit("high", high)
+			w.pass(30*time.Minute, nil)
+			w.expect("low", "s", "a1")
+			want := "1: no node fits: 1 lacks memory (want 1 GiB, most free 0 B); s.1 failed 3 times in a row and takes nobody's room before "
+			if got := w.blocked("high", "s"); !strings.HasPrefix(got, want) {
+				t.Errorf("blocked: %q, want %q", got, want)
+			}
+			w.pass(3*time.Hour, nil)
+			if len(stopped) != preemptTries+3 {
+				t.Errorf("%d stops, want %d", len(stopped), preemptTries+3)
+			}
+			// But it is not left out for ever, and not at all when somebody says that it is mended.
+			broken = false
+			wait := preemptPause
+			if restart {
+				w.apply(state.RestartJob{Job: "high", At: w.now})
+				wait = time.Minute
+			}
+			w.pass(wait, nil)
+			w.expect("high", "s", "a1")
 		})
 	}
 }
