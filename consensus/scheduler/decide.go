@@ -391,18 +391,25 @@ func (w *work) due(s *service) (ready []*slot, wait reason) {
 		}
 		if at := sl.since.Add(backoff(n)); at.After(w.now) {
 			w.wakeAt(s, at)
-			if wait.slots++; n > 1 {
-				wait.text = fmt.Sprintf("crash loop: %s failed %d times in a row, the last one with: %s; next try at %s, later up to every %v",
-					t.Name(), n, failCause(t, w.p.nodes[t.Node]), at.UTC().Format(time.TimeOnly), maxBackoff)
-			}
+			wait.join(w.crashLoop(t, n, at))
 			continue
 		}
 		ready = append(ready, sl)
 	}
 	if wait.text == "" {
-		wait = reason{} // the first wait is too short to speak of
+		wait = reason{}
 	}
 	return ready, wait
+}
+
+// crashLoop says for what a slot waits in which n tasks in a row failed, t being the last; the first wait is too short to
+// speak of.
+func (w *work) crashLoop(t *task, n int, next time.Time) reason {
+	if n <= 1 {
+		return reason{slots: 1}
+	}
+	return reason{slots: 1, text: fmt.Sprintf("crash loop: %s failed %d times in a row, the last one with: %s; next try at %s, later up to every %v",
+		t.Name(), n, failCause(t, w.p.nodes[t.Node]), next.UTC().Format(time.TimeOnly), maxBackoff)}
 }
 
 func (w *work) wakeAt(s *service, at time.Time) {

@@ -20,6 +20,12 @@ type reason struct {
 	text  string
 }
 
+// join adds another slot's reason, which is the one that is told.
+func (r *reason) join(o reason) {
+	r.slots += o.slots
+	r.text = cmp.Or(o.text, r.text)
+}
+
 // explain tells a service's reason where it differs from what the state has. A plan cut short tells nothing: it has not
 // seen all slots.
 func (w *work) explain(s *service, why reason) {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -44,17 +45,18 @@ func (w *work) roll(s *service, short []*slot) reason {
 		starved[sl] = true
 	}
 	old := s.in(outdated)
-	busy, proven := w.busy(s, u, starved)
+	pr := w.progress(s, u, starved)
+	if s.rolling() && pr.proven && s.goodEnough(u, old) {
+		w.step(s, state.RolloutStep{Status: job.RolloutComplete})
+		return w.slowRoll(s, 0, starved)
+	}
 	if len(old) == 0 {
-		if s.rolling() && proven {
-			w.step(s, state.RolloutStep{Status: job.RolloutComplete})
-		}
 		return w.slowRoll(s, 0, starved)
 	}
 	if gate := w.updateGate(s); gate != "" {
 		return reason{slots: len(old), text: s.changing() + " " + gate}
 	}
-	b := &budget{busy: busy, parallel: u.Parallelism, canaries: s.canariesLeft(len(old))}
+	b := &budget{busy: pr.busy, parallel: u.Parallelism, canaries: s.canariesLeft(len(old))}
 	var serving []*slot
 	for _, sl := range old {
 		t := sl.current()
@@ -72,7 +74,10 @@ func (w *work) roll(s *service, short []*slot) reason {
 			b.spend()
 		}
 	}
+	// Who failed before is tried when all others have been.
+	slices.SortStableFunc(serving, func(a, b *slot) int { return compareBool(a.sum.failed, b.sum.failed) })
 	noRoom := 0
+	var wait reason
 	for _, sl := range serving {
 		if !b.left() || w.left <= 0 || noRoom >= replaceTries {
 			break
@@ -80,6 +85,10 @@ func (w *work) roll(s *service, short []*slot) reason {
 		if t := sl.current(); w.canTune(s, t, nil) {
 			w.tune(s, t, true)
 			b.spend()
+			continue
+		}
+		if one := w.backsOff(s, sl); one.slots > 0 {
+			wait.join(one)
 			continue
 		}
 		if w.replace(s, u, sl) {
@@ -92,9 +101,22 @@ func (w *work) roll(s *service, short []*slot) reason {
 	case noRoom > 0 && b.busy == 0:
 		return w.noRoom(s, serving)
 	case b.canaries <= 0 && s.canarying():
-		return w.awaitPromotion(s, u, len(serving), b.busy == 0 && proven, starved)
+		return w.awaitPromotion(s, u, len(serving), b.busy == 0 && pr.proven && pr.given == 0, starved)
+	case b.busy == 0 && wait.text != "":
+		return wait
 	}
 	return w.slowRoll(s, len(serving), starved)
+}
+
+// goodEnough tells whether an update whose other slots are proven is complete: no slot waits for it but some that failed,
+// as few as may. Those are tried on.
+func (s *service) goodEnough(u job.Update, old []*slot) bool {
+	for _, sl := range old {
+		if !sl.sum.failed {
+			return false
+		}
+	}
+	return len(old) == 0 || !s.canarying() && float64(len(old)) <= u.MaxFailureRatio*float64(s.wanted)
 }
 
 // budget is how many more slots an update may begin with now.
@@ -103,31 +125,68 @@ type budget struct{ busy, parallel, canaries int }
 func (b *budget) left() bool { return b.busy < b.parallel && b.canaries > 0 }
 func (b *budget) spend()     { b.busy, b.canaries = b.busy+1, b.canaries-1 }
 
-// busy counts the slots that are on their way, and tells whether all that were placed have been ready for long enough.
-func (w *work) busy(s *service, u job.Update, starved map[*slot]bool) (busy int, proven bool) {
-	proven = true
+// progress is how an update comes along: so many slots are busy, on their way, and so many given up, which it does not wait
+// for. proven: all that it began in the others has been ready for long enough.
+type progress struct {
+	busy, given int
+	proven      bool
+}
+
+// progress looks at all slots that an update has begun with. What failed, or is not ready for too long, holds up no other
+// slot: if it were too much, the update would have been given up as a whole.
+func (w *work) progress(s *service, u job.Update, starved map[*slot]bool) progress {
+	pr := progress{proven: true}
 	for _, ph := range underWay {
 		for sl := range s.sets[ph] {
-			if starved[sl] || u.Failure == job.FailContinue && sl.sum.failed {
+			if starved[sl] {
 				continue
 			}
-			busy++
+			if w.givenUp(s, sl) {
+				pr.given++
+				continue
+			}
+			pr.busy++
 			if ph != misplaced {
-				proven = false
+				pr.proven = false
 			}
 		}
 	}
 	for sl := range s.sets[fresh] {
 		if at := sl.since.Add(u.Monitor); at.After(w.now) {
-			proven = false
+			pr.proven = false
 			w.wakeAt(s, at)
-			busy++
+			pr.busy++
 		} else if at = at.Add(u.Delay); at.After(w.now) {
 			w.wakeAt(s, at)
-			busy++
+			pr.busy++
 		}
 	}
-	return busy, proven
+	return pr
+}
+
+// givenUp tells whether an update does not wait for what it began in a slot: it failed, and is tried on, or is not ready for
+// too long.
+func (w *work) givenUp(s *service, sl *slot) bool {
+	switch sl.phase {
+	case failing, unready, handing, preparing:
+		return sl.sum.failed || s.rolling() && w.late(s, sl)
+	}
+	return false
+}
+
+// backsOff says for what a slot waits whose last try failed; no slot if it may be tried.
+func (w *work) backsOff(s *service, sl *slot) reason {
+	f := s.lastFailure(sl)
+	if f == nil {
+		return reason{}
+	}
+	n := attempts(f)
+	at := sl.since.Add(backoff(n))
+	if !at.After(w.now) {
+		return reason{}
+	}
+	w.wakeAt(s, at)
+	return w.crashLoop(f, n, at)
 }
 
 // alone tells whether a task never has another one beside it in its slot. Its content's policy may allow that: what a slot keeps
@@ -142,12 +201,6 @@ const replaceTries = 64
 // must end first, the new one waits beside it until it could start.
 func (w *work) replace(s *service, u job.Update, sl *slot) bool {
 	t := sl.current()
-	if f := s.lastFailure(sl); f != nil {
-		if at := sl.since.Add(backoff(attempts(f))); at.After(w.now) {
-			w.wakeAt(s, at)
-			return true
-		}
-	}
 	first := u.Order == job.StartFirst
 	switch {
 	case t.alone() || s.spec.FailoverPolicy().Mode == job.FailoverFenced:

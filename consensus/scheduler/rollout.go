@@ -78,7 +78,7 @@ func (w *work) judge(s *service) bool {
 		return false
 	}
 	u := s.policy()
-	late := w.late(s)
+	late := w.allLate(s)
 	bad := s.failed + len(late)
 	if u.Failure == job.FailContinue || float64(bad) <= u.MaxFailureRatio*float64(s.wanted) {
 		return false
@@ -97,18 +97,31 @@ func (w *work) step(s *service, st state.RolloutStep) {
 	w.again(s)
 }
 
-// late lists the slots whose new task has not become ready for too long.
-func (w *work) late(s *service) (late []*slot) {
+// late tells whether the new task in a slot has not become ready for too long, and has it looked at again before.
+func (w *work) late(s *service, sl *slot) bool {
+	switch sl.phase {
+	case handing, preparing, unready:
+	default:
+		return false
+	}
+	if sl.current().Index <= s.rollout.Index {
+		return false
+	}
+	at := sl.since.Add(progressDeadline)
+	if at.After(w.now) {
+		w.wakeAt(s, at)
+		return false
+	}
+	return true
+}
+
+// allLate lists the slots that are late and have not failed.
+func (w *work) allLate(s *service) (late []*slot) {
 	for _, ph := range []phase{handing, preparing, unready} {
 		for _, sl := range s.in(ph) {
-			if t := sl.current(); sl.sum.failed || t.Index <= s.rollout.Index {
-				continue
+			if !sl.sum.failed && w.late(s, sl) {
+				late = append(late, sl)
 			}
-			if at := sl.since.Add(progressDeadline); at.After(w.now) {
-				w.wakeAt(s, at)
-				continue
-			}
-			late = append(late, sl)
 		}
 	}
 	return late

@@ -350,7 +350,8 @@ func troubledUpdate(t *testing.T, seed uint64) {
 	n := 1 + r.IntN(5)
 	u := job.Update{
 		Parallelism: r.IntN(3), Order: []job.UpdateOrder{job.OrderAuto, job.StartFirst, job.StopFirst}[r.IntN(3)],
-		Failure: []job.FailureAction{job.FailRollback, job.FailPause, job.FailContinue}[r.IntN(3)],
+		Failure:         []job.FailureAction{job.FailRollback, job.FailPause, job.FailContinue}[r.IntN(3)],
+		MaxFailureRatio: []float64{0, 0.3, 0.6}[r.IntN(3)],
 	}
 	opts := func(img string) []func(*job.Service) {
 		return []func(*job.Service){image(img), updating(u), wantMemory(100 + int64(r.IntN(2))*500)}
@@ -412,7 +413,7 @@ func troubledUpdate(t *testing.T, seed uint64) {
 			t.Fatalf("slot %d has %d tasks %s", slot, slots[slot], w.dump())
 		}
 	}
-	if r := w.store.View().Rollout("j", "s"); r != nil && !paused && !bad && r.Status != job.RolloutComplete {
+	if r := w.store.View().Rollout("j", "s"); r != nil && !paused && (!bad || u.Failure != job.FailContinue) && r.Status != job.RolloutComplete {
 		t.Fatalf("the rollout did not end: %+v %s", r, w.dump())
 	}
 	for _, k := range live {
