@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,7 +44,11 @@ func (r *Runtime) adopt() error {
 	}
 	var errs []error
 	if r.cfg.Network != nil {
-		errs = append(errs, r.cfg.Network.Adopt(ids))
+		addrs := map[string]netip.Addr{}
+		for _, id := range ids {
+			addrs[id] = r.containers[runtime.ID(id)].rec.Address
+		}
+		errs = append(errs, r.cfg.Network.Adopt(addrs))
 	}
 	if r.cfg.Volumes != nil {
 		errs = append(errs, r.cfg.Volumes.Adopt(ids))
@@ -132,7 +137,8 @@ func isMonitor(pid int) bool {
 	return err == nil && len(b) > len(stage.RoleMonitor) && string(b[:len(stage.RoleMonitor)]) == stage.RoleMonitor && b[len(stage.RoleMonitor)] == 0
 }
 
-// adoptNetwork takes the ports as bound from the network, which kept them, and has it keep the namespace of what runs.
+// adoptNetwork takes address and ports from the network, which knows better than the record what the container has, and
+// has it keep the namespace of what runs.
 func (r *Runtime) adoptNetwork(c *container) {
 	if r.cfg.Network == nil {
 		return
@@ -145,7 +151,14 @@ func (r *Runtime) adoptNetwork(c *container) {
 			r.log.Debug("connections of an adopted container may hang when it ends", "container", c.id, "err", err)
 		}
 	}
-	if ep, ok := r.cfg.Network.Endpoint(string(c.id)); ok && len(ep.Ports) > 0 {
+	ep, ok := r.cfg.Network.Endpoint(string(c.id))
+	if !ok {
+		return
+	}
+	if err := c.recordAddress(ep.Address.Addr()); err != nil {
+		r.log.Warn("the address of an adopted container is not what is noted of it", "container", c.id, "address", ep.Address, "err", err)
+	}
+	if len(ep.Ports) > 0 {
 		c.mu.Lock()
 		c.ports = boundPorts(ep)
 		c.mu.Unlock()

@@ -17,7 +17,7 @@ func (r *Runtime) findJoined(c *container, job *stage.Launch) error {
 		}
 		r.refresh(other)
 		other.mu.Lock()
-		state, start := other.state, other.start
+		state, start, addr := other.state, other.start, other.rec.Address
 		other.mu.Unlock()
 		if state != runtime.Running {
 			return stage.WithKind(runtime.ErrBusy, fmt.Errorf("join container %s: it does not run", id))
@@ -27,7 +27,7 @@ func (r *Runtime) findJoined(c *container, job *stage.Launch) error {
 		}
 		job.Joined[id], job.JoinedStarts[id] = start.PID, start.Start
 		if runtime.Joined(c.rec.Spec.Network) == id {
-			job.JoinedAddress = other.rec.Address
+			job.JoinedAddress = addr
 		}
 	}
 	return nil

@@ -19,15 +19,19 @@ import (
 
 func TestRestartKeepsFilesAndAddress(t *testing.T) {
 	r := newRig(t)
-	first := r.shell("again", "cat /mark; echo was here > /mark")
+	first := r.shell("again", "cat /mark; echo was here > /mark; ip -4 -o addr show eth0")
 	r.stopped("again")
 	second, err := r.rt.Start(t.Context(), "again")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.stopped("again")
-	if got := r.lines("again", runtime.LogQuery{Tail: 1}); len(got) != 1 || got[0] != "was here" {
-		t.Errorf("the second run sees %q, want what the first wrote", got)
+	got := r.lines("again", runtime.LogQuery{Tail: 2})
+	if len(got) != 2 || got[0] != "was here" {
+		t.Fatalf("the second run says %q, want what the first wrote, and its address", got)
+	}
+	if !strings.Contains(got[1], " "+first.Address.String()+"/") {
+		t.Errorf("told to be at %s, inside: %s", first.Address, got[1])
 	}
 	if !first.Address.IsValid() || first.Address != second.Address {
 		t.Errorf("address %v became %v", first.Address, second.Address)

@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -174,6 +175,7 @@ type rig struct {
 	cgroup string
 	self   string
 	stage  string // file of the small program; "": self does its work
+	subnet string // "": 10.231.0.0/24
 	img    *image.Store
 	net    *network.Network
 	vol    *volume.Store
@@ -219,7 +221,7 @@ func (r *rig) open() {
 		r.Fatal(err)
 	}
 	r.net, err = network.New(network.Config{
-		Dir: filepath.Join(r.dir, "network"), Subnet: netip.MustParsePrefix("10.231.0.0/24"),
+		Dir: filepath.Join(r.dir, "network"), Subnet: netip.MustParsePrefix(cmp.Or(r.subnet, "10.231.0.0/24")),
 	})
 	if err != nil {
 		r.Fatal(err)

@@ -61,6 +61,9 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		return fmt.Errorf("clear what the last run left: %w", err)
 	}
 	reach("start cleared")
+	if err := r.readdress(c); err != nil {
+		return err
+	}
 	job, err := r.launchJob(ctx, c, number)
 	if err != nil {
 		return err
@@ -258,6 +261,20 @@ func (r *Runtime) launchJob(ctx context.Context, c *container, number int) (stag
 		job.Volumes = append(job.Volumes, v)
 	}
 	return job, nil
+}
+
+// readdress has the record tell the address that the run is going to have. It is the recorded one but when that was lost:
+// it is another's by now, or the node has another subnet.
+func (r *Runtime) readdress(c *container) error {
+	if r.cfg.Network == nil || c.rec.Spec.Network != "" {
+		return nil
+	}
+	addr, err := r.cfg.Network.Reserve(string(c.id))
+	if err != nil {
+		return err
+	}
+	reach("start leased")
+	return c.recordAddress(addr)
 }
 
 // attach joins the parked process's network namespace to the network. Ports that an earlier run got are asked for again.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/docker/go-units"
 	"github.com/opencontainers/cgroups"
@@ -63,6 +64,21 @@ func (r *Runtime) Update(ctx context.Context, id runtime.ID, t runtime.Change) (
 func (c *container) record(spec runtime.Spec) error {
 	rec := c.rec
 	rec.Spec = spec
+	return c.rewrite(rec)
+}
+
+// recordAddress writes down the address that the container has on the network, if that is not known yet.
+func (c *container) recordAddress(addr netip.Addr) error {
+	if c.rec.Address == addr {
+		return nil
+	}
+	rec := c.rec
+	rec.Address = addr
+	return c.rewrite(rec)
+}
+
+// rewrite replaces the record, on disk first. The caller has the container's op.
+func (c *container) rewrite(rec stage.Record) error {
 	if err := stage.WriteJSON(c.dir, stage.FileRecord, rec); err != nil {
 		return err
 	}

@@ -3,17 +3,20 @@ package network
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
-// Adopt tells, after a restart of the agent, which containers live. Their leases and ports are kept, those of all others
-// and links without a lease are removed. Call it before the first Attach. A port whose holder was lost in between is logged, and still served.
-func (n *Network) Adopt(ids []string) error {
-	live := map[string]bool{}
+// Adopt tells, after a restart of the agent or of the machine, which containers there are, and which address each was told
+// to have: the zero value for one that is not on the network. Their leases and ports are kept, those of all others and
+// links without a lease are removed. One without a lease gets the address that it has, or else had, unless that is
+// another's by now. Call it before the first Reserve or Attach. A port whose holder was lost in between is logged, and still
+// served.
+func (n *Network) Adopt(addrs map[string]netip.Addr) error {
 	links := map[string]bool{}
-	for _, id := range ids {
-		live[id] = true
+	for id := range addrs {
 		for _, name := range vethNames(id) {
 			links[name] = true
 		}
@@ -23,7 +26,7 @@ func (n *Network) Adopt(ids []string) error {
 	n.mu.Lock()
 	var stale [][]hold
 	for id, ls := range n.leases.byID {
-		if !live[id] {
+		if _, live := addrs[id]; !live {
 			n.leases.release(id)
 			stale = append(stale, n.holds[id])
 			delete(n.holds, id)
@@ -56,7 +59,8 @@ func (n *Network) Adopt(ids []string) error {
 		n.holds[owners[i]] = append(n.holds[owners[i]], hs...)
 		n.mu.Unlock()
 	}
-	errs := []error{n.sweep(links), n.recoverLeases(ids)}
+	errs := []error{n.sweep(links), n.recoverLeases(slices.Sorted(maps.Keys(addrs)))}
+	n.claimRecorded(addrs)
 	if active {
 		errs = append(errs, n.applySets())
 	}
@@ -81,13 +85,28 @@ func (n *Network) recoverLeases(ids []string) error {
 		}
 		text, _, _ := strings.Cut(alias, " ")
 		addr, parseErr := netip.ParseAddr(text)
-		if n.leases.byID[id] != nil || parseErr != nil || !n.subnet.Contains(addr) || n.leases.byAddr[addr] != "" {
+		if parseErr != nil {
 			continue
 		}
-		n.cfg.Logger.Warn("lease was lost, its address is known by the link; published ports are not served", "container", id, "address", addr)
-		n.leases.byID[id], n.leases.byAddr[addr] = &lease{Addr: addr, live: true}, id
+		if ls := n.leases.claim(id, addr); ls != nil {
+			ls.live = true
+			n.cfg.Logger.Warn("lease was lost, its address is known by the link; published ports are not served", "container", id, "address", addr)
+		}
 	}
 	return err
+}
+
+// claimRecorded keeps for each container without a lease the address that others were told of: after a boot, which no
+// lease outlives, it is started again and must be found where it was.
+func (n *Network) claimRecorded(addrs map[string]netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(addrs)) {
+		if addr := addrs[id]; addr.IsValid() && n.leases.byID[id] == nil && n.leases.claim(id, addr) == nil {
+			n.cfg.Logger.Warn("the address of a container is another's by now, or not of this node's subnet; it gets a new one when it is started",
+				"container", id, "address", addr)
+		}
+	}
 }
 
 // sweep deletes our links but those to keep.

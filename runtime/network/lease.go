@@ -21,7 +21,7 @@ type lease struct {
 	// MAC and DNS are what the container asked for instead of what is usual; nil for most.
 	MAC net.HardwareAddr `json:"mac,omitempty"`
 	DNS []netip.Addr     `json:"dns,omitempty"`
-	// live is false for a lease that was read from disk and not yet adopted.
+	// live is false for a lease that was read from disk and not yet adopted, or that only its container's record knows.
 	live bool
 }
 
@@ -56,6 +56,24 @@ func lastAddr(p netip.Prefix) netip.Addr {
 		a[bit/8] |= 1 << (7 - bit%8)
 	}
 	return netip.AddrFrom4(a)
+}
+
+// given says whether addr is one that subnet gives to containers; anything is while subnet is not known.
+func given(subnet netip.Prefix, addr netip.Addr) bool {
+	if !subnet.IsValid() {
+		return addr.Is4()
+	}
+	return subnet.Contains(addr) && gateway(subnet).Less(addr) && addr.Less(lastAddr(subnet))
+}
+
+// claim gives id, which has no lease, a certain address; nil if it is another's, or none for containers.
+func (l *leases) claim(id string, addr netip.Addr) *lease {
+	if l.byID[id] != nil || l.byAddr[addr] != "" || !given(l.subnet, addr) {
+		return nil
+	}
+	ls := &lease{Addr: addr}
+	l.byID[id], l.byAddr[addr] = ls, id
+	return ls
 }
 
 // reserve returns id's address, choosing one if it has none.
@@ -130,7 +148,8 @@ const (
 // leaseDoc is the file's form.
 type leaseDoc struct {
 	Version int `json:"version"`
-	// Boot is the kernel's boot id: no container lives through a boot, so neither does a lease.
+	// Boot is the kernel's boot id: no link or namespace lives through a boot. What outlives it is the address in a
+	// container's record, which Adopt is told.
 	Boot   string            `json:"boot"`
 	Last   netip.Addr        `json:"last"`
 	Leases map[string]*lease `json:"leases"`

@@ -124,7 +124,7 @@ func (n *Network) SetSubnet(subnet netip.Prefix) error {
 	}
 	live := 0
 	for _, ls := range n.leases.byID {
-		if ls.live && !subnet.Contains(ls.Addr) {
+		if ls.live && !given(subnet, ls.Addr) {
 			live++
 		}
 	}
@@ -142,7 +142,7 @@ func (n *Network) forgetOutside(subnet netip.Prefix) {
 		return
 	}
 	for id, ls := range n.leases.byID {
-		if !subnet.Contains(ls.Addr) {
+		if !given(subnet, ls.Addr) {
 			n.cfg.Logger.Warn("lease is not of this node's subnet any more", "container", id, "address", ls.Addr, "subnet", subnet)
 			n.leases.release(id)
 		}

@@ -291,7 +291,7 @@ func TestNewAgentAdoptsWhatLives(t *testing.T) {
 	second := host.network(cfg)
 	host.must(second.Setup(t.Context()))
 	client.want("tcp", "192.0.2.1:8080", "web sees 192.0.2.9")
-	host.must(second.Adopt([]string{"web", "unknown"}))
+	host.must(second.Adopt(map[string]netip.Addr{"web": {}, "unknown": {}}))
 
 	client.want("tcp", "192.0.2.1:8080", "web sees 192.0.2.9")
 	got, ok := second.Endpoint("web")
@@ -329,7 +329,7 @@ func TestLostLeaseFileLosesNoAddress(t *testing.T) {
 
 	second := host.network(cfg)
 	host.must(second.Setup(t.Context()))
-	host.must(second.Adopt([]string{"web"}))
+	host.must(second.Adopt(map[string]netip.Addr{"web": {}}))
 	if got, ok := second.Endpoint("web"); !ok || got.Address != ep.Address {
 		t.Errorf("adopted %+v, %v; want address %s", got, ok, ep.Address)
 	}

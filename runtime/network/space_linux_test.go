@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -142,7 +143,7 @@ func TestAContainerThatEndedRefuses(t *testing.T) {
 	first.leaveSpaces()
 	second := host.network(cfg)
 	host.must(second.Setup(t.Context()))
-	host.must(second.Adopt([]string{"web"}))
+	host.must(second.Adopt(map[string]netip.Addr{"web": {}}))
 	host.must(second.Keep("web", again.Process.Pid))
 	host.must(second.Keep("unknown", again.Process.Pid))
 	ended(again)

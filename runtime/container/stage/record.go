@@ -45,7 +45,7 @@ type ImageConfig struct {
 	StopSignal string              `json:",omitempty"`
 }
 
-// Record is what Create decided. It never changes.
+// Record is what Create decided. Update changes its spec, and a start the address, where the old one was lost.
 type Record struct {
 	Spec    runtime.Spec `json:"spec"`
 	Config  ImageConfig  `json:"config"` // the image's, as it was at Create

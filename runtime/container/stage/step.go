@@ -15,7 +15,7 @@ type Step string
 // Steps are all moments, in the order in which a container's life passes them.
 var Steps = []Step{
 	"create held", "create directory", "create sources", "create reserved", "create etc", "create recorded",
-	"start cleared", "start etc", "start launcher", "start job sent",
+	"start cleared", "start leased", "start etc", "start launcher", "start job sent",
 	"launch job", "launch locked", "launch exit file", "launch namespace", "launch root", "launch mounts", "launch config",
 	"launch announced", "launch state", "launch cgroup", "launch gate", "launch configuration sent", "launch hooks", "launch limits",
 	"launch ready", "launch saved", "launch parked",
