@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -42,16 +41,19 @@ func (r *Runtime) adopt() error {
 			ids = append(ids, string(id))
 		}
 	}
-	var errs []error
+	var netErr error
 	if r.cfg.Network != nil {
 		addrs := map[string]netip.Addr{}
 		for _, id := range ids {
 			addrs[id] = r.containers[runtime.ID(id)].rec.Address
 		}
-		errs = append(errs, r.cfg.Network.Adopt(addrs))
+		netErr = r.cfg.Network.Adopt(addrs)
 	}
 	if r.cfg.Volumes != nil {
-		errs = append(errs, r.cfg.Volumes.Adopt(ids))
+		if err := r.cfg.Volumes.Adopt(ids); err != nil {
+			// It costs no more than a volume that cannot be removed yet.
+			r.log.Error("a volume still counts containers that are gone", "err", err)
+		}
 	}
 	for _, id := range ids {
 		r.adoptNetwork(r.containers[runtime.ID(id)])
@@ -59,7 +61,7 @@ func (r *Runtime) adopt() error {
 	if len(ids) == 0 {
 		r.dropMonitorsCgroup()
 	}
-	return errors.Join(errs...)
+	return netErr
 }
 
 // adoptOne gives nil for a directory that was not a container and is removed.

@@ -31,7 +31,8 @@ func (s *Store) Use(name, user string) (string, error) {
 	return v.Path, errors.Join(f.Close(), step.Reach("volume use noted"))
 }
 
-// Release takes the container off all volumes. One that uses none is no error.
+// Release takes the container off all volumes. One that uses none is no error. A volume that cannot be read is passed over:
+// it must not hold a container that may have nothing to do with it, and Adopt drops what is left in it.
 func (s *Store) Release(user string) error {
 	if err := checkUser(user); err != nil {
 		return err
@@ -39,26 +40,37 @@ func (s *Store) Release(user string) error {
 	return s.prune(func(u string) bool { return u == user })
 }
 
-// Adopt tells, after a restart of the agent, which containers live; all others are taken off their volumes.
+// Adopt tells, after a restart of the agent, which containers live; all others are taken off their volumes. A volume that
+// cannot be read is passed over.
 func (s *Store) Adopt(users []string) error {
 	return s.prune(func(u string) bool { return !slices.Contains(users, u) })
 }
 
+// prune drops notes of users. What is in volume.json does not matter to it, but that there is one does: a directory that
+// somebody else made here is not ours to change.
 func (s *Store) prune(drop func(user string) bool) error {
-	vs, err := s.List()
-	errs := []error{err}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range vs {
-		for _, u := range v.Users {
-			if !drop(u) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("release volumes: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		name := e.Name()
+		if _, err := os.Lstat(filepath.Join(s.dir, name, metaFile)); err != nil || !validName.MatchString(name) {
+			continue
+		}
+		users, _ := os.ReadDir(filepath.Join(s.dir, name, usersDir)) // as far as it can be read
+		for _, u := range users {
+			if !drop(u.Name()) {
 				continue
 			}
 			if err := step.Reach("volume release begun"); err != nil {
 				return err
 			}
-			if err := os.Remove(filepath.Join(s.dir, v.Name, usersDir, u)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("release volume %s of container %s: %w", v.Name, u, err))
+			if err := os.Remove(filepath.Join(s.dir, name, usersDir, u.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("release volume %s of container %s: %w", name, u.Name(), err))
 			}
 		}
 	}

@@ -97,9 +97,8 @@ func Open(dir string) (*Store, error) {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), newPrefix) || strings.HasPrefix(e.Name(), gonePrefix) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("open volumes: remove leftover: %w", err)
-			}
+			// One that stays (an immutable file, a failing disk) takes space, and its name says that it is nothing.
+			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
 		}
 	}
 	// A volume whose maker was killed before it synced is returned by the next Create like any other.

@@ -177,6 +177,49 @@ func TestBrokenVolumeHidesNoOther(t *testing.T) {
 	}
 }
 
+// What is wrong with one volume, or is no volume at all, is nobody's business who releases another.
+func TestBrokenVolumeHoldsNobody(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for name, damage := range map[string]func(root string) error{
+		"good":  func(string) error { return nil },
+		"meta":  func(root string) error { return os.WriteFile(filepath.Join(root, metaFile), []byte("{"), 0o600) },
+		"users": func(root string) error { return os.RemoveAll(filepath.Join(root, usersDir)) },
+		"file": func(root string) error {
+			return errors.Join(os.RemoveAll(filepath.Join(root, usersDir)), os.WriteFile(filepath.Join(root, usersDir), nil, 0o600))
+		},
+	} {
+		create(t, s, name, "")
+		for _, user := range []string{"gone", "removed", "lives"} {
+			if _, err := s.Use(name, user); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := damage(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stray := filepath.Join(dir, "backup", usersDir, "gone")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(stray), 0o755), os.WriteFile(stray, []byte("a user's"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if err := s.Adopt([]string{"removed", "lives"}); err != nil {
+		t.Errorf("adopt: %v", err)
+	}
+	if err := s.Release("removed"); err != nil {
+		t.Errorf("release: %v", err)
+	}
+	for _, name := range []string{"good", "meta"} {
+		if left, err := os.ReadDir(filepath.Join(dir, name, usersDir)); err != nil || len(left) != 1 || left[0].Name() != "lives" {
+			t.Errorf("users of %s: %v, %v", name, left, err)
+		}
+	}
+	if _, err := os.Stat(stray); err != nil {
+		t.Errorf("a file in a directory that is no volume: %v", err)
+	}
+}
+
 func TestResolve(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
