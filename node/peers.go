@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -167,10 +168,18 @@ func (m *members) removed(p pki.Peer) bool {
 	return p.Kind == pki.Node && m.gone[job.NodeID(p.ID)]
 }
 
+// missing lists who was a member.
+func (m *members) missing() []job.NodeID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.gone))
+}
+
 // membersInterval is how often a node looks who was removed.
 const membersInterval = time.Second
 
-// watchMembers closes the connections of nodes that were removed; no new ones are taken from them.
+// watchMembers closes the connections of nodes that were removed, from which no new ones are taken, and has gossip forget them
+// once they are not here any more: it would look for them for ever.
 func (n *Node) watchMembers(ctx context.Context, m *mux) error {
 	for sleep(ctx, membersInterval) {
 		ids := map[job.NodeID]bool{}
@@ -192,6 +201,9 @@ func (n *Node) watchMembers(ctx context.Context, m *mux) error {
 		}
 		n.members.note(index, ids)
 		m.evict(n.members.removed)
+		for _, id := range n.members.missing() {
+			n.pool.Forget(string(id))
+		}
 	}
 	return nil
 }
