@@ -75,7 +75,7 @@ func newJudged(t *testing.T, seed uint64) *judged {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), func(pki.Peer) bool { return false }, quiet)
+		m := newMux(port, n.ident.ServerTLS(alpnRaft, alpnGossip, alpnAPI), func(pki.Peer, bool) bool { return false }, quiet)
 		packets, _ := u.ListenPacket(addr)
 		streams, _ := u.Listen(netip.AddrPortFrom(addr.Addr(), plainPort))
 		n.pool, err = gossip.New(gossip.Config{

@@ -44,8 +44,8 @@ type mux struct {
 	conf *tls.Config
 	log  *slog.Logger
 	life string // of this node's log
-	// stranger tells whether a peer with a good certificate is to be refused, but for raft. It must not block.
-	stranger func(pki.Peer) bool
+	// stranger tells whether a peer with a good certificate is to be refused. It must not block.
+	stranger func(p pki.Peer, forRaft bool) bool
 
 	raft, gossip, api, relay *connQueue
 	guests                   chan struct{}
@@ -55,7 +55,7 @@ type mux struct {
 	hosts map[netip.Addr]int // handshakes under way
 }
 
-func newMux(l net.Listener, conf *tls.Config, stranger func(pki.Peer) bool, log *slog.Logger) *mux {
+func newMux(l net.Listener, conf *tls.Config, stranger func(p pki.Peer, forRaft bool) bool, log *slog.Logger) *mux {
 	q := func() *connQueue { return newConnQueue(l.Addr()) }
 	return &mux{
 		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), relay: q(), guests: make(chan struct{}, maxGuests),
@@ -133,18 +133,18 @@ func (m *mux) exit(host netip.Addr) {
 	}
 }
 
-// evict closes what peers hold open that were removed since they came.
-func (m *mux) evict(removed func(pki.Peer) bool) {
+// evict closes what peers hold open that are to go.
+func (m *mux) evict(goes func(p pki.Peer, forRaft bool) bool) {
 	m.mu.Lock()
 	var out []*peerConn
 	for c := range m.conns {
-		if removed(c.peer) {
+		if goes(c.peer, c.forRaft) {
 			out = append(out, c)
 		}
 	}
 	m.mu.Unlock()
 	for _, c := range out {
-		m.log.Info("closing a connection of a peer that was removed", "peer", c.peer.Name, "id", c.peer.ID)
+		m.log.Info("closing a connection of a peer that is no member", "peer", c.peer.Name, "id", c.peer.ID)
 		_ = c.Close()
 	}
 }
@@ -189,10 +189,11 @@ func (m *mux) admit(conn *tls.Conn) net.Conn {
 	cs := conn.ConnectionState()
 	peer, known := pki.PeerOf(cs)
 	if known {
-		if cs.NegotiatedProtocol != raftProtocol(m.life) && m.stranger(peer) {
+		forRaft := cs.NegotiatedProtocol == raftProtocol(m.life)
+		if m.stranger(peer, forRaft) {
 			return nil
 		}
-		c := &peerConn{Conn: conn, m: m, peer: peer}
+		c := &peerConn{Conn: conn, m: m, peer: peer, forRaft: forRaft}
 		m.mu.Lock()
 		m.conns[c] = struct{}{}
 		m.mu.Unlock()
@@ -211,8 +212,9 @@ func (m *mux) admit(conn *tls.Conn) net.Conn {
 // peerConn is a connection of somebody known.
 type peerConn struct {
 	*tls.Conn
-	m    *mux
-	peer pki.Peer
+	m       *mux
+	peer    pki.Peer
+	forRaft bool
 }
 
 func (c *peerConn) Close() error {

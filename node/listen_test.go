@@ -88,7 +88,8 @@ func openPort(t *testing.T, a authority, stranger func(pki.Peer) bool) *port {
 	if stranger == nil {
 		stranger = func(pki.Peer) bool { return false }
 	}
-	m := newMux(l, a.node("server").ServerTLS(alpnRaft, alpnGossip, alpnAPI), stranger, slog.New(slog.DiscardHandler))
+	judge := func(p pki.Peer, forRaft bool) bool { return !forRaft && stranger(p) }
+	m := newMux(l, a.node("server").ServerTLS(alpnRaft, alpnGossip, alpnAPI), judge, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.run(ctx) }()
@@ -274,11 +275,24 @@ func TestConnectionsOfRemovedNodesAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m members
-	m.note(5, map[job.NodeID]bool{"n1": true, "n2": true})
-	m.note(4, map[job.NodeID]bool{"n2": true}) // from a log-holder that lags
-	m.note(6, map[job.NodeID]bool{"n1": true})
+	at := time.Now()
+	m.note(5, map[job.NodeID]bool{"n1": true, "n2": true}, at)
+	if m.note(4, map[job.NodeID]bool{"n2": true}, at) || m.note(5, map[job.NodeID]bool{"n1": true, "n2": true}, at) { // from a log-holder that lags; the same
+		t.Error("nothing new counts as news")
+	}
+	file := filepath.Join(t.TempDir(), membersFile)
+	if err := m.save(file, "c"); err != nil {
+		t.Fatal(err)
+	}
+	m = members{} // as after a restart, during which it was removed
+	if err := m.load(file, "c"); err != nil {
+		t.Fatal(err)
+	}
+	if !m.note(6, map[job.NodeID]bool{"n1": true}, at) {
+		t.Error("a removal is no news")
+	}
 	waitUntil(t, "both to be in", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return len(p.conns) == 2 })
-	p.evict(m.removed)
+	p.evict(func(p pki.Peer, _ bool) bool { return m.removed(p) })
 	_ = gone.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := gone.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Errorf("the removed node's connection stands: %v", err)
@@ -287,8 +301,24 @@ func TestConnectionsOfRemovedNodesAreClosed(t *testing.T) {
 	if _, err := kept.Read(make([]byte, 1)); !os.IsTimeout(err) {
 		t.Errorf("a member's connection was closed: %v", err)
 	}
-	m.note(7, map[job.NodeID]bool{"n1": true, "n2": true})
-	if m.removed(pki.Peer{Kind: pki.Node, ID: "n2"}) {
+	n2 := pki.Peer{Kind: pki.Node, ID: "n2"}
+	if err := m.save(file, "c"); err != nil {
+		t.Fatal(err)
+	}
+	for cluster, want := range map[string]bool{"c": true, "another": false} {
+		var back members
+		if err := back.load(file, cluster); err != nil || back.removed(n2) != want {
+			t.Errorf("after a restart in cluster %s: removed %v, %v", cluster, back.removed(n2), err)
+		}
+	}
+	m.note(7, map[job.NodeID]bool{"n1": true}, at.Add(removedFor+1))
+	if m.removed(n2) {
+		t.Error("it is remembered for longer than any certificate is good")
+	}
+	m.note(8, map[job.NodeID]bool{"n1": true, "n2": true}, at)
+	m.note(9, map[job.NodeID]bool{"n1": true}, at)
+	m.note(10, map[job.NodeID]bool{"n1": true, "n2": true}, at)
+	if m.removed(n2) {
 		t.Error("a node that came in again still counts as removed")
 	}
 }

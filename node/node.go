@@ -97,6 +97,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.establish(ctx); err != nil {
 		return err
 	}
+	if err := n.members.load(n.path(membersFile), n.member.Cluster); err != nil {
+		n.log.Warn("who was removed before this start is not known until the cluster tells of it", "error", err)
+	}
 	n.ident.TrustPinned(n.pinned)
 	n.ident.Distrust(n.members.removed)
 	n.peers = newPeers(n.cfg.Underlay, n.ident)

@@ -3,11 +3,9 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"shoal/consensus"
@@ -110,102 +108,6 @@ func (n *Node) pinned(id string, key pki.Pin) bool {
 		return slices.ContainsFunc(f.full.Nodes, func(o api.FeedNode) bool { return string(o.ID) == id && o.KeyPin == key.String() })
 	}
 	return false
-}
-
-// freshContact is how recently a node must have heard from the leader to judge who is not a member.
-const freshContact = 5 * time.Second
-
-// stranger tells whether a node with a good certificate is none that this one knows of, as far as it may say so. One that
-// is catching up does not know the younger nodes yet, and the leader may be one of them: so raft's connections are not
-// judged by this, or the leader could not tell it.
-func (n *Node) stranger(p pki.Peer) bool {
-	if !n.started.Load() || p.Kind != pki.Node || p.ID == string(n.id) {
-		return false
-	}
-	if n.HasState() {
-		return time.Since(n.raft.LastContact()) <= n.patient(freshContact) && n.state.View().Node(job.NodeID(p.ID)) == nil
-	}
-	f, h := n.fed.Load(), n.leaderHint.Load()
-	if f == nil || h == nil || h.addr == "" || time.Since(h.at) > n.patient(freshContact) {
-		return false
-	}
-	return !slices.ContainsFunc(f.full.Nodes, func(o api.FeedNode) bool { return string(o.ID) == p.ID })
-}
-
-// members remembers who was a member and is none any more. It is certain, unlike stranger, but a restart forgets it.
-type members struct {
-	mu    sync.Mutex
-	index uint64 // of the list below
-	now   map[job.NodeID]bool
-	gone  map[job.NodeID]bool // bounded by the removals since the start
-}
-
-// note takes the list as it is at index; an older one than the last, from a log-holder that lags, is not looked at.
-func (m *members) note(index uint64, ids map[job.NodeID]bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if index < m.index {
-		return
-	}
-	if m.gone == nil {
-		m.gone = map[job.NodeID]bool{}
-	}
-	for id := range m.now {
-		if !ids[id] {
-			m.gone[id] = true
-		}
-	}
-	for id := range ids {
-		delete(m.gone, id)
-	}
-	m.index, m.now = index, ids
-}
-
-// removed tells whether a peer's certificate outlived its membership.
-func (m *members) removed(p pki.Peer) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return p.Kind == pki.Node && m.gone[job.NodeID(p.ID)]
-}
-
-// missing lists who was a member.
-func (m *members) missing() []job.NodeID {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Collect(maps.Keys(m.gone))
-}
-
-// membersInterval is how often a node looks who was removed.
-const membersInterval = time.Second
-
-// watchMembers closes the connections of nodes that were removed, from which no new ones are taken, and has gossip forget them
-// once they are not here any more: it would look for them for ever.
-func (n *Node) watchMembers(ctx context.Context, m *mux) error {
-	for sleep(ctx, membersInterval) {
-		ids := map[job.NodeID]bool{}
-		var index uint64
-		if n.HasState() {
-			v := n.state.View()
-			index = v.Index()
-			for _, o := range v.Nodes() {
-				ids[o.ID] = true
-			}
-		} else if f := n.fed.Load(); f != nil && f.index > 0 {
-			index = f.index
-			for _, o := range f.full.Nodes {
-				ids[o.ID] = true
-			}
-			ids[n.id] = true
-		} else {
-			continue
-		}
-		n.members.note(index, ids)
-		m.evict(n.members.removed)
-		for _, id := range n.members.missing() {
-			n.pool.Forget(string(id))
-		}
-	}
-	return nil
 }
 
 // HasState tells whether this node's copy of the log is one to answer and to feed from.

@@ -2,15 +2,20 @@ package nodetest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"shoal/consensus"
 	"shoal/consensus/job"
 	"shoal/node/api"
+	"shoal/node/pki"
 )
 
 // A node that was removed knows keys and addresses, and has connections open. None of them may serve it any more, at a
@@ -57,6 +62,10 @@ func TestRemovedNodeIsShutOutEverywhere(t *testing.T) {
 		if workers == 0 {
 			t.Fatal("all nodes hold the log: the test proves less than it says")
 		}
+		away := others[slices.IndexFunc(others, func(m *Machine) bool { return m != leader })]
+		if err := away.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
 		if err := leader.node.RemoveNode(context.Background(), victim.Name, true); err != nil {
 			t.Fatal(err)
 		}
@@ -66,12 +75,66 @@ func TestRemovedNodeIsShutOutEverywhere(t *testing.T) {
 				t.Errorf("%s still serves the removed node: %v", m.Name, err)
 			}
 		}
+		// Nor does a restart forget it. One of them was off when the node was removed.
+		for _, m := range others {
+			if m != away {
+				if err := m.StopAgent(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.StartAgent()
+			for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				if err := ask(m); !errors.Is(err, job.Unavailable) && m != away {
+					t.Fatalf("%s serves the removed node after a restart: %v", m.Name, err)
+				}
+			}
+			if err := ask(m); !errors.Is(err, job.Unavailable) {
+				t.Errorf("%s serves the removed node after a restart: %v", m.Name, err)
+			}
+			if err := speakRaft(t, m, victim); err == nil {
+				t.Errorf("%s speaks raft with the removed node after a restart", m.Name)
+			}
+		}
+		leader = c.Leader()
 		for _, m := range others { // and nobody else is shut out
 			if _, err := api.NewClient(m.Addr.String(), leader.node.Transport()).Status(context.Background()); err != nil {
 				t.Errorf("%s refuses the leader: %v", m.Name, err)
 			}
 		}
 	})
+}
+
+// speakRaft does the handshake of a log-holder with a machine, as another one, and waits for a word against it.
+func speakRaft(t *testing.T, m, as *Machine) error {
+	t.Helper()
+	ident, err := pki.LoadIdentity(filepath.Join(as.dir(), "identity"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	life, err := consensus.Life(filepath.Join(m.dir(), "raft"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alpn := "shoal-raft/1"
+	if life != "" {
+		alpn += "." + life
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	raw, err := underlay{m.c.Net, as.Addr.Addr()}.Dial(ctx, m.Addr.String())
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	conn := tls.Client(raw, ident.ClientTLS(alpn, ""))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil // it waits for what the removed node has to say
 }
 
 // A machine that was removed while it was cut off must learn of it when it is back, though no node takes it for a member any
