@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/node/pki"
@@ -31,9 +32,10 @@ func raftProtocol(life string) string {
 // Limits of connections that have not yet said who they are, or never do.
 const (
 	handshakeTimeout     = 5 * time.Second
-	maxHandshakes        = 256 // at once; further connections wait in the kernel's queue
+	maxHandshakes        = 256 // at once from members' addresses, and as many from all others; further connections are closed
 	maxHandshakesPerHost = 64  // of these from one address, so that one stranger cannot keep all others out
 	maxGuests            = 128 // connections without a certificate: machines that join, and strangers
+	maxGuestsPerHost     = 32  // of these from one address
 	guestLife            = time.Minute
 )
 
@@ -48,18 +50,48 @@ type mux struct {
 	stranger func(p pki.Peer, forRaft bool) bool
 
 	raft, gossip, api, relay *connQueue
-	guests                   chan struct{}
+	members                  atomic.Pointer[map[netip.Addr]bool] // addresses of nodes: whoever else comes cannot keep them out; nil: none is known
 
-	mu    sync.Mutex
-	conns map[*peerConn]struct{}
-	hosts map[netip.Addr]int // handshakes under way
+	mu         sync.Mutex
+	conns      map[*peerConn]struct{}
+	handshakes crowd // of strangers' addresses
+	expected   crowd // of members'
+	guests     crowd
+}
+
+// crowd counts who is there by address, within bounds.
+type crowd struct {
+	most, perHost int
+	all           int
+	hosts         map[netip.Addr]int
+}
+
+func newCrowd(most, perHost int) crowd {
+	return crowd{most: most, perHost: perHost, hosts: map[netip.Addr]int{}}
+}
+
+func (c *crowd) enter(host netip.Addr) bool {
+	if c.all >= c.most || c.hosts[host] >= c.perHost {
+		return false
+	}
+	c.all++
+	c.hosts[host]++
+	return true
+}
+
+func (c *crowd) leave(host netip.Addr) {
+	c.all--
+	if c.hosts[host]--; c.hosts[host] <= 0 {
+		delete(c.hosts, host)
+	}
 }
 
 func newMux(l net.Listener, conf *tls.Config, stranger func(p pki.Peer, forRaft bool) bool, log *slog.Logger) *mux {
 	q := func() *connQueue { return newConnQueue(l.Addr()) }
 	return &mux{
-		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), relay: q(), guests: make(chan struct{}, maxGuests),
-		conns: map[*peerConn]struct{}{}, hosts: map[netip.Addr]int{},
+		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), relay: q(),
+		conns:      map[*peerConn]struct{}{},
+		handshakes: newCrowd(maxHandshakes, maxHandshakesPerHost), expected: newCrowd(maxHandshakes, maxHandshakesPerHost), guests: newCrowd(maxGuests, maxGuestsPerHost),
 	}
 }
 
@@ -74,9 +106,7 @@ func (m *mux) run(ctx context.Context) error {
 	}()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, maxHandshakes)
 	for {
-		slots <- struct{}{} // handshakes end soon, also with ctx
 		conn, err := m.l.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
@@ -86,21 +116,22 @@ func (m *mux) run(ctx context.Context) error {
 				return err
 			}
 			m.log.Warn("cannot accept connections for now", "error", err)
-			<-slots
 			if !sleep(ctx, 100*time.Millisecond) {
 				return nil
 			}
 			continue
 		}
 		host := hostOf(conn)
-		if !m.enter(host) {
+		in := &m.handshakes
+		if known := m.members.Load(); known != nil && (*known)[host] {
+			in = &m.expected
+		}
+		if !m.enter(in, host) {
 			_ = conn.Close()
-			<-slots
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
-			defer m.exit(host)
+			defer m.exit(in, host)
 			m.welcome(ctx, conn)
 		})
 	}
@@ -114,23 +145,16 @@ func hostOf(c net.Conn) netip.Addr {
 	return a.Addr().Unmap()
 }
 
-// enter counts a handshake from a host, or refuses it.
-func (m *mux) enter(host netip.Addr) bool {
+func (m *mux) enter(c *crowd, host netip.Addr) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.hosts[host] >= maxHandshakesPerHost {
-		return false
-	}
-	m.hosts[host]++
-	return true
+	return c.enter(host)
 }
 
-func (m *mux) exit(host netip.Addr) {
+func (m *mux) exit(c *crowd, host netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.hosts[host]--; m.hosts[host] <= 0 {
-		delete(m.hosts, host)
-	}
+	c.leave(host)
 }
 
 // evict closes what peers hold open that are to go.
@@ -199,12 +223,11 @@ func (m *mux) admit(conn *tls.Conn) net.Conn {
 		m.mu.Unlock()
 		return c
 	}
-	select {
-	case m.guests <- struct{}{}:
-	default:
+	host := hostOf(conn)
+	if !m.enter(&m.guests, host) {
 		return nil
 	}
-	c := &guestConn{Conn: conn, leave: sync.OnceFunc(func() { <-m.guests })}
+	c := &guestConn{Conn: conn, leave: sync.OnceFunc(func() { m.exit(&m.guests, host) })}
 	c.life = time.AfterFunc(guestLife, func() { _ = c.Close() }) // whatever a guest is doing: one request takes seconds
 	return c
 }

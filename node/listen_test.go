@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +106,12 @@ func openPort(t *testing.T, a authority, stranger func(pki.Peer) bool) *port {
 		}
 	})
 	return &port{t, m, l.Addr().String()}
+}
+
+func (p *port) count(c *crowd) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.all
 }
 
 func (p *port) dial(conf *tls.Config) (*tls.Conn, error) {
@@ -217,10 +224,40 @@ func TestStrangersWhoSayNothingDoNotKeepOthersOut(t *testing.T) {
 	if closed != maxHandshakesPerHost {
 		t.Errorf("%d connections above the bound were closed, want %d", closed, maxHandshakesPerHost)
 	}
-	other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: 5 * time.Second}
-	c, err := tls.DialWithDialer(other, "tcp", p.addr, a.node("n1").ClientTLS(alpnRaft, ""))
+	c, err := tls.DialWithDialer(from(2), "tcp", p.addr, a.node("n1").ClientTLS(alpnRaft, ""))
 	if err != nil {
 		t.Fatalf("another host is kept out: %v", err)
+	}
+	_ = c.Close()
+}
+
+// from dials as the host 127.0.0.host.
+func from(host byte) *net.Dialer {
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, host)}, Timeout: 5 * time.Second}
+}
+
+// However many strangers there are: a member's address has places of its own.
+func TestManyStrangersDoNotKeepMembersOut(t *testing.T) {
+	a := newAuthority(t)
+	p := openPort(t, a, nil)
+	p.members.Store(&map[netip.Addr]bool{netip.MustParseAddr("127.0.0.2"): true})
+	for host := range byte(maxHandshakes/maxHandshakesPerHost + 1) {
+		for range maxHandshakesPerHost {
+			c, err := from(11+host).Dial("tcp", p.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+		}
+	}
+	waitUntil(t, "strangers to have all of their places", func() bool { return p.count(&p.handshakes) == maxHandshakes })
+	if c, err := tls.DialWithDialer(from(3), "tcp", p.addr, a.node("n2").ClientTLS(alpnRaft, "")); err == nil {
+		t.Error("one stranger more was let in")
+		_ = c.Close()
+	}
+	c, err := tls.DialWithDialer(from(2), "tcp", p.addr, a.node("n1").ClientTLS(alpnRaft, ""))
+	if err != nil {
+		t.Fatalf("a member is kept out: %v", err)
 	}
 	_ = c.Close()
 }
@@ -234,16 +271,29 @@ func TestGuestsAreBoundedAndMakeRoom(t *testing.T) {
 			}
 		}
 	}()
-	for i := range maxGuests {
-		c, err := tls.Dial("tcp", p.addr, guest())
-		if err != nil {
-			t.Fatalf("guest %d: %v", i, err)
+	come := func(host byte, n int) {
+		t.Helper()
+		for i := range n {
+			c, err := tls.DialWithDialer(from(host), "tcp", p.addr, guest())
+			if err != nil {
+				t.Fatalf("guest %d of 127.0.0.%d: %v", i, host, err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
 		}
-		t.Cleanup(func() { _ = c.Close() })
 	}
-	waitUntil(t, "all guests to be in", func() bool { return len(p.guests) == maxGuests })
+	come(1, maxGuestsPerHost)
+	waitUntil(t, "the guests of a host to be in", func() bool { return p.count(&p.guests) == maxGuestsPerHost })
 	if !p.refuses(guest()) {
-		t.Error("one guest too many was let in")
+		t.Error("one guest too many of a host was let in")
+	}
+	for host := range byte(maxGuests/maxGuestsPerHost - 1) {
+		come(2+host, maxGuestsPerHost)
+	}
+	waitUntil(t, "all guests to be in", func() bool { return p.count(&p.guests) == maxGuests })
+	come(99, 1) // the handshake is done before it is counted
+	time.Sleep(50 * time.Millisecond)
+	if n := p.count(&p.guests); n != maxGuests {
+		t.Errorf("%d guests are in, want %d", n, maxGuests)
 	}
 }
 
@@ -253,12 +303,12 @@ func TestAGuestThatLeavesMakesRoomForAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := accepted(t, p.api)
-	if n := len(p.guests); n != 1 {
+	if n := p.count(&p.guests); n != 1 {
 		t.Fatalf("%d guests are counted, want 1", n)
 	}
 	_ = c.Close()
 	_ = c.Close() // servers do that
-	if n := len(p.guests); n != 0 {
+	if n := p.count(&p.guests); n != 0 {
 		t.Errorf("%d guests are counted after the last left", n)
 	}
 }

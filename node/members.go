@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -162,23 +163,24 @@ const membersInterval = time.Second
 func (n *Node) watchMembers(ctx context.Context, m *mux) error {
 	unsaved := false
 	for sleep(ctx, membersInterval) {
-		ids := map[job.NodeID]bool{}
+		ids, addrs := map[job.NodeID]bool{}, map[netip.Addr]bool{}
 		var index uint64
 		if n.HasState() {
 			v := n.state.View()
 			index = v.Index()
 			for _, o := range v.Nodes() {
-				ids[o.ID] = true
+				ids[o.ID], addrs[o.Addr.Addr()] = true, true
 			}
 		} else if f := n.fed.Load(); f != nil && f.index > 0 {
 			index = f.index
 			for _, o := range f.full.Nodes {
-				ids[o.ID] = true
+				ids[o.ID], addrs[o.Addr.Addr()] = true, true
 			}
 			ids[n.id] = true
 		} else {
 			continue
 		}
+		m.members.Store(&addrs)
 		if n.members.note(index, ids, n.wall()) || unsaved {
 			err := n.members.save(n.path(membersFile), n.member.Cluster)
 			if unsaved = err != nil; unsaved && ctx.Err() == nil {
