@@ -65,6 +65,7 @@ func given(c *cli.Context, f cli.Flag) bool {
 }
 
 // envOfFiles reads --env-file as docker does: lines KEY=VALUE, or KEY to take it from here; # begins a comment.
+// A byte order mark, which editors on Windows put first, is none of the text.
 func envOfFiles(c *cli.Context) ([]string, error) {
 	var env []string
 	for _, name := range c.StringSlice("env-file") {
@@ -72,7 +73,7 @@ func envOfFiles(c *cli.Context) ([]string, error) {
 		if err != nil {
 			return nil, exitf(exitUsage, "--env-file: %v", err)
 		}
-		for line := range strings.Lines(string(b)) {
+		for line := range strings.Lines(strings.TrimPrefix(string(b), "\ufeff")) {
 			line = strings.TrimRight(strings.TrimLeft(line, " \t"), "\r\n")
 			if line != "" && !strings.HasPrefix(line, "#") {
 				env = append(env, line)

@@ -57,3 +57,21 @@ func TestDetachKeysOfTheEnvironmentAreNoFlag(t *testing.T) {
 		t.Errorf("with the flag: code %d, want %d", code, exitUsage)
 	}
 }
+
+func TestAnEnvFileFromWindowsReadsAsInAComposeFile(t *testing.T) {
+	dir := t.TempDir()
+	env, file := filepath.Join(dir, "env"), filepath.Join(dir, "compose.yaml")
+	for name, text := range map[string]string{env: "\ufeffA=1\r\n# no\r\n\r\nB=two words\r\n", file: "services: {web: {image: x, env_file: env}}"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, line := range []string{"run -d --env-file " + env + " x", "run -d -f " + file} {
+		cl := newCluster()
+		var got []string
+		cl.onSubmit = func(_ *cluster, j *job.Job) { got = j.Spec.Services[0].Env }
+		if code, _, errs := shoal(t, cl.serve(t), line); code != 0 || strings.Join(got, "|") != "A=1|B=two words" {
+			t.Errorf("%s: code %d, %q, %q", line, code, errs, got)
+		}
+	}
+}
