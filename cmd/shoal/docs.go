@@ -52,8 +52,11 @@ func verbReference(b *strings.Builder, v *cli.Command, parent string, depth int)
 	}
 	name := parent + " " + v.Name
 	fmt.Fprintf(b, "\n%s %s\n\n%s\n", strings.Repeat("#", depth), name, sentence(v.Usage))
-	if len(v.Subcommands) == 0 {
+	switch {
+	case len(v.Subcommands) == 0:
 		fmt.Fprintf(b, "\n    %s\n", strings.TrimSpace(name+" [FLAGS] "+v.ArgsUsage))
+	case len(v.Flags) > 0:
+		fmt.Fprintf(b, "\n    %s [FLAGS] | VERB\n", name)
 	}
 	for part := range strings.SplitSeq(v.Description, "\n\n") {
 		if part == "" {
@@ -72,9 +75,7 @@ func verbReference(b *strings.Builder, v *cli.Command, parent string, depth int)
 	if len(v.Aliases) > 0 {
 		fmt.Fprintf(b, "\nAlso called: `%s`.\n", strings.Join(v.Aliases, "`, `"))
 	}
-	if len(v.Subcommands) == 0 {
-		flagReference(b, v.Flags)
-	}
+	flagReference(b, v.Flags)
 	for _, sub := range v.Subcommands {
 		verbReference(b, sub, name, depth+1)
 	}

@@ -20,7 +20,7 @@ const (
 	exitDenied      = 6
 	exitUnavailable = 7
 	exitUnhealthy   = 8
-	// As a shell says it of a command that it cannot execute, and of one that is not there; from exec alone.
+	// As a shell says it of a command that it cannot execute, and of one that is not there.
 	exitNotExecutable = 126
 	exitNoCommand     = 127
 	exitInterrupted   = 130 // as a shell says it of a program that SIGINT ended: 128 and the signal's number
@@ -46,8 +46,9 @@ func exitCodes() []struct {
 		{exitUnhealthy, "submitted, but the job did not become healthy, or its update was rolled back"},
 		{exitBroken, "from `chaos`: a promise was broken, or not everything could be undone"},
 		{exitTimedOut, "from `run`, `restart` and `cron run`: a batch's deadline ended it; when its program failed, they exit with that one's code"},
-		{exitNotExecutable, "from `exec`: the command cannot be executed in the container"},
-		{exitNoCommand, "from `exec`: there is no such command in the container"},
+		{exitOwn, "from `run IMAGE`: shoal's own failure, not the program's"},
+		{exitNotExecutable, "from `run IMAGE`, `attach` and `exec`: the command cannot be executed in the container"},
+		{exitNoCommand, "from `run IMAGE`, `attach` and `exec`: there is no such command in the container"},
 		{exitInterrupted, "interrupted while waiting; what was submitted stays"},
 	}
 }

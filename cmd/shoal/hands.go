@@ -156,7 +156,7 @@ func changesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "changes", Category: categoryLook,
 		Usage: "list how a task's files differ from its image's", ArgsUsage: "TASK",
-		Description: "As docker diff: A is added, C changed, D deleted. `shoal diff` is `shoal plan`: what a change of a job would do.\n\nExample: shoal changes web/front.1",
+		Description: "As docker diff: A is added, C changed, D deleted. `shoal diff` compares versions of a job.\n\nExample: shoal changes web/front.1",
 		Flags:       clientFlags(jsonFlag()),
 		Action: asking(func(c *cli.Context, s *screen, cl *api.Client) error {
 			if err := wantArgs(c, 1, 1); err != nil {

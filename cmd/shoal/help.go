@@ -47,7 +47,7 @@ const verbHelp = `{{.HelpName}}: {{.Usage}}
 {{if .Description}}
 {{.Description}}
 {{end}}
-Usage: {{.HelpName}}{{if .VisibleCommands}} VERB{{else}}{{if .VisibleFlags}} [FLAGS]{{end}}{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+Usage: {{.HelpName}}{{if .VisibleCommands}}{{if gt (len .VisibleFlags) 1}} [FLAGS] |{{end}} VERB{{else}}{{if .VisibleFlags}} [FLAGS]{{end}}{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
 {{if .VisibleCommands}}
 Verbs:{{range .VisibleCommands}}
   {{printf "%-10s" .Name}} {{.Usage}}{{end}}

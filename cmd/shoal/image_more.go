@@ -59,7 +59,7 @@ func systemCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "df", Usage: "tell what images, containers and volumes take, for every node", Description: "Example: shoal system df",
-				Flags: clientFlags(nodeFlag(), jsonFlag()), Action: asking(diskUsage),
+				Flags: clientFlags(&cli.StringFlag{Name: "node", Usage: "only of this `NODE`, by name or id (default: all that are up)"}, jsonFlag()), Action: asking(diskUsage),
 			},
 			{
 				Name: "prune", Usage: "delete what nobody needs: images, layers of broken pulls, unpacked layers",
