@@ -59,7 +59,21 @@ if [ -n "$missing" ]; then
 	fi
 	apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing >/dev/null
 fi
+need=$(sed -n 's/^go //p' "$(dirname "$0")/../go.mod")
 if ! command -v go >/dev/null 2>&1; then
-	echo "Go is missing: install the version that go.mod names" >&2
+	echo "Go is missing: install $need, or any from 1.21 on, which fetches $need by itself" >&2
 	exit 1
 fi
+# Outside of the module, where no Go minds what go.mod asks for.
+have=$(cd / && GOTOOLCHAIN=local go version | cut -d ' ' -f 3)
+fetch=$(cd / && go env GOTOOLCHAIN) # nothing before 1.21
+# from A B: is B at least A?
+from() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n1)" = "$1" ]; }
+case "$have" in
+go1.*)
+	if ! from "$need" "${have#go}" && { ! from 1.21 "${have#go}" || [ "$fetch" = local ]; }; then
+		echo "Go is too old: $(command -v go) is ${have#go}; install $need, or any from 1.21 on, which fetches $need by itself unless GOTOOLCHAIN=local" >&2
+		exit 1
+	fi
+	;;
+esac # one built from its source knows best
