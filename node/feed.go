@@ -51,10 +51,10 @@ func (n *Node) feedOnce(ctx context.Context, node job.NodeID, emit func(api.Feed
 	tick := time.NewTicker(n.patient(feedHeartbeat))
 	defer tick.Stop()
 	var last uint64
-	w := &concern{n: n, sub: sub, tick: tick.C, suspicion: n.suspicion.Load()}
+	w := &concern{n: n, sub: sub, tick: tick.C, suspicion: n.suspicion.Load(), at: view.Index()}
 	concerned := true
 	for {
-		var frame api.FeedFrame
+		frame := api.FeedFrame{Index: w.at}
 		if concerned {
 			full, err := n.buildFeed(view, node)
 			if err != nil {
@@ -63,8 +63,8 @@ func (n *Node) feedOnce(ctx context.Context, node job.NodeID, emit func(api.Feed
 			if sum := feedSum(full); sum != last {
 				last, frame.Full = sum, full
 			}
+			frame.Index = view.Index()
 		}
-		frame.Index = view.Index()
 		frame.LeaderAddr, frame.Leader = n.raftLeader() // not from a feed of its own, or an old word would go round for ever
 		if err := emit(frame); err != nil {
 			return err
@@ -72,6 +72,11 @@ func (n *Node) feedOnce(ctx context.Context, node job.NodeID, emit func(api.Feed
 		var err error
 		if concerned, err = w.await(ctx); err != nil {
 			return err
+		}
+		if !concerned {
+			if concerned, err = w.unread(); err != nil {
+				return err
+			}
 		}
 		view = n.state.View()
 	}
@@ -84,6 +89,8 @@ type concern struct {
 	tick      <-chan time.Time
 	ticks     int
 	suspicion uint64
+	// at is how far the changes were looked at: a heartbeat says no more, because a view may hold what is yet to be read here.
+	at uint64
 }
 
 // feedRebuild is after how many heartbeats a feed is built anew without a reason that it could see, such as a change of
@@ -105,14 +112,30 @@ func (c *concern) await(ctx context.Context) (bool, error) {
 			if !ok {
 				return false, errFeedBehind
 			}
+			c.at = b.Index
 			if !concerns(b) {
 				continue
 			}
 			sleep(ctx, feedPause)
-			for len(c.sub.C) > 0 {
-				<-c.sub.C
+			_, err := c.unread()
+			return true, err
+		}
+	}
+}
+
+// unread takes what waits to be read and tells whether it may concern a feed.
+func (c *concern) unread() (bool, error) {
+	concerned := false
+	for {
+		select {
+		case b, ok := <-c.sub.C:
+			if !ok {
+				return false, errFeedBehind
 			}
-			return true, nil
+			c.at = b.Index
+			concerned = concerned || concerns(b)
+		default:
+			return concerned, nil
 		}
 	}
 }

@@ -88,3 +88,30 @@ func TestFeedsAreBuiltAnewWhenTheirTablesChange(t *testing.T) {
 		t.Error("an empty batch concerns somebody")
 	}
 }
+
+// A heartbeat's index is that of the last change that was looked at, and one that waits to be read makes a frame of it.
+func TestAHeartbeatLooksAtWhatItsIndexCovers(t *testing.T) {
+	w := newWorld(t)
+	w.submit(0, job.Service{Mode: job.Replicated, Replicas: 2})
+	w.place(1, "t1", 1, nodeIDs[1], "")
+	_, sub := w.Subscribe(feedBuffer)
+	defer sub.Close()
+	c := &concern{sub: sub}
+	w.apply(state.Event{At: day, Event: job.Event{Kind: job.EventRebalance}})
+	if late, err := c.unread(); late || err != nil || c.at != w.index {
+		t.Errorf("an event: %v, %v, looked at %d of %d", late, err, c.at, w.index)
+	}
+	w.apply(state.Event{At: day, Event: job.Event{Kind: job.EventRebalance}})
+	w.place(2, "t2", 2, nodeIDs[1], "")
+	w.apply(state.Event{At: day, Event: job.Event{Kind: job.EventRebalance}})
+	if late, err := c.unread(); !late || err != nil || c.at != w.index {
+		t.Errorf("a task amid events: %v, %v, looked at %d of %d", late, err, c.at, w.index)
+	}
+	if late, err := c.unread(); late || err != nil || len(sub.C) != 0 {
+		t.Errorf("afterwards: %v, %v, %d unread", late, err, len(sub.C))
+	}
+	sub.Close()
+	if _, err := c.unread(); err != errFeedBehind {
+		t.Errorf("a subscription that ended: %v", err)
+	}
+}
