@@ -38,13 +38,16 @@ func (n *Node) Activate(ctx context.Context, ref string) error {
 }
 
 const (
-	// drainMark says that this node drained itself when it ended, so its next start activates it.
+	// drainMark says that this node drained itself when it ended, so its next start activates it; its text is the drain's end
+	// (job.Node.DrainBy), by which it knows its own drain from one that somebody ordered since. Empty: it had not heard yet.
 	drainMark  = "drained"
 	drainLook  = 200 * time.Millisecond
 	drainRetry = 300 * time.Millisecond
 	// drainEnd is how long after the drain's time tasks may still take to stop.
 	drainEnd = 30 * time.Second
 )
+
+var errNotFed = errors.New("the cluster has not told how this node stands")
 
 // drainBeforeEnd gives the parts a context that ends later than ctx, if the node is to be drained first.
 func (n *Node) drainBeforeEnd(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -68,9 +71,11 @@ func (n *Node) drainBeforeEnd(ctx context.Context) (context.Context, context.Can
 
 // drainSelf moves this node's tasks away, for as long as it may take.
 func (n *Node) drainSelf(ctx context.Context) {
+	own := false
 	if f := n.fed.Load(); f != nil && f.full.Self.Drained {
 		n.log.Info("this node is drained already, and stays so")
 	} else {
+		own = true
 		if err := os.WriteFile(n.path(drainMark), nil, 0o600); err != nil {
 			n.log.Warn("cannot note that this node drains itself: activate it after its next start", "error", err)
 		}
@@ -91,7 +96,13 @@ func (n *Node) drainSelf(ctx context.Context) {
 			sleep(ctx, drainRetry)
 			continue
 		}
-		if f := n.fed.Load(); f != nil && f.full.Self.Drained && len(n.rec.Local()) == 0 {
+		f := n.fed.Load()
+		drained := f != nil && f.full.Self.Drained
+		if drained && own {
+			own = false // noted
+			n.noteDrain(f.full.Self.DrainBy)
+		}
+		if drained && len(n.rec.Local()) == 0 {
 			n.log.Info("this node is drained")
 			return
 		}
@@ -102,14 +113,47 @@ func (n *Node) drainSelf(ctx context.Context) {
 	}
 }
 
+func (n *Node) noteDrain(by time.Time) {
+	text, err := by.MarshalText()
+	if err == nil {
+		err = os.WriteFile(n.path(drainMark), text, 0o600)
+	}
+	if err != nil {
+		n.log.Warn("cannot note which drain is this node's own: its next start undoes any", "error", err)
+	}
+}
+
+// anothersDrain tells whether the node's drain is not the one that it noted. known: the cluster has told how it stands.
+func (n *Node) anothersDrain(mark []byte) (another, known bool) {
+	var by time.Time
+	if len(mark) == 0 || by.UnmarshalText(mark) != nil {
+		return false, true
+	}
+	f := n.fed.Load()
+	if f == nil || f.index == 0 {
+		return false, false
+	}
+	return f.full.Self.Drained && !f.full.Self.DrainBy.Equal(by), true
+}
+
 // returnFromDrain activates a node that drained itself when it ended.
 func (n *Node) returnFromDrain(ctx context.Context) error {
 	for {
-		_, err := os.Stat(n.path(drainMark))
+		mark, err := os.ReadFile(n.path(drainMark))
 		if errors.Is(err, fs.ErrNotExist) {
 			return waitFor(ctx)
 		}
-		if err == nil {
+		another, known := n.anothersDrain(mark)
+		switch {
+		case err == nil && another:
+			n.log.Info("this node had drained itself, and somebody has ordered a drain since: it stays drained")
+			if err := os.Remove(n.path(drainMark)); err != nil {
+				n.log.Warn("cannot remove the note of a drain that is over", "error", err)
+			}
+			return waitFor(ctx)
+		case !known:
+			err = errNotFed
+		case err == nil:
 			_, err = atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Activate(ctx, string(n.id)) },
 				func() (struct{}, error) { return struct{}{}, n.Activate(ctx, string(n.id)) })
 		}

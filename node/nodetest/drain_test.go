@@ -85,3 +85,33 @@ func TestAgentDrainsItselfBeforeItStops(t *testing.T) {
 		})
 	}
 }
+
+// What an admin orders while the agent is away is not undone by its return, because it had drained itself before.
+func TestADrainThatIsOrderedMeanwhileStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		m := c.Machines[2]
+		if err := m.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		m.DrainOnStop = time.Minute
+		m.StartAgent()
+		c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+		c.awaitRunning(20*time.Second, 6)
+		if err := m.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		c.Await(20*time.Second, "a leader", func() bool { return c.Leader() != nil })
+		if err := c.Leader().node.Drain(context.Background(), m.Name, nil); err != nil {
+			t.Fatal(err)
+		}
+		m.StartAgent()
+		c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+		time.Sleep(20 * time.Second)
+		if !c.nodeOf(m).Drained {
+			t.Error("its return undid what an admin had ordered")
+		}
+	})
+}
