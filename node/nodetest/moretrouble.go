@@ -56,7 +56,7 @@ func (s *sim) moreFaults() []namedFault {
 			s.after(time.Second, time.Minute, func() { m.FailDisk(nil); s.revive(m) }) // one that was started meanwhile ended
 		}},
 		{"clock", 5, func(m *Machine) {
-			ahead := time.Duration(math.Pow(10, s.r.Float64()*5.3) * float64(time.Second)) // up to two days
+			ahead := time.Duration(math.Pow(10, s.r.Float64()*7) * float64(time.Second)) // up to four months: longer than a certificate lasts
 			if s.r.IntN(2) == 0 {
 				ahead = -ahead
 			}
