@@ -186,9 +186,15 @@ func (t *tx) endRun(r *job.Run, status job.RunStatus, reason string) *job.Run {
 	return &up
 }
 
+// isOf tells whether a task is of a run. The number alone does not say so: a job that is removed and submitted again, or a
+// service that goes and comes back, counts its runs from 1 again, while tasks of the former ones still stop.
+func (t *tx) isOf(k *job.Task, r *job.Run) bool {
+	return r != nil && k.Run == r.Seq && (k.Index > r.Index || t.base.Rules() < rulesBatches)
+}
+
 func (t *tx) tasksOfRun(r *job.Run) (out []*job.Task) {
 	for _, b := range t.base.TasksOfService(r.Job, r.Service) {
-		if k := t.task(b.ID); k != nil && k.Run == r.Seq {
+		if k := t.task(b.ID); k != nil && t.isOf(k, r) {
 			out = append(out, k)
 		}
 	}
@@ -235,7 +241,7 @@ func (t *tx) trimRuns(jobName string, s *job.Service) {
 // countRun counts the end of a batch's task, which comes once.
 func (t *tx) countRun(k *job.Task, st *job.Status) {
 	r := t.run(k.Job, k.Service, k.Run)
-	if !r.Active() {
+	if !r.Active() || !t.isOf(k, r) {
 		return
 	}
 	up := *r

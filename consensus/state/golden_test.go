@@ -25,6 +25,7 @@ func TestGoldenLogStillApplies(t *testing.T) {
 		{"batch", scriptedBatch, []byte{kindStartRun, kindStopRun, kindFireSchedule, kindPauseSchedule, kindAutoscale}},
 		{"place", scriptedPlace, []byte{kindSetCluster, kindSetOvercommit}},
 		{"rules", scriptedRules, []byte{kindRaiseRules}},
+		{"runs", scriptedRuns, []byte{kindRaiseRules, kindFireSchedule}},
 		{"change", scriptedChange, []byte{kindPromoteJob, kindFailJob, kindRestartTasks}},
 	} {
 		t.Run(g.version, func(t *testing.T) { stillApplies(t, g.version, g.script, g.kinds) })

@@ -15,7 +15,7 @@ import (
 const (
 	rulesWaiting = 1 // a task that waits to begin is no reason against another one of its slot (refuseBeside)
 	// What was due while a job was stopped is not made up for, also when a change starts it again (syncSchedule). A batch
-	// that loses its schedule keeps what runs (syncRuns).
+	// that loses its schedule keeps what runs (syncRuns). A task that is older than a run is none of it (isOf).
 	rulesBatches = 2
 )
 

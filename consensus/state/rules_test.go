@@ -77,6 +77,20 @@ func TestRulesHoldOnceAllNodesKnowThem(t *testing.T) {
 	l.upgraded("c")
 }
 
+// TestRulesAreRaisedOneByOneOrAtOnce goes the ways on which a cluster may come to this build.
+func TestRulesAreRaisedOneByOneOrAtOnce(t *testing.T) {
+	for from := range Rules {
+		l := newLog(t).cluster().upgraded("a", "b").raise(from).raise(Rules)
+		if got := l.s.View().Rules(); got != Rules {
+			t.Errorf("from %d it came to level %d", from, got)
+		}
+		l.do(RaiseRules{To: from, At: t0})
+		if got := l.s.View().Rules(); got != Rules {
+			t.Errorf("back to %d: level %d", from, got)
+		}
+	}
+}
+
 // raise takes a cluster of which all nodes are upgraded to a level.
 func (l *log) raise(to int) *log {
 	l.t.Helper()

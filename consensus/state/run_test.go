@@ -63,6 +63,32 @@ func scriptedBatch(l *log) {
 	l.do(Autoscale{Job: "web", Service: "web", From: 2, To: 4, Cause: "autoscale: cpu 99 % of 50 %", At: t0})
 }
 
+// scriptedRuns is the golden log of what level 2 of the rules changed, before and after it. It is never changed.
+func scriptedRuns(l *log) {
+	l.cluster().upgraded("a")
+	at := t0
+	for _, level := range []int{1, 2} {
+		l.raise(level)
+		l.do(PutJob{Spec: batchSpec("j", 1, daily), At: at})
+		l.do(StopJob{Job: "j", At: at})
+		at = at.Add(100 * 24 * time.Hour)
+		l.do(PutJob{Spec: batchSpec("j", 2, daily), At: at})
+		l.fire(at.Add(-time.Hour)) // at level 1 only
+		l.fire(at.Add(time.Hour))  // at level 2 only: at 1 the former is under way
+		r := l.s.View().LastRun("j", "b")
+		id := job.TaskID(fmt.Sprint("t", level))
+		l.placeRun(r, id, 1, "id-a")
+		l.do(PutJob{Spec: batchSpec("j", 2), At: at.Add(2 * time.Hour)})
+		l.do(RemoveJob{Job: "j", At: at})
+		l.do(PutJob{Spec: batchSpec("j", 2), At: at})
+		l.do(NodeDown{Node: "id-a", At: at})
+		l.do(Plan{Base: l.index, At: at, Stop: []TaskStop{{ID: id, Desired: job.DesiredLost}}})
+		l.do(NodeUp{Node: "id-a", At: at})
+		l.do(RemoveJob{Job: "j", At: at})
+	}
+	l.do(PutJob{Spec: batchSpec("j", 2), At: at})
+}
+
 func TestCompletionsAreCountedOnceAlsoWhenTasksAreForgotten(t *testing.T) {
 	l := newLog(t).cluster().nodes("a", "b")
 	l.do(PutJob{Spec: batchSpec("j", 2), At: t0})
@@ -198,6 +224,34 @@ func TestARunOutlivesItsSchedule(t *testing.T) {
 		// The next one begins by hand, once nothing is under way.
 		if r := l.try(StartRun{Job: "j", Service: "b", At: t0}); (r.Err == nil) != (active == nil) || r.Err != nil && job.KindOf(r.Err) != job.Conflict {
 			t.Errorf("level %d, %v under way: another by hand: %v", tc.level, active, r.Err)
+		}
+	}
+}
+
+// A job that comes again under the name of one that was removed has a first run too. Tasks of the former one that still stop
+// are not counted there, and go when they have ended.
+func TestTasksOfARemovedJobAreOfNoRun(t *testing.T) {
+	for level, counted := range map[int]int{rulesBatches - 1: 1, rulesBatches: 0} { // before, log-holders counted them
+		l := newLog(t).cluster().upgraded("a", "b").raise(level)
+		l.do(PutJob{Spec: batchSpec("j", 2), At: t0})
+		r := l.s.View().LastRun("j", "b")
+		l.placeRun(r, "t1", 1, "id-a")
+		l.placeRun(r, "t2", 2, "id-b")
+		l.do(RemoveJob{Job: "j", At: t0})
+		l.do(PutJob{Spec: batchSpec("j", 3), At: t0})
+		if r = l.s.View().LastRun("j", "b"); r.Seq != 1 {
+			t.Fatalf("it begins with run %d", r.Seq)
+		}
+		l.placeRun(r, "t3", 3, "id-a")
+		l.do(NodeDown{Node: "id-a", At: t0})
+		l.do(Plan{Base: l.index, At: t0, Stop: []TaskStop{{ID: "t1", Desired: job.DesiredLost}, {ID: "t3", Desired: job.DesiredLost}}})
+		l.ended("id-b", "t2", job.Failed, 7)
+		if r = l.s.View().LastRun("j", "b"); r.Lost != 1+counted || r.Failed != 0 {
+			t.Errorf("level %d: %d tasks were lost and %d failed, want %d and 0", level, r.Lost, r.Failed, 1+counted)
+		}
+		v := l.s.View()
+		if left := v.Task("t1") != nil && v.Task("t2") != nil; left != (counted > 0) || v.Task("t3") == nil {
+			t.Errorf("level %d: kept are %v, %v and %v", level, v.Task("t1"), v.Task("t2"), v.Task("t3"))
 		}
 	}
 }

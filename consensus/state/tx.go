@@ -254,7 +254,7 @@ func (t *tx) slotExists(k *job.Task) bool {
 	}
 	if s.IsBatch() {
 		r := t.run(k.Job, k.Service, k.Run)
-		return r != nil && !r.Forgotten
+		return t.isOf(k, r) && !r.Forgotten
 	}
 	if s.Mode.PerNode() {
 		return k.Slot == 0 && first[job.Node](t.w, TableNodes, "id", strKey(string(k.Node))) != nil

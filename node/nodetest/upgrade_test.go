@@ -3,6 +3,7 @@ package nodetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,17 +16,23 @@ import (
 // A cluster is upgraded node by node: what changes an answer of the log holds from the last one on, and nobody notices. A
 // node that is put back to its old build keeps out, instead of making something else of the log than the others.
 func TestRulesFollowAnUpgradeNodeByNode(t *testing.T) {
+	for behind := 1; behind <= state.Rules; behind++ { // the last build, and those before it
+		t.Run(fmt.Sprint("from level ", state.Rules-behind), func(t *testing.T) { upgradeNodeByNode(t, behind) })
+	}
+}
+
+func upgradeNodeByNode(t *testing.T, behind int) {
 	synctest.Test(t, func(t *testing.T) {
 		c := New(t, 5, 1, images)
 		for _, m := range c.Machines {
-			m.BuildsBehind = 1
+			m.BuildsBehind = behind
 		}
 		c.Form()
 		c.submit(web(5, "web:1"))
 		c.awaitRunning(time.Minute, 5)
 		starts := c.starts()
 		for i, m := range c.Machines {
-			if got := c.Leader().node.State().View().Rules(); got != state.Rules-1 {
+			if got := c.Leader().node.State().View().Rules(); got != state.Rules-behind {
 				t.Fatalf("after %d upgrades of 5 the rules are of level %d", i, got)
 			}
 			if err := m.StopAgent(); err != nil {
@@ -56,7 +63,7 @@ func TestRulesFollowAnUpgradeNodeByNode(t *testing.T) {
 		if err := back.StopAgent(); err != nil {
 			t.Fatal(err)
 		}
-		back.BuildsBehind = 1
+		back.BuildsBehind = behind
 		back.StartAgent()
 		var old *state.OutdatedError
 		if err := <-back.done; !errors.As(err, &old) {
@@ -66,7 +73,7 @@ func TestRulesFollowAnUpgradeNodeByNode(t *testing.T) {
 		back.cancel, back.node = nil, nil
 		late := c.copyOf(c.Machines[0], 9)
 		late.life++ // an empty disk
-		late.Name, late.BuildsBehind = "late", 1
+		late.Name, late.BuildsBehind = "late", behind
 		token, err := c.Leader().node.CreateToken(context.Background(), api.TokenRequest{MaxUses: 1})
 		if err != nil {
 			t.Fatal(err)
