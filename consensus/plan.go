@@ -63,7 +63,7 @@ func (c Change) Holder() job.NodeID { return HolderID(c.ID, c.Life) }
 // Voters are 1 while there are one or two eligible nodes, 3 from three, 5 from seven, with two standbys beside them.
 // Eligible is who has not left and may vote, dead or alive: a death must not shrink the quorum. A voter that is dead for
 // DeadVoterGrace is replaced by a standby; one that left, was removed, or may not vote any more also goes without
-// replacement. Voters, then standbys, are spread over zones. No change leaves fewer live voters than a quorum, nor takes
+// replacement, but for the only one: it hands its vote to a standby first, if there is one. Voters, then standbys, are spread over zones. No change leaves fewer live voters than a quorum, nor takes
 // the leader's vote: it hands leadership over first.
 func PlanHolders(nodes []Candidate, current []Holder, now time.Time) []Change {
 	p := newPlanner(nodes, current, now)
@@ -284,7 +284,8 @@ func (p *planner) fillVoters() *Change {
 	if best == nil {
 		return nil
 	}
-	if len(p.voters) == 1 && count(p.standbys, seat.ready) < 2 {
+	moves := p.target == 1 && p.voters[0].fit == gone // the only vote: it has two owners for a moment
+	if len(p.voters) == 1 && count(p.standbys, seat.ready) < 2 && !moves {
 		return nil // two voters are worse than one: either one's loss would stop both
 	}
 	return &Change{Kind: ChangePromote, ID: best.ID, Life: best.Life, Reason: fmt.Sprintf("%d of %d voters are fit", p.fitVoters(), p.target)}

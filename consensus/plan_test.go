@@ -68,6 +68,13 @@ func TestPlanHoldersNextStep(t *testing.T) {
 		{"then one voter is better than two", "a:L b:V c:x", "demote b"},
 		{"a removed node loses its vote", "a:L b:V c:V d:Vr", "remove d"},
 		{"who may not vote is never asked", "a:L b:n c:n", ""},
+		{"the only vote moves when its node may have it no longer", "a:Ln b:S", "promote b"},
+		{"or was removed", "a:Lr b:S", "promote b"},
+		{"to one that is there", "a:Ln b:Sb", ""},
+		{"by way of leadership", "a:Ln b:V", "transfer-leadership b"},
+		{"and then it is gone", "a:Vn b:L", "remove a"},
+		{"the only vote stays with a dead node's place empty", "a:L b:S c:d", ""},
+		{"and of three it moves to two", "a:Ln b:S c:d d:d", ""},
 		{"who may no longer vote loses it", "a:L b:V c:Vn d:S e", "promote d"},
 		{"the leader hands over first", "a:Ln b:V c:V d:V", "transfer-leadership b"},
 		{"to a live voter", "a:Ln b:Vb c:V d:V", "transfer-leadership c"},
@@ -132,7 +139,7 @@ func simulatePlan(t *testing.T, rng *rand.Rand, seed int64) {
 	for i := range 1 + rng.Intn(9) {
 		id := fmt.Sprintf("n%02d", i)
 		c := Candidate{ID: job.NodeID(id), Addr: id, Alive: true, Zone: fmt.Sprint(rng.Intn(zones))}
-		if i > 0 && rng.Intn(8) == 0 {
+		if rng.Intn(8) == 0 {
 			c.Voter = job.VoterNever
 		}
 		m.nodes = append(m.nodes, c)

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"slices"
 
+	"shoal/consensus"
 	"shoal/consensus/job"
 	"shoal/consensus/state"
 	"shoal/node/api"
@@ -114,13 +116,30 @@ func (n *Node) RemoveNode(ctx context.Context, ref string, force bool) error {
 		return err
 	}
 	if node.ID == n.id {
-		return job.Errorf(job.Conflict, "node %s leads the cluster at the moment: stop its agent first, then ask another node", node.Name)
+		return n.refuseToGo(node.Name)
 	}
 	if _, err := n.propose(ctx, state.RemoveNode{Node: node.ID, Force: force, At: n.wall()}); err != nil {
 		return err
 	}
 	n.pool.Forget(string(node.ID))
 	return nil
+}
+
+// refuseToGo says why the leader does not remove itself, and what to do. Where it has the only vote, to stop it would leave
+// nobody to ask.
+func (n *Node) refuseToGo(name string) error {
+	holders, err := n.raft.Holders()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(holders, func(h consensus.Holder) bool { return h.Voter && !h.Leader }) {
+		return job.Errorf(job.Conflict, "node %s leads the cluster at the moment: stop its agent first, then ask another node", name)
+	}
+	if len(n.state.View().Nodes()) == 1 {
+		return job.Errorf(job.Conflict, "node %s is the only one: without it there is no cluster", name)
+	}
+	return job.Errorf(job.Conflict, "node %s leads the cluster and has the only vote: without it nothing can be changed. Start its agent again with --voter never, "+
+		"and wait until another node leads (shoal node ls); then stop its agent and ask that node", name)
 }
 
 // findNode takes a name, an id or a unique prefix of one (of at least four characters).

@@ -44,8 +44,9 @@ type Machine struct {
 	Addr    netip.AddrPort
 	Runtime *fake.Runtime
 	Labels  map[string]string
-	// DrainOnStop is for the next start of the agent.
+	// DrainOnStop and Voter are for the next start of the agent.
 	DrainOnStop time.Duration
+	Voter       job.VoterPolicy
 
 	// BuildsBehind is how many levels of rules the build lacks that the agent is started with next.
 	BuildsBehind int
@@ -138,8 +139,8 @@ func (m *Machine) start(join []string, token string) {
 	handle := m.Runtime.Reopen()
 	n, err := node.New(node.Config{
 		DataDir: m.dir(), Name: m.Name, Bind: m.Addr, Advertise: m.Addr, Labels: m.Labels, Join: join, Token: token,
-		DrainOnStop: m.DrainOnStop,
-		Version:     "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
+		DrainOnStop: m.DrainOnStop, Voter: m.Voter,
+		Version: "test", Underlay: underlay{m.c.Net, m.Addr.Addr()}, Logger: m.c.Logger.With("machine", m.Name),
 		State:          state.NewKnowing(state.Rules - m.BuildsBehind),
 		OnBug:          func(p any) { panic(p) },
 		BeforeLogWrite: func(string) error { return m.disk.wait(ctx) },

@@ -137,6 +137,35 @@ func speakRaft(t *testing.T, m, as *Machine) error {
 	return nil // it waits for what the removed node has to say
 }
 
+// The machine with the only vote of two is taken away in the way that the refusal to remove it says.
+func TestTheOnlyVoterMovesBeforeItIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 2)
+		first, second := c.Machines[0], c.Machines[1]
+		c.Await(time.Minute, "the second to hold the log", func() bool { return c.holds(second) })
+		err := first.node.RemoveNode(context.Background(), first.Name, true)
+		if job.KindOf(err) != job.Conflict || !strings.Contains(err.Error(), "only vote") || !strings.Contains(err.Error(), "--voter never") {
+			t.Errorf("the leader was asked to remove itself: %v", err)
+		}
+		if err := first.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		first.Voter = job.VoterNever
+		first.StartAgent()
+		c.Await(time.Minute, "the second to lead without the first", func() bool {
+			return c.Leader() == second && first.ready() && !c.holds(first)
+		})
+		if err := first.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		c.Await(2*time.Minute, "the first to be removed", func() bool {
+			return second.node.RemoveNode(context.Background(), first.Name, true) == nil
+		})
+		c.submit(web(2, "web:1"))
+		c.awaitRunning(time.Minute, 2)
+	})
+}
+
 // A machine that was removed while it was cut off must learn of it when it is back, though no node takes it for a member any
 // more: the cluster has given its work to others, and nobody else would ever stop what runs there.
 func TestNodeRemovedWhileCutOffStopsItsContainers(t *testing.T) {
