@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -217,12 +218,18 @@ func (d *disk) poke() {
 	}
 }
 
-// isFull tells a write that found no space, which left nothing behind and may be tried again, from everything else. An
-// fsync that reports no space is not such a write: what it should have written is lost.
+// isFull tells a write that found no space, which left nothing behind and may be tried again, from everything else. A
+// rename may need a block of the directory. An fsync that reports no space is not such a write: what it should have
+// written is lost.
 func isFull(err error) bool {
+	noSpace := func(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Op != "sync" && (errors.Is(pe.Err, syscall.ENOSPC) || errors.Is(pe.Err, syscall.EDQUOT))
+	var le *os.LinkError
+	switch {
+	case errors.As(err, &pe):
+		return pe.Op != "sync" && noSpace(pe.Err)
+	case errors.As(err, &le):
+		return noSpace(le.Err)
 	}
 	// bbolt hides the cause of a file that cannot grow.
 	return strings.HasPrefix(err.Error(), "file resize error:") && strings.HasSuffix(err.Error(), syscall.ENOSPC.Error())

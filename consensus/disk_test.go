@@ -385,6 +385,9 @@ func TestOnlyAWriteWithoutSpaceMayBeTriedAgain(t *testing.T) {
 		{&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC}, true},
 		{&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.EDQUOT}, true},
 		{fmt.Errorf("file resize error: %s", &fs.PathError{Op: "truncate", Path: "raft.db", Err: syscall.ENOSPC}), true},
+		{&os.LinkError{Op: "rename", Old: "1-2-3.tmp", New: "1-2-3", Err: syscall.ENOSPC}, true},
+		{fmt.Errorf("set it aside: %w", &os.LinkError{Op: "rename", Old: "1-2-3", New: "1-2-3.tmp", Err: syscall.EDQUOT}), true},
+		{&os.LinkError{Op: "rename", Old: "1-2-3.tmp", New: "1-2-3", Err: syscall.EIO}, false},
 		{&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.EIO}, false},
 		{&fs.PathError{Op: "sync", Path: "raft.db", Err: syscall.ENOSPC}, false},
 		{syscall.ENOSPC, false}, // fdatasync
