@@ -42,6 +42,8 @@ type applier struct {
 	size      int64
 	sparse    int64
 	nameBytes int64
+	// implicitBytes is what the names in implicit take in a report.
+	implicitBytes int64
 
 	times    map[string]time.Time // of directories, which change while they are filled
 	implicit map[string]bool      // directories without an entry, by clean name without leading slash
@@ -212,6 +214,7 @@ func (a *applier) noteParents(name string, isDir, hides bool) {
 	for ; dir != "" && !a.explicit[dir] && !a.implicit[dir]; dir, _ = splitName(dir) {
 		a.implicit[dir] = true
 		a.nameBytes += int64(len(dir))
+		a.implicitBytes += reportBytes(dir)
 		if hides {
 			a.hollow[dir] = true
 		}
@@ -226,8 +229,27 @@ func (a *applier) noteParents(name string, isDir, hides bool) {
 	if isDir {
 		a.explicit[name] = true
 		a.nameBytes += int64(len(name))
-		delete(a.implicit, name)
+		if a.implicit[name] {
+			a.implicitBytes -= reportBytes(name)
+			delete(a.implicit, name)
+		}
 	}
+}
+
+// reportBytes is the most that a name can take in a list in JSON, with its quotes and comma.
+func reportBytes(name string) int64 {
+	n := int64(3)
+	for i := range len(name) {
+		switch b := name[i]; {
+		case b < ' ', b >= 0x7f, b == '<', b == '>', b == '&': // \u003c
+			n += 6
+		case b == '"', b == '\\':
+			n += 2
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // hidden tells whether a directory's name stands for something else in this layer: a file, a link, or a whiteout of all of

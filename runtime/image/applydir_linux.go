@@ -19,6 +19,9 @@ func (a *applier) openDir(name string) (openDir, error) {
 	if a.nameBytes > MaxLayerNameBytes {
 		return openDir{}, invalidf("names of directories have more than %d bytes together", MaxLayerNameBytes)
 	}
+	if a.implicitBytes > maxImplicitBytes {
+		return openDir{}, invalidf("names of directories that it uses and does not describe have more than %d bytes together", maxImplicitBytes)
+	}
 	fd, err := a.resolve("/" + name)
 	if err != nil {
 		if fd, err = a.makeDirs(name, maxSymlinks); err != nil {

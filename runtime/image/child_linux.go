@@ -25,8 +25,14 @@ type childReport struct {
 	Errno   syscall.Errno `json:"errno,omitempty"`   // of Err, if it has one: a full disk must stay recognisable
 }
 
-// maxChildReport bounds what is read from a helper, which may have been taken over by what it unpacks.
-const maxChildReport = 64 << 20
+// Variables so that a test needs no 64 MiB.
+var (
+	// maxChildReport bounds what is read from a helper, in bytes: it may have been taken over by what it unpacks.
+	maxChildReport int64 = 64 << 20
+	// maxImplicitBytes bounds the directories that one layer uses and does not describe, in bytes of JSON, so that a report
+	// has room for them and for its other words. A million fit.
+	maxImplicitBytes int64 = 63 << 20
+)
 
 // UnpackMain is the body of the helper process named in [Config].UnpackCommand: it unpacks the layer on stdin into the
 // directory named by the last argument, to which it confines itself by chroot, and reports on stdout. It returns the
@@ -83,8 +89,14 @@ func (s *Store) extractInChild(ctx context.Context, blob *os.File, root string) 
 		return extracted{}, fmt.Errorf("%w: %w", errChild, err)
 	}
 	_ = step.Reach("unpack child started")
-	raw, readErr := io.ReadAll(io.LimitReader(stdout, maxChildReport))
-	if err := cmd.Wait(); err != nil {
+	raw, readErr := io.ReadAll(io.LimitReader(stdout, maxChildReport+1))
+	tooLong := int64(len(raw)) > maxChildReport
+	if tooLong || readErr != nil {
+		_ = cmd.Process.Kill() // nobody reads on, so that it would wait for ever, and we for it
+	}
+	if err := cmd.Wait(); tooLong {
+		return extracted{}, invalidf("its unpacking reports more than %d bytes", maxChildReport)
+	} else if err != nil {
 		return extracted{}, fmt.Errorf("%w %s: %w: %s", errChild, argv[0], err, strings.TrimSpace(stderr.String()))
 	}
 	if readErr != nil {

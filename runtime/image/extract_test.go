@@ -5,6 +5,8 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -397,5 +400,90 @@ func TestUnpackHelperThatDiesIsReported(t *testing.T) {
 	_, err = layersOf(t, s, plain(tarOf(t, file("f", ""))))
 	if err == nil || errors.Is(err, ErrInvalid) || errors.Is(err, ErrCorrupt) || !strings.Contains(fmt.Sprint(err), "/bin/false") {
 		t.Errorf("dead helper: %v", err)
+	}
+}
+
+// A helper that says more than it may is ended, and so is what it was asked: nothing hangs, and nobody tries again.
+func TestUnpackHelperThatSaysTooMuch(t *testing.T) {
+	needRoot(t)
+	defer func(limit int64) { maxChildReport = limit }(maxChildReport)
+	maxChildReport = 1 << 20
+	s, err := Open(Config{Dir: t.TempDir(), UnpackCommand: []string{"yes"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	img := load(t, s, ociArchive(t, "", plain(tarOf(t, file("f", "")))))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := s.Layers(ctx, img); !errors.Is(err, ErrInvalid) {
+		t.Errorf("endless report: %v, want ErrInvalid", err)
+	}
+	for _, c := range childrenOf(t) {
+		if strings.HasPrefix(c, "yes\x00") {
+			t.Errorf("still there: %q", c)
+		}
+	}
+}
+
+// childrenOf are the command lines of this process's children.
+func childrenOf(t *testing.T) (out []string) {
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lists {
+		pids, _ := os.ReadFile(l)
+		for pid := range strings.FieldsSeq(string(pids)) {
+			b, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			out = append(out, string(b))
+		}
+	}
+	return out
+}
+
+// Directories that a tar uses and does not describe are reported by name. A layer whose report would be too long is refused.
+func TestLimitOfImplicitDirectories(t *testing.T) {
+	needRoot(t)
+	defer func(limit int64) { maxImplicitBytes = limit }(maxImplicitBytes)
+	maxImplicitBytes = 1 << 10
+	s, err := Open(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var entries []tarEntry
+	for i := range 100 {
+		entries = append(entries, dir(fmt.Sprintf("described-%d", i), 0o755), file(fmt.Sprintf("described-%d/f", i), ""))
+	}
+	if _, err := layersOf(t, s, plain(tarOf(t, entries...))); err != nil {
+		t.Errorf("a layer that describes all: %v", err)
+	}
+	for i := range 200 {
+		entries = append(entries, file(fmt.Sprintf("used-%d/f", i), ""))
+	}
+	if _, err := layersOf(t, s, plain(tarOf(t, entries...))); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a layer that uses more than it may: %v", err)
+	}
+}
+
+// What the applier counts is never less than what is written, whatever the names.
+func TestImplicitDirectoriesAreCountedAsReported(t *testing.T) {
+	a := &applier{implicit: map[string]bool{}, explicit: map[string]bool{}, hollow: map[string]bool{}}
+	for b := range 256 {
+		name := strings.Repeat(string([]byte{byte(b), 'x'}), 1+b%7)
+		a.noteParents(name+"/later/f", false, b%2 == 0)
+		a.noteParents(name+"/later", b%3 == 0, false)
+	}
+	a.noteParents("\u2028\u2029/\u00e4/\U0001f600/f", false, false)
+	raw, err := json.Marshal(a.implicitDirs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := int64(len(raw)); n > a.implicitBytes+2 {
+		t.Errorf("counted as %d bytes, written as %d", a.implicitBytes, n)
+	}
+	if room := int64(1 << 20); maxChildReport-maxImplicitBytes < room {
+		t.Errorf("a report has less than %d bytes for all else", room)
 	}
 }
