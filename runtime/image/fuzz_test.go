@@ -62,7 +62,7 @@ func FuzzLayer(f *testing.F) {
 
 // FuzzMirror: what is taken as a mirror makes a repository's name, and never one with credentials or a query in it.
 func FuzzMirror(f *testing.F) {
-	for _, s := range []string{"https://mirror.example", "quay.io=http://m:5000/q/", "docker.io=", "=", "https://u:p@x", "a=b=c", "https://x?y#z"} {
+	for _, s := range []string{"https://mirror.example", "quay.io=http://m:5000/q/", "docker.io=", "=", "https://u:p@x", "http://mirror", "https://mirror/hub", "a=b=c", "https://x?y#z"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -76,7 +76,16 @@ func FuzzMirror(f *testing.F) {
 				if m == "" || strings.ContainsAny(m, "@?# ") || strings.Contains(m, "://") {
 					t.Errorf("mirror %q became %q", s, m)
 				}
-				_, _ = newRegistrySource(r, m+"/library/x", PullOptions{}) // whatever it says, it must not panic
+				src, err := newRegistrySource(r, m+"/library/x", PullOptions{})
+				if err != nil {
+					if len(m) < 200 { // a name has 255 bytes
+						t.Errorf("mirror %q is taken, and asked for an image says %v", s, err)
+					}
+					continue
+				}
+				if at, _, _ := strings.Cut(m, "/"); src.repo.RegistryStr() != at && at != dockerHub {
+					t.Errorf("mirror %q is asked at %q", s, src.repo.RegistryStr())
+				}
 			}
 		}
 	})

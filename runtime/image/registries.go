@@ -115,8 +115,12 @@ func parseMirror(s string) (string, bool, error) {
 		rest = strings.TrimPrefix(s, "https://")
 	}
 	rest = strings.TrimSuffix(rest, "/")
-	if host, _, _ := strings.Cut(rest, "/"); host == "" || strings.Contains(rest, "://") || strings.ContainsAny(rest, "@?# ") {
+	host, path, _ := strings.Cut(rest, "/")
+	if host == "" || strings.Contains(rest, "://") || strings.ContainsAny(rest, "@?# ") {
 		return "", false, fmt.Errorf("mirror %q is not https://host[:port][/path]", s)
+	}
+	if _, err := repositoryAt(host, strings.TrimPrefix(path+"/x", "/")); err != nil { // of any image
+		return "", false, fmt.Errorf("mirror %q: %w", s, err)
 	}
 	return rest, plain, nil
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -353,8 +354,36 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// A mirror is the host that it says, whatever that looks like: one word is not the beginning of a name on Docker Hub.
+func TestMirrorsAreWhereTheySay(t *testing.T) {
+	for mirror, want := range map[string]string{
+		"http://mirror": "http://mirror/library/nginx", "https://mirror": "https://mirror/library/nginx",
+		"http://mirror/hub": "http://mirror/hub/library/nginx", "mirror:5000": "https://mirror:5000/library/nginx",
+		"https://m.example/hub": "https://m.example/hub/library/nginx", "http://localhost": "http://localhost/library/nginx",
+	} {
+		regs := &Registries{}
+		if err := regs.AddMirror(mirror); err != nil {
+			t.Errorf("mirror %s: %v", mirror, err)
+			continue
+		}
+		s := &Store{registries: regs}
+		m, err := s.registry(mustName(t, "nginx"), PullOptions{Keychain: authn.NewMultiKeychain()})
+		if err != nil || len(m.sources) != 2 {
+			t.Errorf("mirror %s: %v", mirror, err)
+			continue
+		}
+		for i, want := range []string{want, "https://index.docker.io/library/nginx"} {
+			src := m.sources[i]
+			got := src.repo.Scheme() + "://" + src.repo.RegistryStr() + "/" + src.repo.RepositoryStr()
+			if got != want || src.insecure != strings.HasPrefix(want, "http:") {
+				t.Errorf("mirror %s: source %d is %s, insecure %v; want %s", mirror, i, got, src.insecure, want)
+			}
+		}
+	}
+}
+
 func TestRegistriesAreChecked(t *testing.T) {
-	for _, m := range []string{"", "=x", "docker.io=", "docker.io=ftp://x", "docker.io=https://u:p@x", "https://x?y"} {
+	for _, m := range []string{"", "=x", "docker.io=", "docker.io=ftp://x", "docker.io=https://u:p@x", "https://x?y", "https://m.example/Hub", "https://m.example:port"} {
 		if err := (&Registries{}).AddMirror(m); err == nil {
 			t.Errorf("mirror %q was taken", m)
 		}

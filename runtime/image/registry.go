@@ -119,13 +119,13 @@ type registrySource struct {
 }
 
 func newRegistrySource(regs *Registries, repository string, opts PullOptions) (*registrySource, error) {
-	host, _, _ := strings.Cut(repository, "/")
+	host, path, _ := strings.Cut(repository, "/")
 	insecure := regs.insecure(host)
 	var nameOpts []name.Option
 	if insecure {
 		nameOpts = append(nameOpts, name.Insecure)
 	}
-	repo, err := name.NewRepository(repository, nameOpts...)
+	repo, err := repositoryAt(host, path, nameOpts...)
 	if err != nil {
 		return nil, invalidf("%w", err)
 	}
@@ -138,6 +138,20 @@ func newRegistrySource(regs *Registries, repository string, opts PullOptions) (*
 	limits := &patient{inner: &plainGuard{inner: inner, host: repo.RegistryStr(), allowed: insecure}}
 	base := transport.NewRetry(transport.NewUserAgent(limits, "shoal"), transport.WithRetryBackoff(pullBackoff))
 	return &registrySource{repo: repo, keychain: opts.Keychain, base: base, limits: limits, insecure: insecure}, nil
+}
+
+// repositoryAt names a repository of a host. The two are never read as one name: whose first word has neither dot nor
+// port is one of Docker Hub's, and would be spoken to under the terms of that host.
+func repositoryAt(host, path string, opts ...name.Option) (name.Repository, error) {
+	reg, err := name.NewRegistry(host, opts...)
+	if err != nil {
+		return name.Repository{}, err
+	}
+	checked, err := name.NewRepository("host.invalid/"+path, opts...)
+	if err != nil {
+		return name.Repository{}, err
+	}
+	return reg.Repo(checked.RepositoryStr()), nil
 }
 
 // session is a client that has shown its credentials, made at the first request.
