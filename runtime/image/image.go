@@ -241,8 +241,8 @@ func parseImage(manifest []byte, mediaType string, config []byte) (Image, error)
 	return img, nil
 }
 
-// choosePlatform picks the manifest for p from an index: same os and architecture, the variant if both name one, the
-// first of equals. Attestations and the like have platform "unknown" and never match.
+// choosePlatform picks the manifest for p from an index: same os and architecture, of the variants the one that fits best,
+// the first of equals. Attestations and the like have platform "unknown" and never match.
 func choosePlatform(raw []byte, mediaType string, p ocispec.Platform) (ocispec.Descriptor, error) {
 	var idx ocispec.Index
 	if kind, _, err := classify(raw, mediaType); err != nil {
@@ -254,7 +254,8 @@ func choosePlatform(raw []byte, mediaType string, p ocispec.Platform) (ocispec.D
 		return ocispec.Descriptor{}, invalidf("index: %w", err)
 	}
 	var offered []string
-	var second *ocispec.Descriptor
+	var best *ocispec.Descriptor
+	var least int
 	for i, d := range idx.Manifests {
 		if err := checkDigest(d.Digest); err != nil {
 			return ocispec.Descriptor{}, invalidf("index: %w", err)
@@ -271,15 +272,12 @@ func choosePlatform(raw []byte, mediaType string, p ocispec.Platform) (ocispec.D
 		if d.Platform.OS != p.OS || d.Platform.Architecture != p.Architecture {
 			continue
 		}
-		if d.Platform.Variant == p.Variant || p.Variant == "" {
-			return d, nil
-		}
-		if second == nil {
-			second = &idx.Manifests[i]
+		if far := variantDistance(p.Architecture, d.Platform.Variant, p.Variant); best == nil || far < least {
+			best, least = &idx.Manifests[i], far
 		}
 	}
-	if second != nil {
-		return *second, nil
+	if best != nil {
+		return *best, nil
 	}
 	return ocispec.Descriptor{}, wrongPlatform(p, offered)
 }
