@@ -15,7 +15,6 @@ import (
 
 	"shoal/runtime"
 	"shoal/runtime/image"
-	"shoal/runtime/volume"
 )
 
 func TestContainerHasDockersHabits(t *testing.T) {
@@ -161,27 +160,6 @@ func TestMounts(t *testing.T) {
 	}
 	if _, err := r.rt.Create(t.Context(), runtime.Spec{ID: "nothing", Name: "n", Image: testImage, Mounts: []runtime.Mount{{Type: runtime.MountBind, Source: host + "/absent", Target: "/x"}}}); err == nil {
 		t.Error("a missing bind source is accepted")
-	}
-}
-
-// A crash in the middle of filling must not leave half of the image's files for good.
-func TestHalfFilledVolumeIsFilledAgain(t *testing.T) {
-	r := newRig(t)
-	r.load("docker.io/library/seed:1", image.RunConfig{Env: []string{"PATH=/bin"}}, busyboxTree(t), image.Tree{
-		{Path: "/seed/a", Data: []byte("a\n")}, {Path: "/seed/b", Data: []byte("b\n")},
-	})
-	v, err := r.vol.Create("half", "", volume.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []string{".shoal-filling", "a"} {
-		if err := os.WriteFile(filepath.Join(v.Path, f), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, _ := r.output(runtime.Spec{ID: "filler", Image: "docker.io/library/seed:1", Mounts: []runtime.Mount{{Type: runtime.MountVolume, Source: "half", Target: "/seed"}}}, "cat /seed/a /seed/b; ls -A /seed")
-	if out != "a\nb\na\nb" {
-		t.Errorf("the volume holds %q", out)
 	}
 }
 

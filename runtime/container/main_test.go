@@ -291,6 +291,7 @@ func busyboxTree(t testing.TB) image.Tree {
 	return append(tree,
 		image.File{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0::/root:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")},
 		image.File{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nweb:x:1001:\nextra:x:1005:web\n")},
+		image.File{Path: "/srv/seed/one", Mode: 0o644, Data: []byte("seed\n")},
 		image.File{Path: "/tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
 	)
 }

@@ -20,9 +20,9 @@ import (
 	"shoal/runtime/volume"
 )
 
-// startLimit bounds a start as a whole: a launcher that hangs (a dead network file system under a bind mount) must not
-// hold the container's op for ever.
-const startLimit = 2 * time.Minute
+// startLimit bounds a start but for the filling of volumes, and each step of that: a launcher that hangs (a dead network
+// file system under a bind mount) must not hold the container's op for ever.
+var startLimit = 2 * time.Minute // a variable for tests
 
 // Start runs a created or stopped container.
 func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error) {
@@ -38,9 +38,11 @@ func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error
 	if state == runtime.Running {
 		return c.info(), conflictf("start container %s: it is running", id)
 	}
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	if err := r.startOnce(ctx, c, number); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	limit := time.AfterFunc(startLimit, func() { cancel(fmt.Errorf("it took more than %v: %w", startLimit, context.DeadlineExceeded)) })
+	defer limit.Stop()
+	if err := r.startOnce(ctx, c, number, func() { limit.Reset(startLimit) }); err != nil {
 		err = kindOf(fmt.Errorf("start container %s: %w", id, err))
 		var le *stage.Refusal
 		if errors.As(err, &le) && le.Code != 0 {
@@ -51,7 +53,8 @@ func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error
 	return c.info(), nil
 }
 
-func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err error) {
+// startOnce calls goesOn when the launcher tells that it is at what may take long.
+func (r *Runtime) startOnce(ctx context.Context, c *container, number int, goesOn func()) (err error) {
 	lease, err := c.leaseForStart()
 	if err != nil {
 		return err
@@ -115,7 +118,7 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 		return err
 	}
 	l.reach("start job sent", 0)
-	parked, ports, err := r.park(ctx, c, l)
+	parked, ports, err := r.park(ctx, c, l, goesOn)
 	if err != nil {
 		return err
 	}
@@ -160,8 +163,10 @@ func (r *Runtime) startOnce(ctx context.Context, c *container, number int) (err 
 
 // park waits until the launcher has the first process parked, and attaches it to the network: while the launcher is at it,
 // if there is a process early enough.
-func (r *Runtime) park(ctx context.Context, c *container, l *helper) (parked stage.Reply, ports []runtime.Port, err error) {
-	parked, err = l.receive()
+func (r *Runtime) park(ctx context.Context, c *container, l *helper, goesOn func()) (parked stage.Reply, ports []runtime.Port, err error) {
+	for parked, err = l.receive(); err == nil && parked.Filling; parked, err = l.receive() {
+		goesOn()
+	}
 	if err != nil || parked.Attach == 0 {
 		if err == nil {
 			ports, err = r.attach(ctx, c, parked.PID)

@@ -29,7 +29,7 @@ func (r *rig) lifeOfOne() {
 	ctx := r.Context()
 	s := runtime.Spec{
 		ID: "one", Image: testImage, Command: []string{"sleep", "600"}, Ports: []runtime.Port{{ContainerPort: 80, Protocol: "tcp"}},
-		Mounts:    []runtime.Mount{{Type: runtime.MountVolume, Source: "vol", Target: "/data"}},
+		Mounts:    []runtime.Mount{{Type: runtime.MountVolume, Source: "vol", Target: "/srv/seed"}},
 		Resources: runtime.Resources{NanoCPUs: 500_000_000},
 	}
 	if _, err := r.rt.Create(ctx, s); err != nil {
@@ -167,6 +167,8 @@ func (r *rig) adopted(what string) {
 		case runtime.Created:
 			if _, err := r.rt.Start(r.Context(), in.ID); err != nil {
 				r.Errorf("%s: it is %s and does not start: %v", what, in.State, err)
+			} else if out, _ := r.exec(in.ID, "ls", "-A", "/srv/seed"); out != "one\n" {
+				r.Errorf("%s: its volume holds %q", what, out)
 			}
 		}
 		if err := r.rt.Remove(r.Context(), in.ID); err != nil {

@@ -62,11 +62,12 @@ type Exec struct {
 // Word is what the agent says after the job: to a launcher, to go on; to an exec helper, to kill its process.
 type Word struct{}
 
-// Reply is what a launcher says: that it waits for the job (Waiting), that the network can be attached to a process
+// Reply is what a launcher says: that it waits for the job (Waiting), that it is at work on a volume (Filling), that the network can be attached to a process
 // while the rest goes on (Attach), that the process is parked (PID), that its command runs (Started). Attach may be missing. An exec
 // helper says that its process runs (PID), then how it ended (Exit).
 type Reply struct {
 	Waiting bool       `json:"waiting,omitempty"`
+	Filling bool       `json:"filling,omitempty"`
 	Attach  int        `json:"attach,omitempty"` // a process in the container's network namespace
 	PID     int        `json:"pid,omitempty"`
 	Started *time.Time `json:"started,omitempty"`

@@ -93,6 +93,21 @@ func prctlName(name string) error {
 
 func (l *launching) reply(r Reply) error { return l.enc.Encode(r) }
 
+// sayEvery is how often the agent hears that a long fill goes on.
+const sayEvery = 2 * time.Second
+
+// stillFilling tells the agent, now and then, that volumes are being filled: however long it takes, it goes on.
+func (l *launching) stillFilling() func() error {
+	said := time.Now()
+	return func() error {
+		if time.Since(said) < sayEvery {
+			return nil
+		}
+		said = time.Now()
+		return l.reply(Reply{Filling: true})
+	}
+}
+
 // describe adds libcontainer's warnings, which often hold the cause.
 func (l *launching) describe(err error) string {
 	text := err.Error()
@@ -130,7 +145,7 @@ func (l *launching) run() error {
 	if err != nil {
 		return err
 	}
-	if err := fillVolumes(root, l.job.Volumes, l.job.Record.UserBase); err != nil {
+	if err := fillVolumes(root, l.job.Volumes, l.job.Record.UserBase, l.stillFilling(), l.reach); err != nil {
 		return err
 	}
 	if err := prepareMounts(l.job, shared); err != nil {

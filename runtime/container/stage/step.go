@@ -16,7 +16,7 @@ type Step string
 var Steps = []Step{
 	"create held", "create directory", "create sources", "create reserved", "create etc", "create recorded",
 	"start cleared", "start leased", "start etc", "start launcher", "start job sent",
-	"launch job", "launch locked", "launch exit file", "launch namespace", "launch root", "launch mounts", "launch config",
+	"launch job", "launch locked", "launch exit file", "launch namespace", "launch root", "launch fill copied", "launch fill complete", "launch fill moved", "launch mounts", "launch config",
 	"launch announced", "launch state", "launch cgroup", "launch gate", "launch configuration sent", "launch hooks", "launch limits",
 	"launch ready", "launch saved", "launch parked",
 	"start attached", "start moved", "launch word", "launch quota", "launch start file", "launch fifo", "launch command", "start running",
