@@ -11,12 +11,12 @@ import (
 // canarying tells whether the service's update is not promoted yet.
 func (s *service) canarying() bool { return s.rolling() && s.rollout.Canaries > 0 }
 
-// canariesLeft is how many more slots may get the new content; of old slots none has begun.
-func (s *service) canariesLeft(old int) int {
+// canariesLeft is how many more slots may get the new content, when of so many none has begun.
+func (s *service) canariesLeft(without int) int {
 	if !s.canarying() {
 		return math.MaxInt
 	}
-	return s.rollout.Canaries - (s.wanted - old)
+	return s.rollout.Canaries - (s.wanted - without)
 }
 
 // formerOf is what slots keep that no canary has taken, nil when no canaries wait.
@@ -27,21 +27,58 @@ func (p *Planner) formerOf(r *job.Rollout) *info {
 	return p.infos[r.FromDigest]
 }
 
-// restores tells whether the slot of t, when t is gone, gets the former content again: it is no canary's. Where the two
-// contents may be on different nodes it gets the present one: what may run where is then the present one's.
-func (s *service) restores(t *task) bool {
-	if !s.canarying() || s.former == nil || t.Digest != s.rollout.FromDigest || t.Renew {
-		return false
+// unplaced counts the canaries among slots that fit nowhere: one that never had a task is none yet.
+func (s *service) unplaced(short []*slot) (k int) {
+	for _, sl := range short {
+		if d, _ := s.content(sl); d == s.digest && sl.newest() != nil {
+			k++
+		}
 	}
-	return job.SamePlaces(s.former.spec, s.spec)
+	return k
 }
 
-// content is what a task placed into a slot now runs.
+// keepsFormer tells whether slots that are no canary's get the former content. Where the two contents may be on different
+// nodes they get the present one: what may run where is then the present one's.
+func (s *service) keepsFormer() bool {
+	return s.canarying() && s.former != nil && job.SamePlaces(s.former.spec, s.spec)
+}
+
+// restores tells whether the slot of t, when t is gone, gets the former content again: it is no canary's.
+func (s *service) restores(t *task) bool {
+	return s.keepsFormer() && t.Digest == s.rollout.FromDigest && !t.Renew
+}
+
+// givesWay tells whether a task was stopped for the change that is under way, and not for its node or for another task.
+func (s *service) givesWay(t *task) bool {
+	return t.Desired != job.DesiredRun && s.old(t) && t.StopCause == s.oldCause(t)
+}
+
+// content is what a task placed into a slot now runs: while canaries wait the former content, unless the slot is one of them.
 func (s *service) content(sl *slot) (job.Digest, *info) {
-	if cur := sl.current(); cur != nil && sl.phase != outdated && s.restores(cur) {
+	t := sl.current()
+	if t == nil {
+		t = sl.newest()
+	}
+	if sl.phase != outdated && s.keepsFormer() && (t == nil || t.Digest != s.digest && !t.Renew && !s.givesWay(t)) {
 		return s.rollout.FromDigest, s.former
 	}
 	return s.digest, s.info
+}
+
+// begins tells whether what is placed into an empty slot is a step of the update: the slot's first task, one in the place of
+// what was stopped for the update, or after an end of its own. All else takes the place of what was lost or had to move.
+func (s *service) begins(sl *slot) bool {
+	d, _ := s.content(sl)
+	switch t := sl.newest(); {
+	case d != s.digest:
+		return false
+	case t == nil:
+		return true
+	case t.Desired == job.DesiredRun:
+		return t.state() != job.Lost
+	default:
+		return s.givesWay(t)
+	}
 }
 
 // pickContent chooses a node for what a slot gets now; pk is for the present content.

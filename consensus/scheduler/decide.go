@@ -253,16 +253,8 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 	todo := s.in(deserted)
 	failed, wait := w.due(s)
 	todo = append(todo, failed...)
-	gate := ""
-	if s.started == 0 { // else the dependencies held when it began, and a task that moves must not wait for them
-		gate = w.gate(s)
-	}
-	if gate == "" {
-		gate = w.updateGate(s)
-	}
-	if gate == "" {
-		todo = append(todo, s.in(missing)...)
-	}
+	empty, gated, gate := w.empty(s)
+	todo = append(todo, empty...)
 	sortSlots(todo)
 	pk := newPicker(w.p, s, len(todo))
 	defer pk.done()
@@ -292,12 +284,33 @@ func (w *work) fill(s *service) (why reason, placed int, short []*slot) {
 			why.text = pk.explain(why.no)
 		}
 		why.text += spares
-	} else if gate != "" && len(s.sets[missing]) > 0 {
-		why = reason{slots: len(s.sets[missing]), text: gate}
+	} else if gated > 0 {
+		why = reason{slots: gated, text: gate}
 	} else if wait.slots > 0 {
 		why = wait
 	}
 	return why, placed, short
+}
+
+// empty lists the empty slots that may be filled, and says for what the others wait.
+func (w *work) empty(s *service) (ready []*slot, gated int, gate string) {
+	all := s.in(missing)
+	if s.started == 0 { // else the dependencies held when it began, and a task that moves must not wait for them
+		if gate = w.gate(s); gate != "" {
+			return nil, len(all), gate
+		}
+	}
+	if gate = w.updateGate(s); gate == "" {
+		return all, 0, ""
+	}
+	for _, sl := range all {
+		if s.begins(sl) {
+			gated++
+		} else {
+			ready = append(ready, sl)
+		}
+	}
+	return ready, gated, gate
 }
 
 // place writes the placement into the plan and claims its room for the rest of the plan.
@@ -324,14 +337,14 @@ func (w *work) place(s *service, sl *slot, n *node, wait job.Wait) {
 		t.Cause, t.Attempt = failCause(old, w.p.nodes[old.Node]), attempts(old)
 	case old == nil:
 		t.Cause = s.cause
-	case s.old(old) && !s.restores(old):
+	case s.old(old) && digest == s.digest:
 		t.Cause = s.oldCause(old)
 		if again := s.lastFailure(sl); again != nil {
 			t.Attempt = attempts(again)
 		}
 	default:
 		t.Cause = s.cause
-		if n := w.p.nodes[old.Node]; old.Desired == job.DesiredLost || n == nil || !n.n.Eligible() || strings.HasPrefix(old.StopCause, preemptedBy) {
+		if n := w.p.nodes[old.Node]; digest != s.digest && old.StopCause != "" || old.Desired == job.DesiredLost || n == nil || !n.n.Eligible() || strings.HasPrefix(old.StopCause, preemptedBy) {
 			t.Cause = old.StopCause
 		}
 	}

@@ -20,7 +20,7 @@ func (s *service) behind() int {
 
 // updateGate says which dependency holds back the slots of a service that changes, "" if none does: one that changes in the
 // same version comes first, until all of its slots have the new content and reached the condition. A way back goes in the
-// same order. What takes a lost or failed task's place is never held back.
+// same order. What takes the place of a task that was lost or had to move is never held back (see begins).
 func (w *work) updateGate(s *service) string {
 	if !s.rolling() {
 		return ""

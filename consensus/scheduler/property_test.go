@@ -326,6 +326,7 @@ func checkQuiet(w *world) {
 			if s.Mode == job.Global {
 				continue
 			}
+			fewCanaries(w, v, j.Name, s)
 			empty := 0
 			for slot := 1; slot <= s.Replicas; slot++ {
 				tasks := v.TasksOfSlot(j.Name, s.Name, slot, "")
@@ -352,6 +353,26 @@ func checkQuiet(w *world) {
 				}
 			}
 		}
+	}
+}
+
+// fewCanaries checks that no more slots than may run a content that is not promoted yet.
+func fewCanaries(w *world, v *state.View, jobName string, s *job.Service) {
+	r := v.Rollout(jobName, s.Name)
+	if !r.Live() || r.Canaries == 0 {
+		return
+	}
+	if was := v.Service(r.FromDigest); was == nil || !job.SamePlaces(was, s) {
+		return
+	}
+	n := 0
+	for _, k := range liveIn(v, v.TasksOfService(jobName, s.Name), w) {
+		if k.Digest == s.Digest() && k.Tuned == 0 { // what hurts nobody is done to all at once
+			n++
+		}
+	}
+	if n > r.Canaries {
+		w.t.Fatalf("%s/%s has %d canaries and not %d %s", jobName, s.Name, n, r.Canaries, w.dump())
 	}
 }
 

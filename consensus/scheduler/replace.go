@@ -46,17 +46,18 @@ func (w *work) roll(s *service, short []*slot) reason {
 	}
 	old := s.in(outdated)
 	pr := w.progress(s, u, starved)
-	if s.rolling() && pr.proven && s.goodEnough(u, old) {
+	if s.rolling() && pr.proven && s.goodEnough(u, old, short) {
 		w.step(s, state.RolloutStep{Status: job.RolloutComplete})
 		return w.slowRoll(s, 0, starved)
 	}
-	if len(old) == 0 {
+	if len(old) == 0 && !s.canarying() {
 		return w.slowRoll(s, 0, starved)
 	}
 	if gate := w.updateGate(s); gate != "" {
 		return reason{slots: len(old), text: s.changing() + " " + gate}
 	}
-	b := &budget{busy: pr.busy, parallel: u.Parallelism, canaries: s.canariesLeft(len(old))}
+	unplaced := s.unplaced(short)
+	b := &budget{busy: pr.busy, parallel: u.Parallelism, canaries: s.canariesLeft(len(old) + len(short) - unplaced)}
 	var serving []*slot
 	for _, sl := range old {
 		t := sl.current()
@@ -101,7 +102,7 @@ func (w *work) roll(s *service, short []*slot) reason {
 	case noRoom > 0 && b.busy == 0:
 		return w.noRoom(s, serving)
 	case b.canaries <= 0 && s.canarying():
-		return w.awaitPromotion(s, u, len(serving), b.busy == 0 && pr.proven && pr.given == 0, starved)
+		return w.awaitPromotion(s, u, len(serving), b.busy == 0 && pr.proven && pr.given+unplaced == 0, starved)
 	case b.busy == 0 && wait.text != "":
 		return wait
 	}
@@ -109,14 +110,17 @@ func (w *work) roll(s *service, short []*slot) reason {
 }
 
 // goodEnough tells whether an update whose other slots are proven is complete: no slot waits for it but some that failed,
-// as few as may. Those are tried on.
-func (s *service) goodEnough(u job.Update, old []*slot) bool {
+// as few as may. Those are tried on. Canaries that fit nowhere have yet to show what they are.
+func (s *service) goodEnough(u job.Update, old, short []*slot) bool {
+	if s.canarying() && len(old)+len(short) > 0 {
+		return false
+	}
 	for _, sl := range old {
 		if !sl.sum.failed {
 			return false
 		}
 	}
-	return len(old) == 0 || !s.canarying() && float64(len(old)) <= u.MaxFailureRatio*float64(s.wanted)
+	return len(old) == 0 || float64(len(old)) <= u.MaxFailureRatio*float64(s.wanted)
 }
 
 // budget is how many more slots an update may begin with now.
