@@ -77,6 +77,11 @@ func (k *picker) pick(sl *slot) (*node, refusals) {
 		}
 		n = k.choose(avoid)
 	}
+	if n == nil && sl.phase == failing { // it would rather be elsewhere, but those that follow it use this room already
+		if n = k.gathered(sl); n != nil {
+			no = refusals{}
+		}
+	}
 	if n != nil {
 		k.rules.took(n)
 	}
@@ -99,10 +104,18 @@ func (k *picker) bound(sl *slot) (*node, refusals) {
 		no.bound = "it shares the node of " + slotName(s.together[0], sl.id)
 		return n, no
 	}
-	if n := k.p.gathered(s, sl.id); n != nil && sl.phase != failing && k.alone(n) {
+	if n := k.gathered(sl); n != nil && sl.phase != failing {
 		return n, refusals{}
 	}
 	return k.atHome(sl)
+}
+
+// gathered is the node on which all that follow a slot are already, nil if there is none or it cannot take the slot's task.
+func (k *picker) gathered(sl *slot) *node {
+	if n := k.p.gathered(k.s, sl.id); n != nil && k.alone(n) {
+		return n
+	}
+	return nil
 }
 
 // atHome finds the node of a slot with data.
