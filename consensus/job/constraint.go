@@ -165,9 +165,13 @@ func (c Constraint) check() error {
 	return err
 }
 
+// ofArch tells whether a constraint asks for an architecture, which has several names.
+func (c Constraint) ofArch() bool { return c.Key == keyArch || c.Key == attrKey+"arch" }
+
 // Matcher is a constraint made ready to be asked of many nodes.
 type Matcher struct {
 	Constraint
+	want   string // Value as a node says it
 	re     *regexp.Regexp
 	list   []string
 	prefix netip.Prefix
@@ -175,7 +179,7 @@ type Matcher struct {
 
 // Compile makes a constraint ready. An error says what is wrong with its value.
 func (c Constraint) Compile() (Matcher, error) {
-	m := Matcher{Constraint: c}
+	m := Matcher{Constraint: c, want: c.Value}
 	switch c.Op {
 	case "=~", "!~":
 		if len(c.Value) > MaxPatternBytes {
@@ -193,6 +197,12 @@ func (c Constraint) Compile() (Matcher, error) {
 	case "in", "not in", "contains", "not contains":
 		m.list = strings.Split(c.Value, ",")
 	}
+	if c.ofArch() {
+		m.want = goArch(m.want)
+		for i := range m.list {
+			m.list[i] = goArch(m.list[i])
+		}
+	}
 	if c.Key == keyIP && (c.Op == "==" || c.Op == "!=") && strings.Contains(c.Value, "/") {
 		p, err := netip.ParsePrefix(c.Value)
 		if err != nil {
@@ -209,9 +219,9 @@ func (m *Matcher) Holds(n *Node) bool {
 	if !known {
 		return false
 	}
-	want := m.Value
-	if m.Key == keyArch || m.Key == attrKey+"arch" {
-		have, want = goArch(have), goArch(want)
+	want := m.want
+	if m.ofArch() {
+		have = goArch(have)
 	}
 	switch m.Op {
 	case "==", "!=":
@@ -221,9 +231,7 @@ func (m *Matcher) Holds(n *Node) bool {
 		}
 		return same == (m.Op == "==")
 	case "in", "not in":
-		return slices.ContainsFunc(m.list, func(v string) bool {
-			return v == have || (m.Key == keyArch && goArch(v) == have)
-		}) == (m.Op == "in")
+		return slices.Contains(m.list, have) == (m.Op == "in")
 	case "=~", "!~":
 		return m.re != nil && m.re.MatchString(have) == (m.Op == "=~")
 	case "contains", "not contains":

@@ -19,7 +19,10 @@ func TestConstraintsHold(t *testing.T) {
 		"node.attr.cpu.count >= 10": false, "node.attr.none >= 0": false, "node.attr.memory >= 16GiB": true, "node.attr.memory > 16g": false,
 		"node.attr.shoal.version < 1.2.0": true, "node.attr.shoal.version >= 1.1": true,
 		"node.labels.disks contains nvme,ssd": true, "node.labels.disks contains hdd": false, "node.labels.disks not contains hdd": true,
-		"node.ip == 192.0.2.0/24": true, "node.ip != 192.0.2.7": false, "node.platform.arch == x86_64": true, "node.platform.os == linux": true,
+		"node.ip == 192.0.2.0/24": true, "node.ip != 192.0.2.7": false, "node.platform.arch == x86_64": true, "node.attr.arch == x86_64": true,
+		"node.platform.arch in (arm64, x86_64)": true, "node.attr.arch in (x86_64)": true, "node.attr.arch not in (x86_64)": false, "node.attr.arch in (aarch64)": false,
+		"node.attr.arch contains x86_64": true,
+		"node.platform.os == linux":      true,
 	} {
 		c, err := ParseConstraint(text)
 		if err != nil {
