@@ -163,3 +163,22 @@ func TestNothingIsRebalancedWhileNodesComeAndGo(t *testing.T) {
 		t.Errorf("%v", on)
 	}
 }
+
+// A wish about others is for the choice of a place, and nothing is moved for it: they move too.
+func TestRebalancingDoesNotChaseOthers(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	w.node("b")
+	w.submit("two", svc("runner", 1, peers(job.Peer{Service: "one/chaser", Apart: true, Weight: 30})))
+	w.submit("one", svc("chaser", 1, peers(job.Peer{Service: "two/runner", Weight: 50})))
+	w.settle()
+	w.node("c")
+	before := len(w.store.View().Tasks())
+	w.pass(time.Hour, nil)
+	if n := len(w.store.View().Tasks()) - before; n > 2 {
+		t.Errorf("%d tasks were placed %s", n, w.dump())
+	}
+	if at := w.p.balance.at; !at.IsZero() {
+		t.Errorf("it still looks for moves at %v", at)
+	}
+}

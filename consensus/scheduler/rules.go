@@ -237,11 +237,7 @@ func (r *rules) foe(n *node) *peerRule {
 
 // wish is the sum of the weights of wishes that a node does not meet, less those that it does: the less the better.
 func (r *rules) wish(n *node) (sum int) {
-	for i := range r.prefer {
-		if r.prefer[i].Holds(n.n) {
-			sum -= r.prefer[i].weight
-		}
-	}
+	sum = r.preference(n)
 	for i := range r.peers {
 		rule := &r.peers[i]
 		if rule.Weight == 0 || rule.near(n) == 0 {
@@ -251,6 +247,16 @@ func (r *rules) wish(n *node) (sum int) {
 			sum += rule.Weight
 		} else {
 			sum -= rule.Weight
+		}
+	}
+	return sum
+}
+
+// preference is the part of wish that is about the node itself, and not about others, who may move.
+func (r *rules) preference(n *node) (sum int) {
+	for i := range r.prefer {
+		if r.prefer[i].Holds(n.n) {
+			sum -= r.prefer[i].weight
 		}
 	}
 	return sum
