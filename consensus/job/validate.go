@@ -456,14 +456,43 @@ func (s *Spec) validateDependencies(p *problems) {
 			}
 		}
 	}
-	if cycle := s.dependencyCycle(); cycle != nil {
+	if cycle := s.cycle(dependencies); cycle != nil {
 		p.add("services."+cycle[0]+".depends_on", "services wait for each other: %s; remove one of these dependencies", strings.Join(cycle, " -> "))
+	} else if cycle := s.cycle(s.waits); cycle != nil {
+		p.add("services."+cycle[0]+".x-placement.with", "services wait for each other to be placed: %s; one that is with another, depends on it or joins its network waits for it, so say it on one side only", strings.Join(cycle, " -> "))
 	}
 }
 
-// dependencyCycle returns one cycle, its first service repeated at the end, or nil. A service that depends on itself is
+// dependencies names what a service depends on.
+func dependencies(v *Service) (out []string) {
+	for _, d := range v.DependsOn {
+		out = append(out, d.Service)
+	}
+	return out
+}
+
+// waits names the services of its own job that must run before a service can be placed.
+func (s *Spec) waits(v *Service) []string {
+	out := v.Together()
+	for _, name := range dependencies(v) {
+		if on := s.Service(name); on != nil && on.Schedule == nil { // else there is nothing that it must have done
+			out = append(out, name)
+		}
+	}
+	if v.Placement == nil {
+		return out
+	}
+	for _, r := range v.Placement.Peers {
+		if !r.Apart && r.Weight == 0 {
+			out = append(out, strings.TrimPrefix(r.Service, s.Name+"/"))
+		}
+	}
+	return out
+}
+
+// cycle returns one cycle of edges, its first service repeated at the end, or nil. A service that waits for itself is
 // reported elsewhere.
-func (s *Spec) dependencyCycle() []string {
+func (s *Spec) cycle(edges func(*Service) []string) []string {
 	const visiting, done = 1, 2
 	mark := map[string]int{}
 	var trail []string
@@ -471,8 +500,8 @@ func (s *Spec) dependencyCycle() []string {
 	visit = func(v *Service) []string {
 		mark[v.Name] = visiting
 		trail = append(trail, v.Name)
-		for _, d := range v.DependsOn {
-			on := s.Service(d.Service)
+		for _, name := range edges(v) {
+			on := s.Service(name)
 			if on == nil || on.Name == v.Name {
 				continue
 			}

@@ -112,6 +112,14 @@ func TestValidateNamesTheServiceTheKeyAndTheNextStep(t *testing.T) {
 		{"cycle", func(s *Spec, w *Service) {
 			s.Service("db").DependsOn = []Dependency{{Service: "web", Condition: DependStarted}}
 		}, "services wait for each other: db -> web -> db"},
+		{"with each other", func(s *Spec, w *Service) {
+			w.DependsOn = nil
+			w.Placement = &Placement{Peers: []Peer{{Service: "db"}}}
+			s.Service("db").Placement = &Placement{Peers: []Peer{{Service: s.Name + "/web", By: "node.labels.zone"}}}
+		}, "services.db.x-placement.with: services wait for each other to be placed: db -> web -> db; one that"},
+		{"with what depends on it", func(s *Spec, w *Service) {
+			s.Service("db").Placement = &Placement{Peers: []Peer{{Service: "web"}}}
+		}, "services wait for each other to be placed: db -> web -> db"},
 		{"source", func(s *Spec, _ *Service) { s.Source = strings.Repeat("x", MaxSourceBytes+1) }, "source: 262145 bytes"},
 	}
 	for _, tt := range tests {
@@ -180,5 +188,22 @@ func TestNames(t *testing.T) {
 		if ValidSignal(sig) != want {
 			t.Errorf("ValidSignal(%q) = %v", sig, !want)
 		}
+	}
+}
+
+// A wish waits for nobody, and what runs by its schedule holds back nobody.
+func TestServicesThatOnlySeemToWaitForEachOther(t *testing.T) {
+	s := goodSpec()
+	s.Service("db").Placement = &Placement{Peers: []Peer{{Service: "web", Weight: 50}, {Service: "web", Apart: true, By: "node.labels.rack", Weight: 10}}}
+	if err := s.Validate(); err != nil {
+		t.Errorf("a wish: %v", err)
+	}
+	s = goodSpec()
+	db := s.Service("db")
+	db.Placement = &Placement{Peers: []Peer{{Service: "web"}}}
+	db.Mode, db.Schedule = ReplicatedJob, &Schedule{Cron: "@daily"}
+	s.Normalize()
+	if c := s.cycle(s.waits); c != nil {
+		t.Errorf("a schedule: %v", c)
 	}
 }

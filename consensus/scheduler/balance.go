@@ -13,8 +13,8 @@ import (
 // Rebalancing moves tasks to nodes that joined or returned. It begins when all nodes have been as they are for
 // balanceQuiet, looks at each service in turn, and ends when no move is worth its price; then nothing begins it but the next
 // node. A move must bring more than its way back would, so two of them never undo each other: the service's tasks become more
-// even by two, or the one node is emptier than the other by balanceGap also after it. Wishes
-// about others do not count: they move too.
+// even by two, or the one node is emptier than the other by balanceGap also after it. Wishes about others do not count: they
+// move too.
 const (
 	balanceQuiet  = 30 * time.Second
 	balanceRecent = 10 * time.Minute // a node that came so long ago still begins it under a new leader
