@@ -132,17 +132,8 @@ func mountAlone(job stage.Launch) (*root, error) {
 		defer f.Close()
 		userNS = int(f.Fd())
 	}
-	for _, v := range job.Volumes {
+	for _, v := range directories(job) {
 		if err := r.mount(v.Source, v.Subpath, v.Target, v.ReadOnly, userNS); err != nil {
-			r.Close()
-			return nil, err
-		}
-	}
-	for _, m := range job.Record.Spec.Mounts {
-		if m.Type != runtime.MountBind {
-			continue
-		}
-		if err := r.mount(m.Source, "", m.Target, m.ReadOnly, userNS); err != nil {
 			r.Close()
 			return nil, err
 		}
@@ -154,6 +145,19 @@ func mountAlone(job stage.Launch) (*root, error) {
 		}
 	}
 	return r, nil
+}
+
+// directories are those of the host that a start would mount, in its order.
+func directories(job stage.Launch) []stage.VolumeMount {
+	var out []stage.VolumeMount
+	for _, m := range job.Record.Spec.Mounts {
+		if m.Type == runtime.MountBind {
+			out = append(out, stage.VolumeMount{Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
+		}
+	}
+	out = append(out, job.Volumes...)
+	stage.ParentsFirst(out, func(v stage.VolumeMount) string { return v.Target })
+	return out
 }
 
 // mount shows a directory of the host, or what is at subpath in it, at a place in the root. A place that is not there yet

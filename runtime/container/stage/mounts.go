@@ -57,10 +57,14 @@ func mounts(job Launch, initSource string) []specs.Mount {
 	if initSource != "" {
 		out = append(out, bindMount(initSource, pathInit, true))
 	}
-	slices.SortStableFunc(own, func(a, b specs.Mount) int {
-		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
-	})
+	ParentsFirst(own, func(m specs.Mount) string { return m.Destination })
 	return append(out, own...)
+}
+
+// ParentsFirst puts mounts into an order in which none covers another that belongs into it.
+func ParentsFirst[M any](mounts []M, target func(M) string) {
+	depth := func(m M) int { return strings.Count(path.Clean(target(m)), "/") }
+	slices.SortStableFunc(mounts, func(a, b M) int { return depth(a) - depth(b) })
 }
 
 // isolatedMounts changes the fixed mounts where a namespace is not the container's own, or none.
