@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	goruntime "runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,17 +52,13 @@ func (r *Runtime) Dial(ctx context.Context, id runtime.ID, proto, address string
 // dialIn makes the socket on a thread that has entered the namespace and ends afterwards; the socket stays in it. A number
 // for an address keeps the dialer on that thread.
 func dialIn(ctx context.Context, ns *os.File, proto string, to netip.AddrPort) (conn net.Conn, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		goruntime.LockOSThread() // and never unlocked
+	onLastThread(func() {
 		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			err = os.NewSyscallError("setns", err)
 			return
 		}
 		var d net.Dialer
 		conn, err = d.DialContext(ctx, proto, to.String())
-	}()
-	<-done
+	})
 	return conn, err
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	goruntime "runtime"
 	"strings"
 	"time"
 
@@ -88,13 +87,7 @@ func (r *Runtime) mountStopped(ctx context.Context, c *container) (*root, error)
 		return nil, err
 	}
 	var out *root
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		goruntime.LockOSThread() // and never unlocked
-		out, err = mountAlone(job)
-	}()
-	<-done
+	onLastThread(func() { out, err = mountAlone(job) })
 	if err != nil {
 		return nil, fmt.Errorf("open the files of container %s: %w", c.id, err)
 	}
