@@ -205,23 +205,36 @@ func TestOutOfMemoryIsTold(t *testing.T) {
 		t.Errorf("after adoption told as %+v", in)
 	}
 	events := r.rt.Events(t.Context())
-	r.run(runtime.Spec{ID: "child", Command: []string{"sh", "-c", eat + "; echo lives on; sleep 600"}, Resources: runtime.Resources{MemoryBytes: 16 << 20}})
-	for timeout := time.After(patience); ; {
-		select {
-		case e := <-events:
-			if e.Kind != runtime.EventOOM {
-				continue
-			}
-		case <-timeout:
-			t.Fatal("no event tells of the killed child")
+	parent := r.cgroup + "-parent"
+	t.Cleanup(func() {
+		for _, d := range append(mustGlob("/sys/fs/cgroup/*/"+parent), "/sys/fs/cgroup/"+parent) {
+			os.Remove(d)
 		}
-		break
+	})
+	for id, tuning := range map[runtime.ID]*runtime.Tuning{"child": nil, "elsewhere": {CgroupParent: "/" + parent}} {
+		r.run(runtime.Spec{
+			ID: id, Command: []string{"sh", "-c", eat + "; echo lives on; sleep 600"}, Resources: runtime.Resources{MemoryBytes: 16 << 20}, Tuning: tuning,
+		})
+		for timeout := time.After(patience / 4); ; {
+			select {
+			case e := <-events:
+				if e.Kind != runtime.EventOOM || e.ID != id {
+					continue
+				}
+			case <-timeout:
+				t.Errorf("no event tells of the killed child of %s", id)
+			}
+			break
+		}
 	}
 	if err := r.rt.Stop(t.Context(), "child", 0); err != nil {
 		t.Fatal(err)
 	}
 	if in := r.inspect("child"); in.OOMKilled {
 		t.Errorf("a container that was stopped is told out of memory: %+v", in)
+	}
+	if err := r.rt.Remove(t.Context(), "elsewhere"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -31,8 +31,10 @@ type Runtime struct {
 	program *program
 	events  broker
 	watch   *watcher
-	pool    *pool
-	moves   sync.Mutex // held while expectMoves is at it
+	// modified tells of the counters of out-of-memory kills on cgroup v2.
+	modified *modified
+	pool     *pool
+	moves    sync.Mutex // held while expectMoves is at it
 
 	mu         sync.Mutex
 	containers map[runtime.ID]*container
@@ -95,6 +97,7 @@ func New(cfg Config) (*Runtime, error) {
 	if r.watch, err = newWatcher(); err != nil {
 		return nil, err
 	}
+	r.modified = newModified(r.watch)
 	if err := r.adopt(); err != nil {
 		r.watch.close()
 		return nil, fmt.Errorf("adopt containers in %s: %w", cfg.Dir, err)
