@@ -69,6 +69,27 @@ func TestATaskIsStartedAnewWithWhatItJoins(t *testing.T) {
 	})
 }
 
+// What a container was made to join is known after a change in place too: its next restart needs no new container.
+func TestATaskThatWasChangedInPlaceStillKnowsWhatItJoins(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		ends := command1("sh", "-c", "sleep 20; exit 1")
+		tuned := func(a *Assignment) { a.Task.Tuned, a.Service.StopGrace = 5, time.Minute }
+		g.set(web("t1"), side("s1", 1, ends))
+		g.pass(10 * time.Second)
+		g.wantContainer("s1", runtime.Running, 1)
+		g.setAt(5, true, web("t1"), side("s1", 1, ends, tuned))
+		g.pass(time.Second)
+		if s := g.status("s1"); s.Tuned != 5 {
+			g.Fatalf("it was not changed: %s", describe(s))
+		}
+		g.pass(20 * time.Second)
+		g.wantContainer("s1", runtime.Running, 2)
+		if n := g.calls(fake.CallRemove, "s1"); n != 0 {
+			g.Errorf("removed %d times", n)
+		}
+	})
+}
+
 func TestATaskJoinsTheSuccessorOfItsPartner(t *testing.T) {
 	inBubble(t, func(g *rig) {
 		g.set(web("t1"), side("s1", 1))

@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"errors"
-	"maps"
 	"time"
 
 	"shoal/consensus/job"
@@ -12,12 +11,16 @@ import (
 // updateTries is how often a change in place is tried when the runtime is only short of something.
 const updateTries = 5
 
+// onlyAtCreation are the labels whose values only a container's creation knew: a change in place keeps them.
+var onlyAtCreation = []string{labelHealth, labelJoins}
+
 // change is what the task's container is to be changed to.
 func (t *task) change(node job.NodeID) runtime.Change {
-	u := Spec(t.Assignment, node, nil, nil, nil).Changeable()
-	if h := t.info.Labels[labelHealth]; h != "" { // the image's check: only its creation knew it
-		u.Labels = maps.Clone(u.Labels)
-		u.Labels[labelHealth] = h
+	u := Spec(t.Assignment, node, nil, nil, nil).Changeable() // its labels are a map of its own
+	for _, name := range onlyAtCreation {
+		if v, ok := t.info.Labels[name]; ok {
+			u.Labels[name] = v
+		}
 	}
 	return u
 }
