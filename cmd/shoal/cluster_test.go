@@ -30,6 +30,7 @@ type cluster struct {
 	rollouts []job.Rollout
 	logs     map[job.TaskID][]api.LogRecord
 	logErrs  map[job.TaskID]error
+	stall    int      // who follows a log gets so many records and no more; 0: all
 	keys     []string // of the submits that came
 	refuse   int      // that many submits fail because there is no leader
 	leader   bool
@@ -160,6 +161,9 @@ func (cl *cluster) Logs(ctx context.Context, task string, q api.LogQuery, emit f
 	for sent := 0; ; {
 		cl.mu.Lock()
 		records, changed, err := cl.logs[job.TaskID(task)], cl.changed, cl.logErrs[job.TaskID(task)]
+		if q.Follow && cl.stall > 0 {
+			records = records[:min(cl.stall, len(records))]
+		}
 		cl.mu.Unlock()
 		if err != nil {
 			return err

@@ -11,7 +11,7 @@ import (
 	"shoal/node/api"
 )
 
-// lingering is how long a follower listens to a task that has ended: its last lines may still be on their way.
+// lingering is for how long nothing must have come of a task that has ended before its stream is taken to be at its end.
 const lingering = time.Second
 
 // follower prints the logs of all tasks that its targets match, attaching to new tasks as they are made.
@@ -39,8 +39,11 @@ type attachment struct {
 
 	from time.Time // last, when the stream was opened
 
-	mu   sync.Mutex
-	last time.Time // of the last record, to go on after it
+	mu       sync.Mutex
+	last     time.Time   // of the last record, to go on after it
+	same     int         // how many of the last records in a row have that time
+	printing bool        // a record, for as long as whoever reads it takes
+	quiet    *time.Timer // once the task has ended: cancels
 }
 
 // unwritable is the cause of a follower's end whose output cannot be written.
@@ -76,9 +79,12 @@ func (f *follower) run(ctx context.Context) error {
 			if first {
 				return err
 			}
-			f.wind(nil)
-			return nil // all that was followed is gone
+			f.wind(nil) // all that was followed is gone
+			f.await()
+			f.tell(len(f.open))
+			return f.interrupted(ctx)
 		}
+		tasks = f.withOpen(tasks, list.Tasks)
 		f.forget(list.Tasks)
 		if err := f.hopeless(tasks); err != nil {
 			return err
@@ -123,16 +129,18 @@ func (f *follower) attach(ctx context.Context, giveUp func(error), tasks []api.T
 		}
 		a := f.open[t.ID]
 		q := f.query
+		q.Follow = !t.State().Terminal() // all that it wrote is there: read to the end
 		switch {
 		case a == nil && !first && !f.waiting[t.ID]:
 			q.Tail = 0 // a task that came while we watched: all of it is new
 		case a == nil:
 		case a.final || !a.over() || a.vain():
 			continue
+		case !q.Follow && a.err == nil: // its container is gone, and its log was read to the end
+			a.final = true
+			continue
 		default: // the stream broke: go on after what was printed
-			if last := a.lastTime(); !last.IsZero() {
-				q.Since, q.Tail = last.Add(1), 0
-			}
+			q = a.rest(q)
 		}
 		if live >= maxStreams {
 			f.waiting[t.ID] = f.waiting[t.ID] || first
@@ -149,10 +157,11 @@ func (f *follower) attach(ctx context.Context, giveUp func(error), tasks []api.T
 }
 
 func (f *follower) follow(ctx context.Context, giveUp func(error), t *api.Task, q api.LogQuery, before *attachment) {
+	all := ctx
 	ctx, cancel := context.WithCancel(ctx)
-	a := &attachment{name: fullName(t), cancel: cancel, ended: make(chan struct{})}
+	a := &attachment{name: fullName(t), cancel: cancel, ended: make(chan struct{}), final: !q.Follow}
 	if before != nil {
-		a.last = before.lastTime()
+		a.last, a.same = before.lastRecords()
 		a.from = a.last
 		a.told = before.told && a.last.Equal(before.from)
 	}
@@ -161,20 +170,39 @@ func (f *follower) follow(ctx context.Context, giveUp func(error), t *api.Task, 
 	f.group.Go(func() {
 		defer close(a.ended)
 		defer cancel()
-		err := f.cl.Logs(ctx, string(t.ID), q, func(r api.LogRecord) error { // a stream that breaks is opened again
-			if err := r.Err(); err != nil {
-				return err
+		err := f.read(ctx, giveUp, t.ID, q, a)
+		if err != nil && all.Err() == nil && a.waning() { // it was only quiet, or broke: what is left is read to the end
+			q = a.rest(q)
+			q.Follow = false
+			if err = f.read(all, giveUp, t.ID, q, a); job.KindOf(err) == job.NotFound {
+				err = nil // its log went with it
 			}
-			a.mark(r.Time)
-			if err := f.printer.print(a.name, &r); err != nil {
-				giveUp(err)
-				return err
-			}
-			return nil
-		})
-		if err != nil && ctx.Err() == nil {
+		}
+		if err != nil && all.Err() == nil {
 			a.err = fmt.Errorf("logs of %s: %w", a.name, err)
 		}
+	})
+}
+
+// read prints one stream to its end. It leaves out what is before the end of a's records: a stream that goes on begins with
+// the time of the last one.
+func (f *follower) read(ctx context.Context, giveUp func(error), task job.TaskID, q api.LogQuery, a *attachment) error {
+	last, seen := a.lastRecords()
+	return f.cl.Logs(ctx, string(task), q, func(r api.LogRecord) error { // a stream that breaks is opened again
+		if err := r.Err(); err != nil {
+			return err
+		}
+		if seen > 0 && r.Time.Equal(last) {
+			seen--
+			return nil
+		}
+		a.mark(r.Time)
+		defer a.printed()
+		if err := f.printer.print(a.name, &r); err != nil {
+			giveUp(err)
+			return err
+		}
+		return nil
 	})
 }
 
@@ -231,8 +259,24 @@ func (f *follower) forget(tasks []api.Task) {
 	}
 }
 
-// wind ends the streams of tasks that have ended or are gone, and tells whether nothing is left to wait for: every
-// target was a single task and has ended.
+// withOpen adds those that are followed already and go on: of one slot pick takes the next task as soon as there is one.
+// One that was given up does not count: nobody knows whether it goes on.
+func (f *follower) withOpen(picked, all []api.Task) []api.Task {
+	has := map[job.TaskID]bool{}
+	for i := range picked {
+		has[picked[i].ID] = true
+	}
+	for i := range all {
+		t := &all[i]
+		if a := f.open[t.ID]; a != nil && !a.final && !has[t.ID] && !t.State().Terminal() && t.Desired != job.DesiredLost {
+			picked = append(picked, *t)
+		}
+	}
+	return picked
+}
+
+// wind lets the streams of tasks that have ended or are gone come to their ends, and tells whether nothing is left to wait
+// for: every target was a single task and has ended.
 func (f *follower) wind(tasks []api.Task) (finished bool) {
 	running := map[job.TaskID]bool{}
 	for i := range tasks {
@@ -243,7 +287,7 @@ func (f *follower) wind(tasks []api.Task) (finished bool) {
 	for id, a := range f.open {
 		if !running[id] && !a.final {
 			a.final = true
-			time.AfterFunc(lingering, a.cancel)
+			a.wane()
 		}
 	}
 	if len(running) > 0 || f.left > 0 {
@@ -254,10 +298,15 @@ func (f *follower) wind(tasks []api.Task) (finished bool) {
 			return false // a slot or a job may get a new task
 		}
 	}
+	f.await()
+	return true
+}
+
+// await returns when all streams are at their ends.
+func (f *follower) await() {
 	for _, a := range f.open {
 		<-a.ended
 	}
-	return true
 }
 
 func isID(text string, tasks []api.Task) bool {
@@ -284,14 +333,57 @@ func (a *attachment) vain() bool {
 	return kind == job.Invalid || kind == job.Denied
 }
 
+// mark notes a record that is about to be printed.
 func (a *attachment) mark(at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !at.Equal(a.last) {
+		a.same = 0
+	}
 	a.last = at
+	a.same++
+	a.printing = true
+	if a.quiet != nil {
+		a.quiet.Stop()
+	}
 }
 
-func (a *attachment) lastTime() time.Time {
+func (a *attachment) printed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.last
+	a.printing = false
+	if a.quiet != nil {
+		a.quiet.Reset(lingering)
+	}
+}
+
+// wane says that the task has ended: its stream is cut once it is quiet.
+func (a *attachment) wane() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.quiet = time.AfterFunc(lingering, a.cancel)
+	if a.printing {
+		a.quiet.Stop() // see printed
+	}
+}
+
+func (a *attachment) waning() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.quiet != nil
+}
+
+// rest asks for what comes after the records that were printed, and for those of the last one's time again: see read.
+func (a *attachment) rest(q api.LogQuery) api.LogQuery {
+	if last, _ := a.lastRecords(); !last.IsZero() {
+		q.Since, q.Tail = last, 0
+	}
+	return q
+}
+
+// lastRecords gives the time of the last record, and how many have it.
+func (a *attachment) lastRecords() (last time.Time, same int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last, a.same
 }
