@@ -14,13 +14,14 @@ import (
 
 // result is what a worker brings back.
 type result struct {
-	task  *task
-	op    op
-	image runtime.Image
-	info  runtime.Info // after a failed start too, if it could be asked
-	tuned uint64       // Task.Tuned of the content that it was made with, or given
-	err   error
-	going bool // not the end: the container runs, and its post_start hooks are being executed
+	task   *task
+	op     op
+	image  runtime.Image
+	info   runtime.Info // after a failed start too, if it could be asked
+	tuned  uint64       // Task.Tuned of the content that it was made with, or given
+	err    error
+	hooked int  // the start whose post_start hooks are done; 0: none
+	going  bool // not the end: the container runs, and its post_start hooks are being executed
 }
 
 // listed is what the list worker brings back; began tells what it may not have seen.
@@ -48,7 +49,7 @@ func (r *Reconciler) act(ctx context.Context, now time.Time) {
 	for _, t := range r.order {
 		r.watchHealth(ctx, t)
 		o := r.rejoin(t, t.next(now, r.complete))
-		if now.Before(r.hesitateUntil) && (o == opLook || o == opPull || o == opCreate || o == opStart) {
+		if now.Before(r.hesitateUntil) && (o == opLook || o == opPull || o == opCreate || o == opStart || o == opHooks) {
 			continue
 		}
 		switch o {
@@ -157,26 +158,31 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 			res.info, res.err = rt.Create(ctx, spec)
 			return res
 		}
-	case opStart:
+	case opStart, opHooks:
 		fenced, until := t.fenced(), t.until
 		hooks := t.Service.PostStart
+		res.info = t.info
 		var wanted context.Context
 		wanted, t.unhook = context.WithCancel(context.Background())
 		return func(ctx context.Context) result {
-			if fenced {
+			if fenced && o == opStart {
 				if err := rt.Renew(ctx, id, until); err != nil {
 					return inspect(ctx, err)
 				}
 			}
-			if res.info, res.err = rt.Start(ctx, id); res.err != nil {
-				return inspect(ctx, res.err)
-			}
-			if len(hooks) > 0 {
-				r.tell(result{task: t, op: o, going: true})
-				if err := afterStart(ctx, wanted, rt, id, hooks); err != nil {
-					return inspect(ctx, err)
+			if o == opStart {
+				if res.info, res.err = rt.Start(ctx, id); res.err != nil {
+					return inspect(ctx, res.err)
 				}
 			}
+			if len(hooks) == 0 {
+				return res
+			}
+			r.tell(result{task: t, op: o, going: true})
+			if done, err := afterStart(ctx, wanted, rt, id, hooks); !done {
+				return inspect(ctx, err)
+			}
+			res.hooked = res.info.Starts
 			return res
 		}
 	case opDrain:
@@ -198,7 +204,11 @@ func (r *Reconciler) call(t *task, o op) func(context.Context) result {
 	case opStop:
 		hooks, grace := t.stopHooks()
 		return func(ctx context.Context) result {
-			return inspect(ctx, rt.Stop(ctx, id, r.beforeStop(ctx, id, hooks, grace)))
+			grace := r.beforeStop(ctx, id, hooks, grace)
+			if res.err = ctx.Err(); res.err != nil { // the agent's end is not the container's
+				return res
+			}
+			return inspect(ctx, rt.Stop(ctx, id, grace))
 		}
 	case opRemove:
 		return func(ctx context.Context) result {

@@ -20,6 +20,7 @@ const (
 	opPull    op = "pull"
 	opCreate  op = "create"
 	opStart   op = "start"
+	opHooks   op = "hooks" // post_start, of a run whose start was another agent's
 	opStop    op = "stop"
 	opRemove  op = "remove"
 	opUpdate  op = "update"
@@ -48,6 +49,8 @@ func (t *task) next(now time.Time, complete bool) op {
 		return opNone
 	case t.have && t.Task.Tuning(&t.status):
 		return opUpdate
+	case t.hooksDue() && !t.info.Paused:
+		return opHooks
 	case t.running():
 		return opNone
 	case t.have && t.Task.Wait != job.WaitNone: // until the leader says that its predecessor has ended
@@ -95,7 +98,7 @@ func (t *task) forgettable(complete bool) bool {
 
 // takesPort tells whether its container has the host port: from its first start until it is removed.
 func (t *task) takesPort(p job.Port) bool {
-	if !t.have || t.startsSeen == 0 && t.busy != opStart {
+	if !t.have || max(t.startsSeen, t.info.Starts) == 0 && t.busy != opStart {
 		return false
 	}
 	bound := boundPorts(t.info.Ports)
@@ -136,7 +139,9 @@ func (t *task) done(now time.Time, res result, complete bool) {
 		t.looked(res)
 		return
 	}
-	if res.op == opStart && res.info.State == runtime.Running {
+	starting := res.op == opStart || res.op == opHooks
+	t.hooked = max(t.hooked, res.hooked)
+	if starting && res.info.State == runtime.Running && !t.hooksDueIn(res.info) {
 		res.err = nil // whatever went wrong, it runs
 	}
 	if res.err == nil {
@@ -150,7 +155,8 @@ func (t *task) done(now time.Time, res result, complete bool) {
 			t.observe(now, res.info, seenLive)
 			t.status.Tuned = res.tuned
 		case opRemove:
-			t.have, t.stale, t.info, t.startsSeen, t.exitsSeen = false, false, runtime.Info{}, 0, 0
+			t.have, t.stale, t.info = false, false, runtime.Info{}
+			t.startsSeen, t.exitsSeen, t.hooked = 0, 0, 0
 		default:
 			t.observe(now, res.info, seenLive)
 		}
@@ -158,11 +164,15 @@ func (t *task) done(now time.Time, res result, complete bool) {
 	}
 	switch {
 	case (res.op == opPull || res.op == opCreate) && t.leaving(complete) && errors.Is(res.err, context.Canceled):
-	case res.op == opStart && t.leaving(complete) && errors.Is(res.err, context.Canceled): // see leave
+	case starting && t.leaving(complete) && errors.Is(res.err, context.Canceled): // see leave
 		t.to(now, job.Stopping)
 		if t.stale = res.info.ID == ""; !t.stale {
 			t.observe(now, res.info, seenLive)
 		}
+	case starting && res.info.State == runtime.Running: // its hooks are not done, and it could not be stopped
+		t.observe(now, res.info, seenLive)
+		t.say("%v", res.err)
+		t.retry(now, firstRetry)
 	case res.op == opUpdate && !errors.Is(res.err, runtime.ErrNotFound):
 		t.untuned(now, res)
 	case res.op == opRemove, res.op == opStop && !errors.Is(res.err, runtime.ErrNotFound):
@@ -182,7 +192,7 @@ func (t *task) done(now time.Time, res result, complete bool) {
 
 // callFailed decides whether a failed pull, create or start is tried again.
 func (t *task) callFailed(now time.Time, res result) {
-	if res.op == opStart {
+	if res.op == opStart || res.op == opHooks {
 		t.startFailed(res.info)
 	}
 	if res.op == opCreate && errors.Is(res.err, runtime.ErrNotFound) {

@@ -101,7 +101,7 @@ type probed struct {
 // watchHealth starts and ends the prober of a task as it must be.
 func (r *Reconciler) watchHealth(ctx context.Context, t *task) {
 	h := t.check()
-	wanted := h != nil && t.running() && !t.info.Paused && t.assigned && !t.leaving(r.complete) && !t.status.State.Terminal() && !t.unwell
+	wanted := h != nil && t.running() && !t.hooksDue() && !t.info.Paused && t.assigned && !t.leaving(r.complete) && !t.status.State.Terminal() && !t.unwell
 	if t.probe != nil && (!wanted || t.probe.starts != t.info.Starts || !reflect.DeepEqual(t.probe.h, *h)) {
 		t.probe.cancel()
 		t.probe = nil

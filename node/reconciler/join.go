@@ -17,7 +17,7 @@ func (r *Reconciler) partners(t *task) (by map[string]*task, ok bool) {
 	for _, service := range t.Service.Together() {
 		var found *task
 		for _, p := range r.tasks {
-			if p.Task.Job == t.Task.Job && p.Task.Service == service && p.Task.Slot == t.Task.Slot && p.running() && !p.leaving(r.complete) &&
+			if p.Task.Job == t.Task.Job && p.Task.Service == service && p.Task.Slot == t.Task.Slot && p.running() && !p.hooksDue() && !p.leaving(r.complete) &&
 				!p.status.State.Terminal() {
 				found = p
 			}

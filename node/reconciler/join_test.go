@@ -189,6 +189,109 @@ func TestTheAgentsEndCutsAHookAndStopsNothing(t *testing.T) {
 	})
 }
 
+// What the end of an agent cut is executed again, once, and only then does the task count as running.
+func TestHooksThatTheAgentsEndCutAreExecutedByTheNextOne(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		crashing := command1("sh", "-c", "sleep 60; exit 1")
+		hooked := []Assignment{
+			web("t1", hooks("sleep 20", ""), port(8080)), web("t2", hooks("sleep 20; exit 3", "")), web("t3", hooks("sleep 20", "sleep 3600")),
+			web("t4", hooks("sleep 20", ""), crashing), web("t5", hooks("sleep 20", ""), health(job.Health{Test: []string{"CMD", "check"}, Interval: time.Second})),
+		}
+		g.set(hooked...)
+		g.pass(10 * time.Second)
+		g.stop()
+		g.start()
+		g.setAt(2, true, hooked...)
+		g.pass(10 * time.Second)
+		for _, a := range hooked {
+			g.wantState(a.Task.ID, job.Created)
+			g.wantContainer(a.Task.ID, runtime.Running, 1)
+		}
+		hooked[2].Task.Desired = job.DesiredStop
+		g.setAt(3, true, append(slices.Clone(hooked), web("t6", port(8080)))...)
+		g.pass(2 * time.Second)
+		g.wantState("t3", job.Complete) // it never served: without pre_stop
+		g.pass(10 * time.Second)
+		g.wantState("t1", job.Running)
+		if s := g.status("t2"); !strings.Contains(s.Message, "post_start[0] sh: exit code 3") {
+			g.Errorf("with a hook that fails: %s", describe(s))
+		}
+		if s := g.status("t5"); s.Health != job.Healthy {
+			g.Errorf("with a check: %s", describe(s))
+		}
+		if s := g.status("t6"); s.State == job.Running {
+			g.Error("a host port was taken away")
+		}
+		// Those of a restart too.
+		g.pass(40 * time.Second)
+		g.wantContainer("t4", runtime.Running, 2)
+		g.stop()
+		g.start()
+		g.setAt(4, true, hooked...)
+		g.pass(10 * time.Second)
+		if s := g.status("t4"); s.Ready() {
+			g.Errorf("it is ready before its hooks are done: %s", describe(s))
+		}
+		g.pass(15 * time.Second)
+		if s := g.status("t4"); !s.Ready() {
+			g.Errorf("it is not ready: %s", describe(s))
+		}
+		// What is done is not done again.
+		n := 0
+		g.rt.OnExec(func(id runtime.ID, args []string) (int, string, bool) {
+			if id == "t1" {
+				n++
+			}
+			return 0, "", false
+		})
+		g.stop()
+		g.start()
+		g.pass(time.Minute)
+		if n > 0 {
+			g.Errorf("hooks of t1 were executed %d times more", n)
+		}
+	})
+}
+
+// How a container ends is its restart policy's, also while a hook runs in it.
+func TestAContainerThatEndsDuringAHookIsJudgedByItsPolicy(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		never := policy(job.Restart{Policy: job.RestartNever})
+		g.set(web("t1", hooks("sleep 3", ""), command1("sh", "-c", "sleep 1; exit 0"), never),
+			web("t2", hooks("sleep 3", ""), command1("sh", "-c", "sleep 1; exit 5"), never),
+			web("t3", hooks("sleep 3", ""), command1("sh", "-c", "sleep 1; exit 5"), policy(job.Restart{Max: 2})))
+		g.pass(time.Minute)
+		for id, want := range map[job.TaskID]job.State{"t1": job.Complete, "t2": job.Failed, "t3": job.Failed} {
+			g.wantState(id, want)
+		}
+		g.wantContainer("t1", runtime.Stopped, 1)
+		g.wantContainer("t2", runtime.Stopped, 1)
+		g.wantContainer("t3", runtime.Stopped, 3)
+		if s := g.status("t2"); s.Message != "exit code 5" {
+			g.Errorf("t2: %s", describe(s))
+		}
+	})
+}
+
+// The agent's end is no stop signal either to one whose pre_stop hook runs: its stop goes on with the next agent.
+func TestTheAgentsEndDuringAPreStopHookSignalsNothing(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		slow := func(a *Assignment) { a.Service.StopGrace = time.Hour }
+		g.set(web("t1", hooks("", "sleep 600"), slow))
+		g.pass(5 * time.Second)
+		g.setAt(2, true, web("t1", hooks("", "sleep 600"), slow, desired(job.DesiredStop)))
+		g.pass(time.Minute)
+		g.stop()
+		g.wantContainer("t1", runtime.Running, 1)
+		if n := g.calls(fake.CallStop, "t1"); n != 0 {
+			g.Errorf("it was told to stop %d times", n)
+		}
+		g.start()
+		g.pass(11 * time.Minute)
+		g.wantState("t1", job.Complete)
+	})
+}
+
 // While its hook is cut and it is being stopped, the host port is still its own.
 func TestAHookThatIsCutKeepsTheHostPortUntilTheEnd(t *testing.T) {
 	inBubble(t, func(g *rig) {

@@ -48,7 +48,8 @@ type task struct {
 
 	draining bool // it served: its stop signal waits until nobody is sent to it any more
 
-	startsSeen int  // starts of this container that were noted
+	startsSeen int  // starts of this container that were noted: that ended, or run and have their post_start hooks behind them
+	hooked     int  // the start whose post_start hooks are done, before it is noted
 	exitsSeen  int  // starts of this container whose exit was noted
 	failures   int  // exits that count, within the window
 	wasHealthy bool // in this run
@@ -76,7 +77,7 @@ func (t *task) assign(a Assignment) {
 	}
 	t.Assignment = a
 	t.assigned = true
-	if t.running() && t.check() == nil && t.notBefore.IsZero() {
+	if t.running() && !t.hooksDue() && t.check() == nil && t.notBefore.IsZero() {
 		t.status.Health = job.HealthNone // a check that was taken away in place
 	}
 }
@@ -97,7 +98,7 @@ func (t *task) leave() {
 	switch {
 	case t.busy == opPull, t.busy == opCreate, t.busy == opDrain && t.Task.Desired == job.DesiredLost:
 		t.cancel()
-	case t.busy == opStart:
+	case t.busy == opStart, t.busy == opHooks:
 		t.unhook() // not the start: what runs then must be stopped, and that is the worker's too
 	}
 	if !t.status.State.Terminal() && t.status.State != job.Stopping {
@@ -177,7 +178,7 @@ func backoff(first time.Duration, tries int, limit time.Duration) time.Duration 
 // observe takes the truth about the container, as it was a moment ago.
 func (t *task) observe(now time.Time, in runtime.Info, seen sight) {
 	if t.have && !in.CreatedAt.Equal(t.info.CreatedAt) && !t.info.CreatedAt.IsZero() { // another of the same id
-		t.startsSeen, t.exitsSeen = 0, 0
+		t.startsSeen, t.exitsSeen, t.hooked = 0, 0, 0
 	}
 	t.have, t.info = true, in // stale stays: an event may have come since this was seen
 	if !t.assigned && t.Task.Job == "" {
@@ -187,7 +188,7 @@ func (t *task) observe(now time.Time, in runtime.Info, seen sight) {
 	t.status.Address = in.Address
 	t.status.Paused = in.Paused
 	t.to(in.CreatedAt, job.Created) // made by an earlier try, or by an agent that could not say so any more
-	if in.Starts > t.startsSeen {
+	if in.Starts > t.startsSeen && !t.hooksDue() {
 		t.startsSeen = in.Starts
 		t.noteStart(now)
 	}
@@ -274,9 +275,9 @@ func (t *task) noteExit(now time.Time, seen sight) {
 
 // noteGone takes that there is no container any more, though nobody here removed it.
 func (t *task) noteGone(now time.Time, seen sight) {
-	ran := t.startsSeen > t.exitsSeen // an exit that was noted is judged already
+	ran := max(t.startsSeen, t.info.Starts) > t.exitsSeen // an exit that was noted is judged already
 	t.have, t.info, t.stale = false, runtime.Info{}, false
-	t.startsSeen, t.exitsSeen, t.unwell = 0, 0, false
+	t.startsSeen, t.exitsSeen, t.hooked, t.unwell = 0, 0, 0, false
 	if !ran || t.status.State.Terminal() || t.status.State == job.Stopping || !t.assigned {
 		return
 	}

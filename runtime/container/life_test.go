@@ -3,6 +3,7 @@ package container_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -388,4 +389,22 @@ func children(t *testing.T, prefix string) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// Whoever has given up changes nothing any more, also where nobody else is at it.
+func TestStopByWhoHasGivenUpSignalsNothing(t *testing.T) {
+	r := newRig(t)
+	r.shell("goes-on", "trap 'echo told; exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+	r.eventually("ready", func() bool { return len(r.lines("goes-on", runtime.LogQuery{})) == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		if err := r.rt.Stop(ctx, "goes-on", patience); err == nil {
+			t.Fatal("it is said to be stopped")
+		}
+	}
+	time.Sleep(500 * time.Millisecond)
+	if got := r.lines("goes-on", runtime.LogQuery{}); len(got) != 1 || r.inspect("goes-on").State != runtime.Running {
+		t.Errorf("it was stopped: %q", got)
+	}
 }

@@ -120,6 +120,9 @@ func (r *Runtime) find(id runtime.ID) (*container, error) {
 
 // acquire takes the container's op. ErrNotFound if it was removed meanwhile.
 func (c *container) acquire(ctx context.Context) error {
+	if ctx.Err() != nil { // select would take either
+		return context.Cause(ctx)
+	}
 	select {
 	case c.op <- struct{}{}:
 	case <-ctx.Done():

@@ -341,6 +341,9 @@ func (m *machine) take(ctx context.Context, id runtime.ID) (*container, error) {
 	if c == nil {
 		return nil, runtime.ErrNotFound
 	}
+	if err := ctx.Err(); err != nil { // select would take either
+		return nil, err
+	}
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
