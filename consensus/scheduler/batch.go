@@ -96,10 +96,10 @@ func (p *Planner) batchPhase(s *service, sl *slot) (phase, sum) {
 	var live, last *task // of the run, last being its newest that was meant to run to its end
 	leaving := false
 	for _, t := range sl.tasks {
-		ours := r != nil && t.Run == r.Seq
+		ours := t.isOf(r)
 		switch {
 		case t.ended():
-			if own := s.run(t.Run); t.Desired == job.DesiredRun && (own == nil || own.Forgotten) {
+			if own := s.run(t.Run); t.Desired == job.DesiredRun && (!t.isOf(own) || own.Forgotten) {
 				return excess, sum{} // to be put to rest
 			}
 			if ours && (t.Desired == job.DesiredRun || t.state() == job.Lost) {
@@ -261,7 +261,7 @@ func (w *work) giveUp(gone []*slot) bool {
 // placed anew, and nothing counts as failed.
 func (w *work) drainRun(s *service, r *job.Run) {
 	for _, sl := range s.in(working) {
-		if t := sl.newestOf(r.Seq); t != nil && t.Desired == job.DesiredRun && !t.ended() && (t.Renew || w.overdue(t)) {
+		if t := sl.newestOf(r); t != nil && t.Desired == job.DesiredRun && !t.ended() && (t.Renew || w.overdue(t)) {
 			cause := "asked to be replaced"
 			if !t.Renew {
 				cause = w.misplacedCause(s, t)
@@ -305,7 +305,7 @@ func (w *work) placeRun(s *service, r *job.Run, sl *slot, n *node) {
 		Desired: job.DesiredRun, Placed: w.now, Run: r.Seq, Due: r.Due, First: r.First, Cause: r.Cause,
 	}
 	fence(&t, s.spec)
-	if old := sl.newestOf(r.Seq); old != nil {
+	if old := sl.newestOf(r); old != nil {
 		t.Replaces, t.Attempt = old.ID, old.Attempt
 		switch {
 		case sl.phase == deserted:
@@ -328,10 +328,14 @@ func (w *work) placeRun(s *service, r *job.Run, sl *slot, n *node) {
 	w.again(s)
 }
 
+// isOf tells whether a task is of a run. The number alone does not say so: a job that was removed and submitted again counts its
+// runs from 1 again, while tasks of the former one still stop.
+func (t *task) isOf(r *job.Run) bool { return r != nil && t.Run == r.Seq && t.Index > r.Index }
+
 // newestOf is the newest task of a run in the slot, nil if there is none.
-func (sl *slot) newestOf(run uint64) *task {
+func (sl *slot) newestOf(r *job.Run) *task {
 	for _, t := range slices.Backward(sl.tasks) {
-		if t.Run == run {
+		if t.isOf(r) {
 			return t
 		}
 	}
@@ -359,7 +363,7 @@ func (w *work) runFailed(s *service, r *job.Run, policy job.Batch) (state.RunSte
 	var worst *task
 	reason := ""
 	for _, sl := range s.in(failing) {
-		t := sl.newestOf(r.Seq)
+		t := sl.newestOf(r)
 		if t == nil || s.runOf(sl.id) != r || t.state() != job.Failed || t.Desired != job.DesiredRun {
 			continue
 		}
@@ -415,7 +419,7 @@ func failedBy(t *task, reason string) state.RunStep {
 // its slot does not wait.
 func (w *work) dueRetries(s *service, r *job.Run, policy job.Batch, slots []*slot) (ready []*slot, wait reason) {
 	for _, sl := range slots {
-		t := sl.newestOf(r.Seq)
+		t := sl.newestOf(r)
 		if t == nil || t.state() != job.Failed || t.Desired != job.DesiredRun {
 			ready = append(ready, sl)
 			continue

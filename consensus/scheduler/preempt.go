@@ -28,7 +28,7 @@ func (w *work) spares(s *service, sl *slot) string {
 	}
 	t, n := sl.current(), 0
 	if s.isBatch() {
-		t = sl.newestOf(s.runOf(sl.id).Seq)
+		t = sl.newestOf(s.runOf(sl.id))
 	}
 	if t != nil && t.state() == job.Failed {
 		n = attempts(t)

@@ -29,10 +29,13 @@ type world struct {
 	stiff     bool                 // no task can be changed in place
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+func newWorld(t *testing.T, seed uint64) *world { return worldAt(t, seed, state.Rules) }
+
+// worldAt is a world at a level of rules.
+func worldAt(t *testing.T, seed uint64, rules int) *world {
 	t.Helper()
 	w := &world{t: t, store: state.New(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), cut: map[job.NodeID]bool{}}
-	w.apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24, Rules: state.Rules}, At: w.now})
+	w.apply(state.InitCluster{Cluster: job.Cluster{ID: "c", Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 24, Rules: rules}, At: w.now})
 	v, sub := w.store.Subscribe(4096)
 	w.sub = sub
 	t.Cleanup(sub.Close)
