@@ -72,8 +72,29 @@ func (n *Node) Exec(ctx context.Context, ref string, s *api.ExecSession) (int, e
 	sizes, stop := runtimeSizes(s.Resize)
 	defer stop()
 	e.Resize = sizes
+	ctx, leave, done := freed(ctx, s.Free)
+	defer done()
+	e.Leave = leave
 	code, err := n.machine.Runtime.Exec(ctx, c, e)
 	return code, kindly(err)
+}
+
+// freed parts the two ways in which ctx can end a session's work: with its client or the agent, by the returned context; or
+// by leave, so that it goes on without the agent, when it is free by then. done lets go of both.
+func freed(ctx context.Context, free func() bool) (work context.Context, leave <-chan struct{}, done func()) {
+	work, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	left := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		if free() {
+			close(left)
+			return
+		}
+		kill(context.Cause(ctx))
+	})
+	return work, left, func() {
+		stop()
+		kill(nil)
+	}
 }
 
 // runtimeSizes passes a client's terminal sizes on until stop.

@@ -191,6 +191,8 @@ type Exec struct {
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size
 	Started        func() // nil, or called once when the process runs
+	// Leave, once closed, ends Exec with an error while the process goes on, without its streams; nil: never.
+	Leave <-chan struct{}
 }
 
 // Size of a terminal in characters.
@@ -308,7 +310,7 @@ type Runtime interface {
 	Events(ctx context.Context) <-chan Event
 
 	// Exec runs a further process and blocks until it ended and its output was copied; the int is its exit code
-	// (128+n for signal n). When ctx ends the process is killed. ErrNotFound, ErrConflict unless running, ErrInvalid
+	// (128+n for signal n). When ctx ends the process is killed; when e.Leave is closed it goes on. ErrNotFound, ErrConflict unless running, ErrInvalid
 	// when the command cannot be executed (exit codes 127, 126).
 	Exec(ctx context.Context, id ID, e Exec) (int, error)
 

@@ -83,6 +83,9 @@ type Streams struct {
 	Note           func(Note) // nil only in tests
 	// Release ends the session with the exit code 0 while the work goes on; only its first call counts.
 	Release func()
+	// Free tells whether the work is to go on without the client, and without the server: it was released, or the client
+	// left it.
+	Free func() bool
 }
 
 // ExecSession is the server's end of an exec.

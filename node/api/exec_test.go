@@ -464,9 +464,17 @@ func FuzzReadError(f *testing.F) {
 func TestDetachedWorkGoesOn(t *testing.T) {
 	ended := make(chan error, 1)
 	for road, c := range roads(t, func(ctx context.Context, s *ExecSession) (int, error) {
+		if s.Free() {
+			t.Error("it is free from the beginning")
+		}
 		if s.Detach {
 			s.Release()
 		}
+		defer func() {
+			if !s.Free() {
+				t.Error("it is not free in the end")
+			}
+		}()
 		select {
 		case <-ctx.Done():
 		case <-time.After(300 * time.Millisecond):

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,12 +44,13 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request, req opening, ru
 		writeError(w, job.Errorf(job.Invalid, "exec: the connection must ask for an upgrade to %s", execProtocol))
 		return
 	}
+	over := sync.OnceFunc(func() { s.sessions.Add(-1) })
 	if s.sessions.Add(1) > maxSessions {
-		s.sessions.Add(-1)
+		over()
 		writeError(w, job.Errorf(job.Unavailable, "this node serves %d sessions (exec, attach, port-forward, cp), which is all it takes; try again later", maxSessions))
 		return
 	}
-	defer s.sessions.Add(-1)
+	defer over()
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		writeError(w, job.Errorf(job.Invalid, "exec: it takes HTTP/1.1: %w", err))
@@ -79,16 +81,20 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request, req opening, ru
 		return
 	}
 	_ = conn.SetReadDeadline(time.Time{})
-	var released atomic.Bool
+	var released, left atomic.Bool
+	st.Free = func() bool { return released.Load() || left.Load() }
 	st.Release = func() {
 		if !released.Swap(true) {
+			over()
 			_ = out.writeJSON(frameExit, execExit{})
 		}
 	}
 	pumped := make(chan struct{})
 	go func() {
 		defer close(pumped)
-		if left := pump(); !left && !released.Load() { // it ends when the client is gone
+		if left.Store(pump()); left.Load() { // it ends when the client is gone
+			over()
+		} else if !released.Load() {
 			cancel()
 		}
 		_ = conn.Close()

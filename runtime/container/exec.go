@@ -48,6 +48,9 @@ func (r *Runtime) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int,
 	return code, nil
 }
 
+// errLeft is how an Exec ends whose caller left it to itself.
+var errLeft = errors.New("it was left to itself and goes on")
+
 func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime.Exec) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -85,7 +88,12 @@ func (r *Runtime) exec(ctx context.Context, c *container, initPID int, e runtime
 		e.Started()
 	}
 	h.reach("exec running", initPID)
+	defer h.waitUntil(e.Leave)()
 	end, err := h.receive()
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		streams.finish(ctx)
+		return 0, errLeft
+	}
 	streams.finish(ctx)
 	h.reach("exec ended", initPID)
 	if ctx.Err() != nil {

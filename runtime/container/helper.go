@@ -104,6 +104,19 @@ func (h *helper) receive() (stage.Reply, error) {
 	return reply, nil
 }
 
+// waitUntil has receive fail with os.ErrDeadlineExceeded once ch is closed, until stop.
+func (h *helper) waitUntil(ch <-chan struct{}) (stop func()) {
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-ch:
+			_ = h.sock.SetReadDeadline(time.Unix(1, 0)) // it is closed by reap alone
+		case <-over:
+		}
+	}()
+	return func() { close(over) }
+}
+
 // helperPatience is what an abandoned helper gets for clearing up before it is killed; what it then leaves, clearRun
 // takes away.
 const helperPatience = 5 * time.Second

@@ -68,10 +68,23 @@ func (m *machine) Exec(ctx context.Context, id runtime.ID, e runtime.Exec) (int,
 		e.Started()
 	}
 	stop := context.AfterFunc(ctx, func() { p.kill(128 + 9) })
-	code := p.run(e.Args)
-	m.mu.Lock()
-	delete(c.execs, p)
-	m.mu.Unlock()
+	ended := make(chan int, 1)
+	m.programs.Go(func() {
+		code := p.run(e.Args)
+		m.mu.Lock()
+		delete(c.execs, p)
+		m.mu.Unlock()
+		ended <- code
+	})
+	var code int
+	select {
+	case code = <-ended:
+	case <-e.Leave:
+		if stop() {
+			return 0, fmt.Errorf("exec in %s: it was left to itself and goes on", id)
+		}
+		code = <-ended
+	}
 	if !stop() {
 		return code, fmt.Errorf("exec in %s: %w", id, ctx.Err())
 	}

@@ -114,6 +114,34 @@ func testExecCancel(s *suite) {
 	s.eventually("rid of the process", func() bool { return processes() < with })
 }
 
+func testExecLeave(s *suite) {
+	id := s.run("sleep", "600")
+	started, leave, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	e := runtime.Exec{Args: []string{"sleep", "500"}, Started: func() { close(started) }, Leave: leave}
+	go func() {
+		_, err := s.rt.Exec(s.ctx, id, e)
+		done <- err
+	}()
+	<-started
+	close(leave)
+	select {
+	case err := <-done:
+		if err == nil {
+			s.Error("an exec that was left tells an exit code")
+		}
+	case <-time.After(patience):
+		s.Fatal("exec does not end when it is left")
+	}
+	time.Sleep(200 * time.Millisecond)
+	all, err := s.rt.Processes(s.ctx, id)
+	if err != nil || len(all) != 2 {
+		s.Errorf("when an exec was left there are %d processes, %v: want 2", len(all), err)
+	}
+	if err := s.rt.Stop(s.ctx, id, 0); err != nil {
+		s.Fatal(err)
+	}
+}
+
 func testExecContainerEnds(s *suite) {
 	id := s.run("sleep", "600")
 	var out buffer

@@ -97,6 +97,7 @@ var cases = []struct {
 	{"ExecStdin", testExecStdin},
 	{"ExecEnvAndDir", testExecEnv},
 	{"ExecCancelKills", testExecCancel},
+	{"ExecLeaveLetsItGoOn", testExecLeave},
 	{"ExecEndsWithContainer", testExecContainerEnds},
 	{"ExecErrors", testExecErrors},
 	{"LogsTailAndSince", testLogs},
