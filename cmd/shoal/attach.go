@@ -98,6 +98,9 @@ type attachTo struct {
 	streams api.ClientStreams
 	request api.AttachRequest
 	onNote  func(api.Note)
+	input   *input           // of all sessions; nil: none
+	typed   bool             // by a person, at a terminal
+	size    func() *api.Size // of the terminal now; nil where there is none
 }
 
 // reattachFor is how long one whose connection broke tries to attach again: an agent is started anew in less.
@@ -112,7 +115,12 @@ func (a *attachTo) run(c *cli.Context) (int, error) {
 		return 0, err
 	}
 	defer at.restore()
-	a.request.Size = at.size
+	a.size = at.now
+	a.typed = isTerminal(c.App.Reader)
+	if a.streams.Stdin != nil {
+		a.input = newInput(a.streams.Stdin)
+		defer a.input.close()
+	}
 	a.streams.Note = a.onNote
 	if a.proxy && !a.tty {
 		stop := a.proxySignals(ctx, cancel)
@@ -130,10 +138,14 @@ func (a *attachTo) run(c *cli.Context) (int, error) {
 func (a *attachTo) follow(ctx context.Context) (int, error) {
 	var broken time.Time
 	for {
-		code, err := a.cl.Attach(ctx, a.task, a.request, &a.streams)
+		code, err := a.once(ctx)
 		kind := job.KindOf(err)
 		if err == nil || errors.Is(err, api.ErrDetached) || ctx.Err() != nil || kind != job.Unavailable && kind != job.Conflict && kind != job.NotFound {
 			return code, err
+		}
+		if kind == job.Unavailable && a.input != nil && !a.typed && a.input.began() {
+			return code, job.Errorf(kind, "%w; how much of standard input reached the task is not known, so it is not attached again: "+
+				"`shoal ps` tells what became of it, `shoal attach --no-stdin %s` goes on without", err, a.task)
 		}
 		// The node, its agent or the run may be over: the cluster knows.
 		if t, terr := a.cl.Task(ctx, a.task); terr == nil && t.State().Terminal() {
@@ -152,6 +164,20 @@ func (a *attachTo) follow(ctx context.Context) (int, error) {
 			return code, err
 		}
 	}
+}
+
+// once attaches for one session.
+func (a *attachTo) once(ctx context.Context) (int, error) {
+	streams := a.streams // its goroutines may outlive the session
+	if a.input != nil {
+		in := a.input.session()
+		defer in.end()
+		streams.Stdin = in
+	}
+	if a.size != nil {
+		a.request.Size = a.size()
+	}
+	return a.cl.Attach(ctx, a.task, a.request, &streams)
 }
 
 // ended is how a task ended that nobody could watch.

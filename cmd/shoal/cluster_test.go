@@ -37,7 +37,7 @@ type cluster struct {
 	nodes    []api.NodeView // the model itself is n1; others do not answer
 	onSubmit func(*cluster, *job.Job)
 	onExec   func(*api.ExecSession) (int, error)
-	onAttach func() (int, error)
+	onAttach func(*api.Streams) (int, error)
 }
 
 func newCluster() *cluster {
@@ -157,6 +157,17 @@ func (cl *cluster) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, er
 	return list, nil
 }
 
+func (cl *cluster) Task(_ context.Context, id string) (api.Task, error) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	for _, t := range cl.tasks {
+		if string(t.ID) == id {
+			return t, nil
+		}
+	}
+	return api.Task{}, job.Errorf(job.NotFound, "task %s: there is none", id)
+}
+
 func (cl *cluster) Logs(ctx context.Context, task string, q api.LogQuery, emit func(api.LogRecord) error) error {
 	for sent := 0; ; {
 		cl.mu.Lock()
@@ -222,8 +233,8 @@ func (cl *cluster) Exec(_ context.Context, _ string, s *api.ExecSession) (int, e
 	return cl.onExec(s)
 }
 
-func (cl *cluster) Attach(context.Context, string, api.AttachRequest, *api.Streams) (int, error) {
-	return cl.onAttach()
+func (cl *cluster) Attach(_ context.Context, _ string, _ api.AttachRequest, st *api.Streams) (int, error) {
+	return cl.onAttach(st)
 }
 
 // serve gives the socket at which the model answers.

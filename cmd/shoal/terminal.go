@@ -96,6 +96,7 @@ func (k *keyWatch) match(b byte) bool {
 // seat is a person's terminal for the time of a session.
 type seat struct {
 	size    *api.Size
+	now     func() *api.Size // its size at a later time; nil without a terminal
 	env     []string
 	restore func() // may be called more than once
 }
@@ -108,15 +109,15 @@ func sit(ctx context.Context, st *api.ClientStreams, stdin io.Reader, tty bool, 
 		return nil, err
 	}
 	out := &seat{restore: func() {}}
-	f, ok := stdin.(*os.File)
-	if !tty || !ok || !term.IsTerminal(int(f.Fd())) {
+	if !tty || !isTerminal(stdin) {
 		return out, nil
 	}
-	fd := int(f.Fd())
+	fd := int(stdin.(*os.File).Fd())
 	if t := os.Getenv("TERM"); t != "" {
 		out.env = []string{"TERM=" + t}
 	}
-	out.size = sizeOf(fd)
+	out.now = func() *api.Size { return sizeOf(fd) }
+	out.size = out.now()
 	if st.Stdin != nil {
 		before, err := term.MakeRaw(fd)
 		if err != nil {
@@ -135,6 +136,11 @@ func sit(ctx context.Context, st *api.ClientStreams, stdin io.Reader, tty bool, 
 	}
 	st.Resize = watchSize(ctx, fd)
 	return out, nil
+}
+
+func isTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func sizeOf(fd int) *api.Size {
