@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"shoal/consensus/job"
@@ -189,12 +190,21 @@ func (r *Reconciler) probed(p probed) {
 	t.unwell = p.restart
 }
 
-// head keeps the beginning of what is written.
-type head struct{ b []byte }
+// head keeps the beginning of what is written. Safe for concurrent use: a process has two streams.
+type head struct {
+	mu sync.Mutex
+	b  []byte
+}
 
 func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.b = append(h.b, p[:min(len(p), maxMessage-len(h.b))]...)
 	return len(p), nil
 }
 
-func (h *head) text() string { return strings.TrimSpace(strings.ToValidUTF8(string(h.b), "")) }
+func (h *head) text() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.TrimSpace(strings.ToValidUTF8(string(h.b), ""))
+}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,5 +133,22 @@ func TestWhichHealthCheckApplies(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Both streams of a check or hook are written to the same one, at the same time.
+func TestHeadTakesTwoWriters(t *testing.T) {
+	var h head
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			for range maxMessage {
+				_, _ = h.Write([]byte("x"))
+			}
+		})
+	}
+	both.Wait()
+	if n := len(h.text()); n != maxMessage {
+		t.Errorf("%d bytes, want %d", n, maxMessage)
 	}
 }
