@@ -354,6 +354,7 @@ func (w *work) place(s *service, sl *slot, n *node, wait job.Wait) {
 	if wait != job.WaitRoom {
 		w.p.claim(n, s, i, &t)
 		w.p.claims = append(w.p.claims, claim{n, s, i, &t})
+		w.p.keepFollowers(s, sl.id)
 	}
 	w.again(s)
 }

@@ -233,6 +233,7 @@ func (p *Planner) forget(s *service) {
 	delete(p.wakes, s)
 	delete(p.starved, s)
 	delete(p.promised, s)
+	delete(p.following, s)
 	delete(s.job.services, s.name)
 	if len(s.job.services) == 0 && s.job.job == nil {
 		delete(p.jobs, s.job.name)
@@ -265,6 +266,7 @@ func (p *Planner) putJob(name string, j *job.Job) {
 		}
 	}
 	js.setTogether()
+	p.noteFollowing(js)
 	if j == nil && len(js.services) == 0 {
 		delete(p.jobs, name)
 	}

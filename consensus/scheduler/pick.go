@@ -92,6 +92,7 @@ func (k *picker) pick(sl *slot) (*node, refusals) {
 // lies somewhere. Both results are empty for a slot that has.
 func (k *picker) bound(sl *slot) (*node, refusals) {
 	s := k.s
+	k.p.unkeep(s, sl)
 	if s.spec.Mode.PerNode() {
 		return k.only(k.p.nodes[sl.id.node])
 	}

@@ -181,10 +181,15 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	for _, s := range all {
 		s.queued = false
 	}
+	trailing := p.trailing()
 	for todo := all; len(todo) > 0; {
 		first, peers := todo[0], 1
 		for peers < len(todo) && todo[peers].cut == first.cut && todo[peers].priority() == first.priority() {
 			peers++
+		}
+		for len(trailing) > 0 && trailing[0].priority() >= first.priority() {
+			p.keepFor(trailing[0])
+			trailing = trailing[1:]
 		}
 		w.services(todo[:peers])
 		todo = todo[peers:]
@@ -238,6 +243,9 @@ func (p *Planner) undoClaims() {
 	}
 	p.claims = p.claims[:0]
 	clear(p.seats)
+	for sl := range p.kept {
+		p.dropKept(sl)
+	}
 	for _, o := range p.promises {
 		o.n.add(o.i, o.i.counts(), -1)
 	}

@@ -1,0 +1,92 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// The one that is followed is placed where its followers have room too. Until they come, in the same plan or in a later one
+// when their dependencies hold, nobody of their priority or a lower one gets that room.
+
+// toCome are the phases of slots that have no task on the node of the one that they follow.
+var toCome = []phase{missing, ending, failing, deserted, misplaced}
+
+// trailing lists the services with followers to come, the highest priority first.
+func (p *Planner) trailing() (out []*service) {
+	for s := range p.following {
+		for _, ph := range toCome {
+			if len(s.sets[ph]) > 0 {
+				out = append(out, s)
+				break
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *service) int {
+		return cmp.Or(cmp.Compare(b.priority(), a.priority()), strings.Compare(a.job.name, b.job.name), strings.Compare(a.name, b.name))
+	})
+	return out
+}
+
+// keepFor keeps the room of a service's slots that are to come, where the ones that they follow are.
+func (p *Planner) keepFor(s *service) {
+	for _, ph := range toCome {
+		for _, sl := range s.in(ph) {
+			p.keepSlot(s, sl)
+		}
+	}
+}
+
+// keepFollowers keeps the room of those that follow a slot that the plan in the making has just placed.
+func (p *Planner) keepFollowers(s *service, id slotID) {
+	for _, o := range s.followers {
+		if sl := o.slots[id]; sl != nil && slices.Contains(toCome, sl.phase) {
+			p.keepSlot(o, sl)
+		}
+	}
+}
+
+func (p *Planner) keepSlot(s *service, sl *slot) {
+	if _, has := p.kept[sl]; has || s.spec == nil || p.seats[sl] != nil {
+		return
+	}
+	n, _ := p.follow(s, sl.id)
+	if n == nil || !n.n.Eligible() || n.refuses(s.info) != fits {
+		return
+	}
+	for _, t := range sl.tasks {
+		if t.Node == n.n.ID && t.weighs() {
+			return // it has room there
+		}
+	}
+	n.add(s.info, s.info.counts(), 1)
+	p.kept[sl] = promise{n, s.info}
+}
+
+// unkeep gives back what is kept for a slot and those that follow it, because they are about to be placed.
+func (p *Planner) unkeep(s *service, sl *slot) {
+	p.dropKept(sl)
+	for _, o := range s.followers {
+		p.dropKept(o.slots[sl.id])
+	}
+}
+
+func (p *Planner) dropKept(sl *slot) {
+	if k, has := p.kept[sl]; has {
+		k.n.add(k.i, k.i.counts(), -1)
+		delete(p.kept, sl)
+	}
+}
+
+// noteFollowing keeps which services follow others. Room that was kept for one that no longer does is free.
+func (p *Planner) noteFollowing(js *jobState) {
+	for _, s := range js.services {
+		if len(s.together) > 0 {
+			p.following[s] = struct{}{}
+			p.freed = true
+		} else if _, did := p.following[s]; did {
+			delete(p.following, s)
+			p.freed = true
+		}
+	}
+}
