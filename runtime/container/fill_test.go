@@ -1,6 +1,8 @@
 package container_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,8 +78,12 @@ func TestLongFillIsNoHang(t *testing.T) {
 func TestStartThatHangsEnds(t *testing.T) {
 	r := newRig(t)
 	r.create(runtime.Spec{ID: "hangs", Command: []string{"sleep", "600"}})
-	defer container.SetStartLimit(time.Millisecond)()
-	if _, err := r.rt.Start(t.Context(), "hangs"); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("a start without any time: %v", err)
+	for _, limit := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond} { // before and while a launcher is at it
+		restore := container.SetStartLimit(limit)
+		_, err := r.rt.Start(t.Context(), "hangs")
+		restore()
+		if !errors.Is(err, runtime.ErrBusy) || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "more than") {
+			t.Errorf("a start with %v: %v", limit, err)
+		}
 	}
 }

@@ -43,6 +43,9 @@ func (r *Runtime) Start(ctx context.Context, id runtime.ID) (runtime.Info, error
 	limit := time.AfterFunc(startLimit, func() { cancel(fmt.Errorf("it took more than %v: %w", startLimit, context.DeadlineExceeded)) })
 	defer limit.Stop()
 	if err := r.startOnce(ctx, c, number, func() { limit.Reset(startLimit) }); err != nil {
+		if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && !errors.Is(cause, context.Canceled) {
+			err = fmt.Errorf("%w: %w", runtime.ErrBusy, cause) // nobody gave up: the limit did
+		}
 		err = kindOf(fmt.Errorf("start container %s: %w", id, err))
 		var le *stage.Refusal
 		if errors.As(err, &le) && le.Code != 0 {
