@@ -51,8 +51,8 @@ func containerOOM(t *testing.T, n *machines.Net) {
 
 func containerStopSignal(t *testing.T, n *machines.Net) {
 	m := n.Machines()
+	dir := t.TempDir() // it goes after the job does, which may write into it
 	gone(t, m[0], "polite")
-	dir := t.TempDir()
 	runCompose(t, m[0], "polite", web(`command: [sh, -c, "trap 'echo asked > /out/asked; exit 7' USR1; touch /out/up; while :; do sleep 0.05; done"]`,
 		"stop_signal: SIGUSR1", "volumes: ['"+dir+":/out']"))
 	eventually(t, "the trap", func() error { _, err := os.Stat(filepath.Join(dir, "up")); return err })
@@ -128,8 +128,8 @@ services:
 
 func containerGivesUp(t *testing.T, n *machines.Net) {
 	m := n.Machines()
+	dir := t.TempDir() // it goes after the job does, which writes into it
 	gone(t, m[0], "hopeless")
-	dir := t.TempDir()
 	shoalIn(t, m[0], web(`command: [sh, -c, "cut -d ' ' -f 1 /proc/uptime >> /out/$$SHOAL_TASK; exit 9"]`, "volumes: ['"+dir+":/out']",
 		"deploy: { restart_policy: { condition: any, delay: 100ms, max_attempts: 2 } }"), "run", "-f", "-", "--name", "hopeless", "--detach")
 	eventually(t, "a second node to try", func() error {
@@ -236,8 +236,8 @@ services:
 
 func containerMounts(t *testing.T, n *machines.Net) {
 	m := n.Machines()
+	dir := t.TempDir() // it goes after the job does, which may write into it
 	gone(t, m[0], "mounts")
-	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "seen"), []byte("by bind\n"), 0o644))
 	runCompose(t, m[0], "mounts", web("volumes: ['"+dir+":/in:ro', '"+dir+"/made:/made', 'data:/data', '/anon']")+"volumes: { data: {} }\n")
 	k := slots(t, m[0], "mounts")["web.1"]
