@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"shoal/consensus/job"
 	"shoal/consensus/state"
@@ -53,11 +54,22 @@ func (s *service) givesWay(t *task) bool {
 	return t.Desired != job.DesiredRun && s.old(t) && t.StopCause == s.oldCause(t)
 }
 
+// newestBegun is the newest task of a slot but for those that waited for their turn or for room until they were stopped: what
+// they were to be says nothing about the slot. nil if there is none.
+func (sl *slot) newestBegun() *task {
+	for _, t := range slices.Backward(sl.tasks) {
+		if t.Wait == job.WaitNone {
+			return t
+		}
+	}
+	return nil
+}
+
 // content is what a task placed into a slot now runs: while canaries wait the former content, unless the slot is one of them.
 func (s *service) content(sl *slot) (job.Digest, *info) {
 	t := sl.current()
 	if t == nil {
-		t = sl.newest()
+		t = sl.newestBegun()
 	}
 	if sl.phase != outdated && s.keepsFormer() && (t == nil || t.Digest != s.digest && !t.Renew && !s.givesWay(t)) {
 		return s.rollout.FromDigest, s.former
@@ -69,7 +81,7 @@ func (s *service) content(sl *slot) (job.Digest, *info) {
 // what was stopped for the update, or after an end of its own. All else takes the place of what was lost or had to move.
 func (s *service) begins(sl *slot) bool {
 	d, _ := s.content(sl)
-	switch t := sl.newest(); {
+	switch t := sl.newestBegun(); {
 	case d != s.digest:
 		return false
 	case t == nil:

@@ -184,7 +184,7 @@ func (w *work) stopDoubles(s *service) {
 		}
 		for _, t := range sl.tasks {
 			cause := fmt.Sprintf("its slot is kept by task %s", keep.ID)
-			if s.digest != "" && s.old(t) {
+			if s.digest != "" && s.old(t) && !s.old(keep) { // else the update has not begun with the slot
 				cause = s.oldCause(t)
 			}
 			if t != keep && t.Desired == job.DesiredRun && !w.stop(t, job.DesiredStop, cause) {

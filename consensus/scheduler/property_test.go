@@ -362,7 +362,11 @@ func fewCanaries(w *world, v *state.View, jobName string, s *job.Service) {
 	if !r.Live() || r.Canaries == 0 {
 		return
 	}
-	if was := v.Service(r.FromDigest); was == nil || !job.SamePlaces(was, s) {
+	was := v.Service(r.FromDigest)
+	if was == nil || !job.SamePlaces(was, s) {
+		return
+	}
+	if was.Shape() == s.Shape() && !job.Wary(was, s) { // what hurts nobody is done to all at once, and stays with who takes their places
 		return
 	}
 	n := 0
