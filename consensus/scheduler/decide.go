@@ -47,7 +47,7 @@ func (w *work) resume(s *service) {
 	p.forgive(s)
 	s.cut = 0
 	if !s.isBatch() {
-		w.beginWaiting(s)
+		w.beginWaiting(s, s.in(waiting))
 	}
 }
 

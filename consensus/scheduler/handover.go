@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"slices"
+
 	"shoal/consensus/job"
 	"shoal/consensus/state"
 )
@@ -57,10 +59,23 @@ func (w *work) handOver(s *service, u job.Update) {
 	}
 }
 
+// stranded are the slots whose task of a former content still waits, though all others of the slot have ended: nothing else runs
+// there while the present content may not come.
+func (s *service) stranded() (out []*slot) {
+	for _, sl := range s.in(outdated) {
+		cur := sl.current()
+		others := slices.ContainsFunc(sl.tasks, func(t *task) bool { return t != cur && !t.ended() })
+		if cur.Wait != job.WaitNone && !others {
+			out = append(out, sl)
+		}
+	}
+	return out
+}
+
 // beginWaiting lets tasks start that waited for another's end. One whose room was taken meanwhile goes, and its slot is
 // filled anew.
-func (w *work) beginWaiting(s *service) {
-	for _, sl := range s.in(waiting) {
+func (w *work) beginWaiting(s *service, slots []*slot) {
+	for _, sl := range slots {
 		t := sl.current()
 		n := w.p.nodes[t.Node]
 		if t.Wait == job.WaitRoom {

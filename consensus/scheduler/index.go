@@ -121,6 +121,14 @@ func (p *Planner) Update(b state.Batch) {
 		return
 	}
 	p.index = b.Index
+	// What is new of services first: a rollout of the same command may name one as what was before.
+	for _, c := range b.Changes {
+		if is, ok := c.After.(*job.Service); ok && is != nil {
+			if d := is.Digest(); p.infos[d] == nil {
+				p.infos[d] = newInfo(is)
+			}
+		}
+	}
 	for _, c := range b.Changes {
 		p.change(c)
 	}
@@ -144,10 +152,9 @@ func (p *Planner) change(c state.Change) {
 		}
 	case state.TableServices:
 		if is, ok := c.After.(*job.Service); ok && is != nil {
-			if d := is.Digest(); p.infos[d] == nil {
-				p.infos[d] = newInfo(is)
-			}
-		} else if was, ok := c.Before.(*job.Service); ok {
+			break // see Update
+		}
+		if was, ok := c.Before.(*job.Service); ok {
 			delete(p.infos, was.Digest())
 		}
 	case state.TableTasks:

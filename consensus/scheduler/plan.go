@@ -97,15 +97,12 @@ func New(v *state.View) *Planner {
 	for _, n := range v.Nodes() {
 		p.putNode(nil, n)
 	}
+	// All of them, also those that nothing runs: a later rollout may name one as what was before.
+	v.Services(func(d job.Digest, s *job.Service) { p.infos[d] = newInfo(s) })
 	for _, j := range v.Jobs() {
 		p.putJob(j.Name, j)
 	}
 	for _, t := range v.Tasks() {
-		if p.infos[t.Digest] == nil {
-			if s := v.Service(t.Digest); s != nil {
-				p.infos[t.Digest] = newInfo(s)
-			}
-		}
 		p.putTask(t, v.Status(t.ID))
 	}
 	for _, h := range v.Homes("") {
@@ -124,9 +121,6 @@ func New(v *state.View) *Planner {
 	}
 	for _, r := range v.Rollouts("") {
 		s := p.service(r.Job, r.Service)
-		if f := v.Service(r.FromDigest); f != nil && p.infos[r.FromDigest] == nil {
-			p.infos[r.FromDigest] = newInfo(f)
-		}
 		s.rollout, s.former = r, p.formerOf(r)
 	}
 	return p

@@ -302,7 +302,7 @@ func sameIndex(a, b *Planner) bool {
 	}
 	for name, j := range b.jobs {
 		for sn, s := range j.services {
-			if o := a.service(name, sn); !reflect.DeepEqual(o.count, s.count) || o.digest != s.digest || o.rollout != s.rollout {
+			if o := a.service(name, sn); !reflect.DeepEqual(o.count, s.count) || o.digest != s.digest || o.rollout != s.rollout || (o.former == nil) != (s.former == nil) {
 				return false
 			}
 		}

@@ -54,6 +54,7 @@ func (w *work) roll(s *service, short []*slot) reason {
 		return w.slowRoll(s, 0, starved)
 	}
 	if gate := w.updateGate(s); gate != "" {
+		w.beginWaiting(s, s.stranded())
 		return reason{slots: len(old), text: s.changing() + " " + gate}
 	}
 	unplaced := s.unplaced(short)

@@ -58,6 +58,14 @@ func (v *View) Service(d job.Digest) *job.Service {
 	return nil
 }
 
+// Services calls f with every content of a service that anything refers to: a job, a version of one, a task or a rollout.
+func (v *View) Services(f func(job.Digest, *job.Service)) {
+	each(v.txn, TableServices, "id", nil, func(r *serviceRow) bool {
+		f(r.Digest, r.Service)
+		return true
+	})
+}
+
 // Task finds a task by its whole id.
 func (v *View) Task(id job.TaskID) *job.Task {
 	return first[job.Task](v.txn, TableTasks, "id", []byte(id))
