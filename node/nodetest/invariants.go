@@ -324,6 +324,27 @@ func (s *shadow) stuck(id job.TaskID, sv *job.Service) bool {
 	return true
 }
 
+// behind tells whether a service keeps its former content because one that it depends on is stuck with its own: updates go in
+// that order.
+func (s *shadow) behind(j *job.Job, sv *job.Service) bool {
+	for _, d := range sv.DependsOn {
+		on := j.Spec.Service(d.Service)
+		if on == nil {
+			continue
+		}
+		var old []job.TaskID
+		for id, t := range s.tasks {
+			if t.Job == j.Name && t.Service == on.Name && t.Digest != on.Digest() {
+				old = append(old, id)
+			}
+		}
+		if slices.ContainsFunc(old, func(id job.TaskID) bool { return s.stuck(id, on) }) || s.behind(j, on) {
+			return true
+		}
+	}
+	return false
+}
+
 // unsettled says the first thing that is not as it should be when nothing is wrong any more; "" when all is.
 func (c *Cluster) unsettled() string {
 	leader := c.Leader()
@@ -428,7 +449,7 @@ func (c *Cluster) wrongContainers(s *shadow) string {
 			switch {
 			case sv == nil:
 				return fmt.Sprintf("%s runs %s of %v, which nobody asked for", m.Name, i.ID, p)
-			case i.Labels["shoal.digest"] != string(sv.Digest()) && s.stuck(job.TaskID(i.ID), sv):
+			case i.Labels["shoal.digest"] != string(sv.Digest()) && (s.stuck(job.TaskID(i.ID), sv) || s.behind(s.jobs[p.job], sv)):
 			case i.Labels["shoal.digest"] != string(sv.Digest()):
 				return fmt.Sprintf("%s runs %s of %v, of another version", m.Name, i.ID, p)
 			case have[p] != "":
