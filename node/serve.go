@@ -43,8 +43,8 @@ func (n *Node) serveAPI(ctx context.Context, tlsConns net.Listener, socket net.L
 	for _, s := range servers {
 		_ = s.Close() // streams have no natural end, so there is nothing to wait for
 	}
-	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
-		return nil
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+		return nil // whoever closed the port tells why; a context's end can come here after it
 	}
 	return err
 }
