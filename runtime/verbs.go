@@ -26,6 +26,9 @@ const KeptOutput = 4 << 20
 // AttachPatience is how long a caller who takes nothing at all may hold a container back.
 const AttachPatience = 10 * time.Second
 
+// CopyPatience is how long a copy out of or into a container that does not run may hold back who wants to start or remove it.
+const CopyPatience = 10 * time.Second
+
 // Process is a process of a container, as ps tells it.
 type Process struct {
 	PID     int           `json:"pid"` // on the node
@@ -98,11 +101,14 @@ type Hands interface {
 	StatPath(ctx context.Context, id ID, path string) (PathStat, error)
 
 	// CopyOut writes a tar archive of a file, or of a directory with all below, whose first entry is the last element of
-	// its path. Nothing outside the container's own files can be reached, whatever links and races there are.
+	// its path. Nothing outside the container's own files can be reached, whatever links and races there are. A container
+	// that does not run cannot be started or removed meanwhile: whoever wants to ends the copy with ErrConflict after
+	// CopyPatience.
 	CopyOut(ctx context.Context, id ID, c CopyOut, to io.Writer) error
 
 	// CopyIn unpacks a tar archive, compressed or not. No name, link or race leads out of the container's own files. An
-	// error leaves what was written until then. ErrInvalid for an archive that is none or that leads outside.
+	// error leaves what was written until then. ErrInvalid for an archive that is none or that leads outside. It gives
+	// way as CopyOut does; for that, from is closed if it can be.
 	CopyIn(ctx context.Context, id ID, c CopyIn, from io.Reader) error
 
 	// Changes lists what differs from the image, sorted by path; at most MaxChanges.

@@ -23,7 +23,8 @@ func cpCommand() *cli.Command {
 		ArgsUsage: "TASK:PATH DEST | SOURCE TASK:PATH",
 		Description: "DEST and SOURCE are paths here, or - for a tar archive on standard output or input. As with docker: what is copied to an\n" +
 			"existing directory goes into it, PATH/. means what is in a directory, and the parent of a new name must exist. The task may\n" +
-			"have ended. Nothing outside its own files can be reached through links in it.\n\n" +
+			"have ended; one that is to be started again waits for the copy, 10 seconds at most, and then the copy fails. Nothing outside\n" +
+			"its own files can be reached through links in it.\n\n" +
 			"Examples:\n  shoal cp web/front.1:/etc/nginx/nginx.conf .\n  shoal cp site/. web/front.1:/usr/share/nginx/html\n  tar c . | shoal cp - web/front.1:/tmp",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "archive", Aliases: []string{"a"}, Usage: "keep the numbers of owners and groups"},

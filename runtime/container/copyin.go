@@ -32,8 +32,23 @@ func (r *Runtime) CopyIn(ctx context.Context, id runtime.ID, c runtime.CopyIn, f
 		return err
 	}
 	defer root.Close()
+	ctx, over := root.giveWay(ctx, id, func(error) {
+		if from, ok := from.(io.Closer); ok { // a read takes as long as the client likes
+			_ = from.Close()
+		}
+	})
+	err = root.unpack(ctx, id, c, from)
+	over()
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, runtime.ErrConflict) {
+		return cause
+	}
+	return err
+}
+
+// unpack reads the archive.
+func (r *root) unpack(ctx context.Context, id runtime.ID, c runtime.CopyIn, from io.Reader) error {
 	fail := func(err error) error { return pathKind(fmt.Errorf("copy into container %s: %w", id, err)) }
-	dir, err := root.open(c.Path, unix.O_PATH|unix.O_DIRECTORY)
+	dir, err := r.open(c.Path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fail(err)
 	}
@@ -46,7 +61,7 @@ func (r *Runtime) CopyIn(ctx context.Context, id runtime.ID, c runtime.CopyIn, f
 		return fail(err)
 	}
 	defer plain.Close()
-	u := unpacker{root: root, c: c, left: c.MaxBytes}
+	u := unpacker{root: r, c: c, left: c.MaxBytes}
 	if err := u.unpack(tar.NewReader(plain)); err != nil {
 		return fail(err)
 	}

@@ -27,12 +27,33 @@ func (r *Runtime) CopyOut(ctx context.Context, id runtime.ID, c runtime.CopyOut,
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	if root.wanted == nil {
+		defer root.Close()
+		return root.pack(ctx, id, c, to)
+	}
+	// Who writes to the client holds nothing: a write takes as long as the client likes.
+	out, in := io.Pipe()
+	ctx, over := root.giveWay(ctx, id, func(err error) { in.CloseWithError(err) })
+	packed := make(chan struct{})
+	go func() {
+		defer close(packed)
+		in.CloseWithError(root.pack(ctx, id, c, in)) // the first reason stays
+		root.Close()
+	}()
+	_, err = io.Copy(to, out)
+	out.Close() // the client's end is the packer's
+	over()
+	<-packed
+	return err
+}
+
+// pack writes the archive.
+func (r *root) pack(ctx context.Context, id runtime.ID, c runtime.CopyOut, to io.Writer) error {
 	flags := unix.O_PATH
 	if !c.Follow {
 		flags |= unix.O_NOFOLLOW
 	}
-	f, err := root.open(c.Path, flags)
+	f, err := r.open(c.Path, flags)
 	if err != nil {
 		return pathKind(fmt.Errorf("copy from container %s: %w", id, err))
 	}
@@ -41,7 +62,7 @@ func (r *Runtime) CopyOut(ctx context.Context, id runtime.ID, c runtime.CopyOut,
 	if name == "/" {
 		name = "."
 	}
-	p := packer{ctx: ctx, base: root.base, tar: tar.NewWriter(to), links: map[inode]string{}}
+	p := packer{ctx: ctx, base: r.base, tar: tar.NewWriter(to), links: map[inode]string{}}
 	if err := p.add(f, name, 0); err != nil {
 		return pathKind(fmt.Errorf("copy from container %s: %w", id, err))
 	}

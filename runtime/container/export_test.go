@@ -8,3 +8,10 @@ func SetStartLimit(d time.Duration) func() {
 	startLimit = d
 	return func() { startLimit = before }
 }
+
+// SetCopyPatience is for a test that would take too long otherwise. It gives back what puts it right again.
+func SetCopyPatience(d time.Duration) func() {
+	before := copyPatience
+	copyPatience = d
+	return func() { copyPatience = before }
+}

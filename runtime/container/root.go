@@ -22,6 +22,8 @@ type root struct {
 	dir  *os.File // for paths only
 	base int      // of the container's users on the machine
 	held []func()
+	// wanted gives a word when somebody waits for this root to be closed; nil if nobody ever does: the container runs.
+	wanted <-chan struct{}
 }
 
 func (r *root) Close() {
@@ -74,7 +76,7 @@ func (r *Runtime) rootOf(ctx context.Context, id runtime.ID) (*root, error) {
 			c.release()
 			return nil, err
 		}
-		root.held = append(root.held, c.release)
+		root.held, root.wanted = append(root.held, c.release), c.wanted
 		return root, nil
 	}
 }

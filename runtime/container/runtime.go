@@ -49,6 +49,8 @@ type container struct {
 
 	// op serialises operations: Start, Stop, Remove. A channel, so that waiting for it can end with a context.
 	op chan struct{}
+	// wanted takes a word from whoever waits for op, when its holder is one that can give way: see giveWay.
+	wanted chan struct{}
 
 	mu       sync.Mutex
 	removed  bool
@@ -123,10 +125,14 @@ func (c *container) acquire(ctx context.Context) error {
 	if ctx.Err() != nil { // select would take either
 		return context.Cause(ctx)
 	}
-	select {
-	case c.op <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for held := false; !held; {
+		select {
+		case c.op <- struct{}{}:
+			held = true
+		case c.wanted <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,7 +159,7 @@ func (r *Runtime) hold(ctx context.Context, id runtime.ID) (*container, error) {
 
 func newContainer(id runtime.ID, dir string, rec stage.Record) *container {
 	return &container{
-		id: id, dir: dir, rec: rec, op: make(chan struct{}, 1), state: runtime.Created,
+		id: id, dir: dir, rec: rec, op: make(chan struct{}, 1), wanted: make(chan struct{}), state: runtime.Created,
 		ports: slices.Clone(rec.Spec.Ports), pidfd: -1, changed: make(chan struct{}),
 	}
 }

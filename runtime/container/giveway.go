@@ -1,0 +1,46 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"shoal/runtime"
+	"shoal/runtime/container/stage"
+)
+
+var copyPatience = runtime.CopyPatience // tests are less patient
+
+// giveWay ends a copy of a container that does not run, when somebody wants the container: how long a copy takes is up to
+// its client, who may have gone to lunch. From then on the context's cause is an ErrConflict, and end, which is called once
+// with it, must let go whoever waits for the client. over takes the watch away; end is not under way when it returns.
+func (r *root) giveWay(ctx context.Context, id runtime.ID, end func(error)) (_ context.Context, over func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if r.wanted == nil {
+		return ctx, func() { cancel(nil) }
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-r.wanted:
+		case <-done:
+			return
+		}
+		patience := time.NewTimer(copyPatience)
+		defer patience.Stop()
+		select {
+		case <-patience.C:
+			err := stage.WithKind(runtime.ErrConflict, fmt.Errorf(
+				"container %s was to be started or removed, and the copy had not ended %s later; copy again", id, copyPatience))
+			end(err)
+			cancel(err)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		close(done)
+		<-ended
+		cancel(nil)
+	}
+}
