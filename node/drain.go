@@ -3,8 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"shoal/consensus/job"
@@ -39,7 +42,8 @@ func (n *Node) Activate(ctx context.Context, ref string) error {
 
 const (
 	// drainMark says that this node drained itself when it ended, so its next start activates it; its text is the drain's end
-	// (job.Node.DrainBy), by which it knows its own drain from one that somebody ordered since. Empty: it had not heard yet.
+	// (job.Node.DrainBy), by which it knows its own drain from one that somebody ordered since, and the index of the log at
+	// which that was seen. Empty: it had not heard yet, or does not know which of its requests counted.
 	drainMark  = "drained"
 	drainLook  = 200 * time.Millisecond
 	drainRetry = 300 * time.Millisecond
@@ -71,8 +75,17 @@ func (n *Node) drainBeforeEnd(ctx context.Context) (context.Context, context.Can
 
 // drainSelf moves this node's tasks away, for as long as it may take.
 func (n *Node) drainSelf(ctx context.Context) {
+	select {
+	case <-n.returned: // what undoes the last drain must not undo this one
+	case <-ctx.Done():
+		return
+	}
 	own := false
-	if f := n.fed.Load(); f != nil && f.full.Self.Drained {
+	var last job.Node // as it stands before
+	if f := n.fed.Load(); f != nil {
+		last = f.full.Self
+	}
+	if last.Drained && !n.drainedItself() {
 		n.log.Info("this node is drained already, and stays so")
 	} else {
 		own = true
@@ -89,7 +102,10 @@ func (n *Node) drainSelf(ctx context.Context) {
 			left := max(time.Until(end), 0)
 			_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Drain(ctx, string(n.id), &left) },
 				func() (struct{}, error) { return struct{}{}, n.Drain(ctx, string(n.id), &left) })
-			if asked = err == nil; !asked && left == 0 {
+			if asked = err == nil; !asked {
+				own = false // a request that failed may have been carried out, and not be the one that counts: the note stays empty
+			}
+			if !asked && left == 0 {
 				n.log.Warn("this node could not be drained; its containers run on", "error", err)
 				return
 			}
@@ -98,9 +114,9 @@ func (n *Node) drainSelf(ctx context.Context) {
 		}
 		f := n.fed.Load()
 		drained := f != nil && f.full.Self.Drained
-		if drained && own {
+		if drained && own && !(last.Drained && f.full.Self.DrainBy.Equal(last.DrainBy)) {
 			own = false // noted
-			n.noteDrain(f.full.Self.DrainBy)
+			n.noteDrain(f.full.Self.DrainBy, f.index)
 		}
 		if drained && len(n.rec.Local()) == 0 {
 			n.log.Info("this node is drained")
@@ -113,35 +129,58 @@ func (n *Node) drainSelf(ctx context.Context) {
 	}
 }
 
-func (n *Node) noteDrain(by time.Time) {
+func (n *Node) noteDrain(by time.Time, index uint64) {
 	text, err := by.MarshalText()
 	if err == nil {
-		err = os.WriteFile(n.path(drainMark), text, 0o600)
+		err = os.WriteFile(n.path(drainMark), fmt.Appendf(text, " %d", index), 0o600)
 	}
 	if err != nil {
 		n.log.Warn("cannot note which drain is this node's own: its next start undoes any", "error", err)
 	}
 }
 
-// anothersDrain tells whether the node's drain is not the one that it noted. known: the cluster has told how it stands.
+// anothersDrain tells whether the node's drain is not the one that it noted. known: the cluster has told how it stands, no
+// earlier than when the note was made: a copy of the log that is catching up may still have another drain, which is over.
 func (n *Node) anothersDrain(mark []byte) (another, known bool) {
+	text, seen, _ := strings.Cut(string(mark), " ")
 	var by time.Time
-	if len(mark) == 0 || by.UnmarshalText(mark) != nil {
+	if by.UnmarshalText([]byte(text)) != nil {
 		return false, true
 	}
+	index, _ := strconv.ParseUint(seen, 10, 64) // 0: it was not noted
 	f := n.fed.Load()
-	if f == nil || f.index == 0 {
+	if f == nil || f.index == 0 || f.index < index {
 		return false, false
 	}
 	return f.full.Self.Drained && !f.full.Self.DrainBy.Equal(by), true
 }
 
-// returnFromDrain activates a node that drained itself when it ended.
-func (n *Node) returnFromDrain(ctx context.Context) error {
-	for {
+// drainedItself tells whether the node's drain is its own, of an end after which it has not returned yet.
+func (n *Node) drainedItself() bool {
+	mark, err := os.ReadFile(n.path(drainMark))
+	if err != nil {
+		return false
+	}
+	another, _ := n.anothersDrain(mark)
+	return !another
+}
+
+// returnFromDrain activates a node that drained itself when it ended, unless it is to end again: ending.
+func (n *Node) returnFromDrain(ctx, ending context.Context) error {
+	undoing, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ending, cancel)
+	n.undoDrain(undoing)
+	stop()
+	cancel()
+	close(n.returned)
+	return waitFor(ctx)
+}
+
+func (n *Node) undoDrain(ctx context.Context) {
+	for ctx.Err() == nil {
 		mark, err := os.ReadFile(n.path(drainMark))
 		if errors.Is(err, fs.ErrNotExist) {
-			return waitFor(ctx)
+			return
 		}
 		another, known := n.anothersDrain(mark)
 		switch {
@@ -150,7 +189,7 @@ func (n *Node) returnFromDrain(ctx context.Context) error {
 			if err := os.Remove(n.path(drainMark)); err != nil {
 				n.log.Warn("cannot remove the note of a drain that is over", "error", err)
 			}
-			return waitFor(ctx)
+			return
 		case !known:
 			err = errNotFed
 		case err == nil:
@@ -162,10 +201,8 @@ func (n *Node) returnFromDrain(ctx context.Context) error {
 			if err := os.Remove(n.path(drainMark)); err != nil {
 				n.log.Warn("this node is activated with each start until this file can be removed", "file", n.path(drainMark), "error", err)
 			}
-			return waitFor(ctx)
+			return
 		}
-		if !sleep(ctx, drainRetry) {
-			return nil
-		}
+		sleep(ctx, drainRetry)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"shoal/runtime/network"
 )
 
-// fed is the last that this node was told, and through which frame it came.
+// fed is the last that this node was told, and up to which index of the log it holds.
 type fed struct {
 	full  *api.FeedFull
 	index uint64 // 0: it was remembered from before the start
@@ -161,6 +161,9 @@ func (p *place) taken(here bool, index uint64) bool {
 func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 	n.leaderHint.Store(&leaderHint{id: f.Leader, addr: f.LeaderAddr, at: time.Now()})
 	if f.Full == nil {
+		if last := n.fed.Load(); last != nil && last.index > 0 && last.index < f.Index {
+			n.fed.Store(&fed{full: last.full, index: f.Index}) // nothing of it has changed up to there
+		}
 		n.routedTo.reach(f.Index)
 		return nil
 	}

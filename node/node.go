@@ -61,6 +61,7 @@ type Node struct {
 	hashing    sync.Mutex              // held by the one who computes the hash of the state
 	granter    atomic.Pointer[granter] // of leases; nil while this node does not lead
 	place      place                   // of this node in the log; follow's own
+	returned   chan struct{}           // closed when nothing undoes this node's last drain any more
 	begun      time.Time               // when this agent was made; monotonic
 }
 
@@ -72,7 +73,7 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: cfg.Logger, state: cmp.Or(cfg.State, state.New()), joinTurn: make(chan struct{}, 1), begun: time.Now()}, nil
+	return &Node{cfg: cfg, log: cfg.Logger, state: cmp.Or(cfg.State, state.New()), joinTurn: make(chan struct{}, 1), returned: make(chan struct{}), begun: time.Now()}, nil
 }
 
 // part is something that runs until ctx ends; nil means that it was asked to stop.
@@ -131,6 +132,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	n.started.Store(true)
+	ending := ctx
 	ctx, stop := n.drainBeforeEnd(ctx)
 	defer stop()
 	// In start order; they are stopped all at once, because none of them loses anything by it.
@@ -145,7 +147,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{"memory", n.remember},
 		{"leader's duties", func(ctx context.Context) error { return n.raft.Lead(ctx, n.patiently(n.leadOnce)) }},
 		{"registration", n.register},
-		{"return from a drain", n.returnFromDrain},
+		{"return from a drain", func(ctx context.Context) error { return n.returnFromDrain(ctx, ending) }},
 		{"members", func(ctx context.Context) error { return n.watchMembers(ctx, m) }},
 		{"membership", n.watchMembership},
 		{"certificate", n.keepCertificate},

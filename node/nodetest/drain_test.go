@@ -115,3 +115,44 @@ func TestADrainThatIsOrderedMeanwhileStays(t *testing.T) {
 		}
 	})
 }
+
+// An agent that is to end again before it has returned from its last drain, as without a leader, still returns from it.
+func TestADrainThatWasNotUndoneYetIsItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(t, 3)
+		c.submit(web(6, "web:1"))
+		c.awaitRunning(10*time.Second, 6)
+		m := c.Machines[2]
+		if err := m.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		m.DrainOnStop = time.Minute
+		m.StartAgent()
+		c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+		c.awaitRunning(20*time.Second, 6)
+		if err := m.StopAgent(); err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range c.Machines[:2] {
+			if err := other.StopAgent(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.StartAgent()
+		time.Sleep(5 * time.Second)
+		m.cancel()
+		m.cancel, m.node = nil, nil
+		for _, other := range c.Machines[:2] {
+			other.StartAgent()
+		}
+		if err := <-m.done; err != nil {
+			t.Fatal(err)
+		}
+		c.Await(20*time.Second, "a leader", func() bool { return c.Leader() != nil })
+		if !c.nodeOf(m).Drained {
+			t.Error("it did not drain itself")
+		}
+		m.StartAgent()
+		c.Await(20*time.Second, "it to be active", func() bool { return c.Leader() != nil && !c.nodeOf(m).Drained })
+	})
+}
