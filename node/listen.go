@@ -32,10 +32,11 @@ func raftProtocol(life string) string {
 // Limits of connections that have not yet said who they are, or never do.
 const (
 	handshakeTimeout     = 5 * time.Second
-	maxHandshakes        = 256 // at once from members' addresses, and as many from all others; further connections are closed
-	maxHandshakesPerHost = 64  // of these from one address, so that one stranger cannot keep all others out
-	maxGuests            = 128 // connections without a certificate: machines that join, and strangers
-	maxGuestsPerHost     = 32  // of these from one address
+	maxHandshakes        = 256  // at once from members' addresses, and as many from all others, whose further connections are closed
+	maxExpected          = 4096 // connections from members' addresses that are in a handshake or wait for one; further ones are closed
+	maxHandshakesPerHost = 64   // of these from one address, so that one stranger cannot keep all others out
+	maxGuests            = 128  // connections without a certificate: machines that join, and strangers
+	maxGuestsPerHost     = 32   // of these from one address
 	guestLife            = time.Minute
 )
 
@@ -55,8 +56,10 @@ type mux struct {
 	mu         sync.Mutex
 	conns      map[*peerConn]struct{}
 	handshakes crowd // of strangers' addresses
-	expected   crowd // of members'
+	expected   crowd // of members', also those that wait for their turn
 	guests     crowd
+
+	turns chan struct{} // of members' handshakes: all of them come at once to a new leader
 }
 
 // crowd counts who is there by address, within bounds.
@@ -91,7 +94,8 @@ func newMux(l net.Listener, conf *tls.Config, stranger func(p pki.Peer, forRaft 
 	return &mux{
 		l: l, conf: conf, stranger: stranger, log: log, raft: q(), gossip: q(), api: q(), relay: q(),
 		conns:      map[*peerConn]struct{}{},
-		handshakes: newCrowd(maxHandshakes, maxHandshakesPerHost), expected: newCrowd(maxHandshakes, maxHandshakesPerHost), guests: newCrowd(maxGuests, maxGuestsPerHost),
+		handshakes: newCrowd(maxHandshakes, maxHandshakesPerHost), expected: newCrowd(maxExpected, maxHandshakesPerHost), guests: newCrowd(maxGuests, maxGuestsPerHost),
+		turns: make(chan struct{}, maxHandshakes),
 	}
 }
 
@@ -132,8 +136,27 @@ func (m *mux) run(ctx context.Context) error {
 		}
 		wg.Go(func() {
 			defer m.exit(in, host)
+			if in == &m.expected {
+				if !m.turn(ctx) {
+					_ = conn.Close()
+					return
+				}
+				defer func() { <-m.turns }()
+			}
 			m.welcome(ctx, conn)
 		})
+	}
+}
+
+// turn waits until a member's handshake may begin, for as long as its node waits for the end of it.
+func (m *mux) turn(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	select {
+	case m.turns <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -262,6 +262,41 @@ func TestManyStrangersDoNotKeepMembersOut(t *testing.T) {
 	_ = c.Close()
 }
 
+// All members may come at once, as to a new leader: those for whom there is no place yet wait and are not closed.
+func TestMembersWaitForTheirTurn(t *testing.T) {
+	a := newAuthority(t)
+	p := openPort(t, a, nil)
+	known := map[netip.Addr]bool{netip.MustParseAddr("127.0.0.2"): true}
+	var before []net.Conn
+	for host := range byte(maxHandshakes / maxHandshakesPerHost) {
+		known[netip.AddrFrom4([4]byte{127, 0, 0, 11 + host})] = true
+	}
+	p.members.Store(&known)
+	for host := range byte(maxHandshakes / maxHandshakesPerHost) {
+		for range maxHandshakesPerHost {
+			c, err := from(11+host).Dial("tcp", p.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			before = append(before, c)
+		}
+	}
+	waitUntil(t, "all places to be taken", func() bool { return p.count(&p.expected) == maxHandshakes })
+	c, err := from(2).Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	waitUntil(t, "it to wait", func() bool { return p.count(&p.expected) == maxHandshakes+1 })
+	for _, b := range before {
+		_ = b.Close()
+	}
+	if err := tls.Client(c, a.node("n1").ClientTLS(alpnRaft, "")).Handshake(); err != nil {
+		t.Errorf("a member that came when all places were taken: %v", err)
+	}
+}
+
 func TestGuestsAreBoundedAndMakeRoom(t *testing.T) {
 	p := openPort(t, newAuthority(t), nil)
 	go func() {
