@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,4 +156,32 @@ func TestLostEventsAndForeignHands(t *testing.T) {
 			g.Errorf("made again: %s", describe(s))
 		}
 	})
+}
+
+// Workers that an agent's end cuts short come back as it ends: that is not what their tasks failed by.
+func TestTheEndOfTheAgentIsNoFailure(t *testing.T) {
+	for range 20 { // which of the two is seen first is anybody's guess
+		inBubbleWith(t, fake.Config{Images: map[string]fake.Image{"web": {Absent: true, PullDelay: time.Hour}}}, func(g *rig) {
+			var ends atomic.Bool
+			g.mu.Lock()
+			g.within = func() {
+				if ends.CompareAndSwap(true, false) {
+					g.cancel()
+					time.Sleep(time.Millisecond) // the workers come back before the pass is over
+				}
+			}
+			g.mu.Unlock()
+			g.set(web("t1"), web("t2"))
+			g.pass(time.Second)
+			g.wantState("t2", job.Pulling)
+			ends.Store(true)
+			g.set(web("t1"), web("t2"), web("t3"))
+			g.stop()
+			b, err := os.ReadFile(filepath.Join(g.dir, statusesFile))
+			if err != nil || ends.Load() || strings.Contains(string(b), "cancel") {
+				g.Errorf("kept for the next start: %s, %v", b, err)
+			}
+			g.start()
+		})
+	}
 }

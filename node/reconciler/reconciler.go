@@ -304,6 +304,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			}
 			r.event(ev)
 		case res := <-r.resultCh:
+			if ctx.Err() != nil {
+				return nil // what a worker could not do because the agent ends is no failure
+			}
 			r.finish(res)
 			r.finishReady()
 		case p := <-r.probeCh:

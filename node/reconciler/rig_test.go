@@ -35,6 +35,7 @@ type rig struct {
 	leader  map[job.TaskID]job.Status   // what the leader knows
 	history map[job.TaskID][]job.Status // everything that it accepted
 	changes [][]Local
+	within  func() // called in the midst of a pass, when something has changed; nil: nothing is
 }
 
 func inBubble(t *testing.T, f func(g *rig)) { inBubbleWith(t, fake.Config{}, f) }
@@ -58,8 +59,16 @@ func (g *rig) start() {
 	g.Helper()
 	r, err := New(Config{
 		Runtime: g.rt.Reopen(), Node: "node-1", Report: g.report, Dir: g.dir, BootID: g.boot, Parallel: g.par, Wall: g.wall,
-		Env:      func(a Assignment) []string { return []string{"SHOAL_TASK=" + string(a.Task.ID)} },
-		OnChange: func(l []Local) { g.mu.Lock(); g.changes = append(g.changes, l); g.mu.Unlock() },
+		Env: func(a Assignment) []string { return []string{"SHOAL_TASK=" + string(a.Task.ID)} },
+		OnChange: func(l []Local) {
+			g.mu.Lock()
+			g.changes = append(g.changes, l)
+			within := g.within
+			g.mu.Unlock()
+			if within != nil {
+				within()
+			}
+		},
 	})
 	if err != nil {
 		g.Fatal(err)
