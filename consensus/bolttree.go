@@ -192,6 +192,9 @@ func (t *boltTree) elements(b []byte, id uint64, depth int, last *[]byte, leaf f
 	if flags == boltBranch && (count == 0 || id == 0) {
 		return damaged("page %d leads nowhere", id)
 	}
+	if count == 0 && depth > 0 { // bbolt takes a page that got empty out of the tree
+		return damaged("page %d is empty, and has others beside it", id)
+	}
 	next := uint64(boltHeader + count*boltElement) // bbolt leaves no room between them: a smaller count does not fit
 	for i := range count {
 		at := boltHeader + i*boltElement

@@ -248,7 +248,7 @@ func TestAGapThatNoSnapshotCoversIsDamage(t *testing.T) {
 	}
 }
 
-// TestAPageThatLostEntriesIsNoGap takes entries off the end of pages, all of which a snapshot has: it is damage all the same.
+// TestAPageThatLostEntriesIsNoGap takes entries off the end of pages, or all, which a snapshot has: it is damage all the same.
 func TestAPageThatLostEntriesIsNoGap(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "raft")
 	id, _, err := LoadOrCreateID(base)
@@ -285,25 +285,27 @@ func TestAPageThatLostEntriesIsNoGap(t *testing.T) {
 		if binary.LittleEndian.Uint16(file[at+8:]) != boltLeaf || count < 2 {
 			continue
 		}
-		dir := filepath.Join(t.TempDir(), "raft")
-		if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
-			t.Fatal(err)
-		}
-		bad := bytes.Clone(file)
-		binary.LittleEndian.PutUint16(bad[at+10:], count-1)
-		if err := os.WriteFile(filepath.Join(dir, logFile), bad, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, err := readAll(dir)
-		var damage *DamageError
-		switch {
-		case errors.As(err, &damage):
-			detected++
-		case err != nil || !maps.Equal(got, want): // else the page is a free one
-			t.Errorf("page %d: %v; %s entries", at/os.Getpagesize(), err, got["range"])
+		for _, left := range []uint16{count - 1, 0} {
+			dir := filepath.Join(t.TempDir(), "raft")
+			if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
+				t.Fatal(err)
+			}
+			bad := bytes.Clone(file)
+			binary.LittleEndian.PutUint16(bad[at+10:], left)
+			if err := os.WriteFile(filepath.Join(dir, logFile), bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := readAll(dir)
+			var damage *DamageError
+			switch {
+			case errors.As(err, &damage):
+				detected++
+			case err != nil || !maps.Equal(got, want): // else the page is a free one
+				t.Errorf("page %d, %d of %d left: %v; %s entries", at/os.Getpagesize(), left, count, err, got["range"])
+			}
 		}
 	}
-	if detected < 10 {
+	if detected < 20 {
 		t.Errorf("%d pages with entries", detected)
 	}
 }
