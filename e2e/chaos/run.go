@@ -216,9 +216,7 @@ func (r *run) step(ctx context.Context, s step) error {
 			continue
 		case u.err != nil:
 			return fmt.Errorf("%s: %w", u.Name, u.err)
-		case errors.As(u.void, &broke):
-			r.violated(broke.promise, fmt.Sprintf("%s (%s): %s", u.Name, u.What, broke.what))
-		case u.void != nil:
+		case u.void != nil && !errors.As(u.void, &broke): // recover tells of those
 			r.report.Void = append(r.report.Void, fmt.Sprintf("%s (%s) was not seen to act: %v", u.Name, u.What, u.void))
 		}
 		played = append(played, u)
@@ -263,6 +261,12 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 		}
 	}
 	r.check.after = strings.Join(what, "; ")
+	for _, u := range played {
+		var broke notKept
+		if errors.As(u.void, &broke) && ctx.Err() == nil { // a run that is broken off did not ask for as long as it should
+			r.violated(broke.promise, fmt.Sprintf("%s (%s): %s", u.Name, u.What, broke.what))
+		}
+	}
 	busy := measureBusy(ctx)
 	at, err := r.w.awaitSettled(ctx, cmp.Or(r.Patience, recoveryPatience))
 	factor := busy()
