@@ -24,11 +24,15 @@ func (w *work) again(s *service) {
 }
 
 // services decides on services of one priority whose slots are classified. What waits for the room that its predecessor
-// has left goes before all that others of them want to place, who would else take the place of what is being updated.
+// has left goes before all that others of them want to place or have kept, who would else take the place of what is being
+// updated.
 func (w *work) services(all []*service) {
+	priority := all[0].priority()
+	w.keepFrom(priority + 1)
 	for _, s := range all {
 		w.resume(s)
 	}
+	w.keepFrom(priority)
 	for _, s := range all {
 		w.service(s)
 		w.p.forget(s)

@@ -28,6 +28,14 @@ func (p *Planner) trailing() (out []*service) {
 	return out
 }
 
+// keepFrom keeps the room of followers of such a priority and above.
+func (w *work) keepFrom(priority int) {
+	for len(w.trailing) > 0 && w.trailing[0].priority() >= priority {
+		w.p.keepFor(w.trailing[0])
+		w.trailing = w.trailing[1:]
+	}
+}
+
 // keepFor keeps the room of a service's slots that are to come, where the ones that they follow are.
 func (p *Planner) keepFor(s *service) {
 	for _, ph := range toCome {

@@ -175,15 +175,11 @@ func (p *Planner) Plan(now time.Time, limit int) (state.Plan, Next) {
 	for _, s := range all {
 		s.queued = false
 	}
-	trailing := p.trailing()
+	w.trailing = p.trailing()
 	for todo := all; len(todo) > 0; {
 		first, peers := todo[0], 1
 		for peers < len(todo) && todo[peers].cut == first.cut && todo[peers].priority() == first.priority() {
 			peers++
-		}
-		for len(trailing) > 0 && trailing[0].priority() >= first.priority() {
-			p.keepFor(trailing[0])
-			trailing = trailing[1:]
 		}
 		w.services(todo[:peers])
 		todo = todo[peers:]
@@ -260,11 +256,12 @@ type work struct {
 	hit  map[*service]bool // services of which tasks stop for others: what else they need, the next plan decides
 	gone map[*task]bool    // tasks that stop for one of higher priority, or whose room one gets
 	// lowest is the lowest priority of what runs; nil: not looked for yet.
-	lowest *int
-	now    time.Time
-	left   int
-	plan   state.Plan
-	next   Next
+	lowest   *int
+	trailing []*service // those whose followers' room is not kept yet
+	now      time.Time
+	left     int
+	plan     state.Plan
+	next     Next
 }
 
 func (w *work) wake(at time.Time) {
