@@ -67,22 +67,46 @@ func (p *Planner) keepSlot(s *service, sl *slot) {
 			return // it has room there
 		}
 	}
-	n.add(s.info, s.info.counts(), 1)
-	p.kept[sl] = promise{n, s.info}
+	p.keepAt(sl, promise{n, s.info})
+}
+
+func (p *Planner) keepAt(sl *slot, k promise) {
+	k.n.add(k.i, k.i.counts(), 1)
+	p.kept[sl] = k
+}
+
+// unkept is room that was kept for a slot until it was given back.
+type unkept struct {
+	sl *slot
+	promise
 }
 
 // unkeep gives back what is kept for a slot and those that follow it, because they are about to be placed.
-func (p *Planner) unkeep(s *service, sl *slot) {
-	p.dropKept(sl)
+func (p *Planner) unkeep(s *service, sl *slot) (back []unkept) {
+	back = p.dropKept(back, sl)
 	for _, o := range s.followers {
-		p.dropKept(o.slots[sl.id])
+		back = p.dropKept(back, o.slots[sl.id])
 	}
+	return back
 }
 
-func (p *Planner) dropKept(sl *slot) {
-	if k, has := p.kept[sl]; has {
-		k.n.add(k.i, k.i.counts(), -1)
-		delete(p.kept, sl)
+func (p *Planner) dropKept(back []unkept, sl *slot) []unkept {
+	k, has := p.kept[sl]
+	if !has {
+		return back
+	}
+	k.n.add(k.i, k.i.counts(), -1)
+	delete(p.kept, sl)
+	return append(back, unkept{sl, k})
+}
+
+// rekeep keeps again what unkeep gave back of those that follow a slot for which n was found: if it stays with them, or if
+// there is no such node and it stays where it is.
+func (p *Planner) rekeep(back []unkept, sl *slot, n *node) {
+	for _, k := range back {
+		if k.sl != sl && (n == nil || k.n == n) {
+			p.keepAt(k.sl, k.promise)
+		}
 	}
 }
 

@@ -42,3 +42,22 @@ func TestWhoIsFollowedBeginsBeforeItsFollowers(t *testing.T) {
 	w.expect("j", "app", "a1")
 	w.expect("j", "aside", "")
 }
+
+// The room of those that follow is kept in the same plan also when the one that is followed cannot be updated, or stops first.
+func TestRoomForFollowersIsKeptInAnUpdate(t *testing.T) {
+	for name, change := range map[string]func(*job.Service){"no room": wantMemory(800), "stop first": image("v2")} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.node("a", memory(1024))
+			stopFirst := func(s *job.Service) { s.Update = &job.Update{Order: job.StopFirst, Parallelism: 1} }
+			aside := svc("aside", 1, wantMemory(300), follows("app"), needs("init", job.DependCompleted))
+			init := svc("init", 1)
+			w.submit("j", svc("app", 1, wantMemory(300), stopFirst), aside, init)
+			w.settle()
+			w.submit("j", svc("app", 1, wantMemory(300), stopFirst, change), aside, init, svc("other", 1, wantMemory(600)))
+			w.settle()
+			w.expect("j", "other", "")
+			w.expect("j", "app", "a1")
+		})
+	}
+}

@@ -69,6 +69,7 @@ func (k *picker) done() {
 
 // pick finds the node for a slot, or nil; for a slot that is bound to one node also what that one refuses.
 func (k *picker) pick(sl *slot) (*node, refusals) {
+	back := k.p.unkeep(k.s, sl)
 	n, no := k.bound(sl)
 	if n == nil && !no.any() {
 		var avoid *node
@@ -85,6 +86,7 @@ func (k *picker) pick(sl *slot) (*node, refusals) {
 	if n != nil {
 		k.rules.took(n)
 	}
+	k.p.rekeep(back, sl, n)
 	return n, no
 }
 
@@ -92,7 +94,6 @@ func (k *picker) pick(sl *slot) (*node, refusals) {
 // lies somewhere. Both results are empty for a slot that has.
 func (k *picker) bound(sl *slot) (*node, refusals) {
 	s := k.s
-	k.p.unkeep(s, sl)
 	if s.spec.Mode.PerNode() {
 		return k.only(k.p.nodes[sl.id.node])
 	}

@@ -234,7 +234,7 @@ func (p *Planner) undoClaims() {
 	p.claims = p.claims[:0]
 	clear(p.seats)
 	for sl := range p.kept {
-		p.dropKept(sl)
+		p.dropKept(nil, sl)
 	}
 	for _, o := range p.promises {
 		o.n.add(o.i, o.i.counts(), -1)

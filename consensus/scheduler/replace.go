@@ -254,8 +254,10 @@ func (w *work) noRoom(s *service, waiting []*slot) reason {
 	pk := newPicker(w.p, s, 1)
 	defer pk.done()
 	for _, sl := range waiting {
+		back := w.p.unkeep(s, sl)
 		_, one := pk.bound(sl)
 		no.join(one)
+		w.p.rekeep(back, sl, nil)
 	}
 	return reason{slots: len(waiting), text: s.changing() + " waits: " + pk.explain(no)}
 }
