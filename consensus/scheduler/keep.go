@@ -12,20 +12,28 @@ import (
 // toCome are the phases of slots that have no task on the node of the one that they follow.
 var toCome = []phase{missing, ending, failing, deserted, misplaced}
 
+// anyIn tells whether a slot is in one of the phases.
+func (s *service) anyIn(phs []phase) bool {
+	return slices.ContainsFunc(phs, func(ph phase) bool { return len(s.sets[ph]) > 0 })
+}
+
 // trailing lists the services with followers to come, the highest priority first.
 func (p *Planner) trailing() (out []*service) {
 	for s := range p.following {
-		for _, ph := range toCome {
-			if len(s.sets[ph]) > 0 {
-				out = append(out, s)
-				break
-			}
+		if s.anyIn(toCome) {
+			out = append(out, s)
 		}
 	}
 	slices.SortFunc(out, func(a, b *service) int {
 		return cmp.Or(cmp.Compare(b.priority(), a.priority()), strings.Compare(a.job.name, b.job.name), strings.Compare(a.name, b.name))
 	})
 	return out
+}
+
+// toFollow tells whether a service has followers to come.
+func (p *Planner) toFollow(s *service) bool {
+	_, follows := p.following[s]
+	return follows && s.anyIn(toCome)
 }
 
 // keepFrom keeps the room of followers of such a priority and above.
@@ -59,13 +67,16 @@ func (p *Planner) keepSlot(s *service, sl *slot) {
 		return
 	}
 	n, _ := p.follow(s, sl.id)
-	if n == nil || !n.n.Eligible() || n.refuses(s.info) != fits {
+	if n == nil || !n.n.Eligible() || n.refuses(s.info) != fits || !s.class.admits(n.n) {
 		return
 	}
 	for _, t := range sl.tasks {
 		if t.Node == n.n.ID && t.weighs() {
 			return // it has room there
 		}
+	}
+	if r := p.newRules(s); r.most > 0 && s.count[n.n.ID] >= r.most || r.bars(n) {
+		return
 	}
 	p.keepAt(sl, promise{n, s.info})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"shoal/consensus/job"
+	"shoal/consensus/state"
 )
 
 // The place of what an update has stopped is its successor's, also when a follower of another service waits for room there.
@@ -60,4 +61,104 @@ func TestRoomForFollowersIsKeptInAnUpdate(t *testing.T) {
 			w.expect("j", "app", "a1")
 		})
 	}
+}
+
+// Where a follower may not be, no room is kept for it: others get that.
+func TestNoRoomIsKeptWhereAFollowerMayNotBe(t *testing.T) {
+	for name, rule := range map[string]func(*job.Service){
+		"constraint": func(s *job.Service) {
+			s.Constraints = []job.Constraint{{Key: "node.labels.x", Op: "==", Value: "1"}}
+		},
+		"apart":       peers(job.Peer{Service: "foe", Apart: true}),
+		"with":        peers(job.Peer{Service: "friend"}),
+		"with nobody": peers(job.Peer{Service: "k/friend"}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1)
+			w.node("a", memory(1024))
+			foe := svc("foe", 1)
+			foe.Constraints = []job.Constraint{{Key: "node.id", Op: "==", Value: "id-a"}}
+			w.submit("j", svc("app", 1, wantMemory(300)), foe)
+			w.settle()
+			w.node("b", memory(100))
+			friend := svc("friend", 1, wantMemory(1))
+			friend.Constraints = []job.Constraint{{Key: "node.id", Op: "==", Value: "id-b"}}
+			w.submit("j", svc("app", 1, wantMemory(300)), foe, friend, svc("aside", 1, wantMemory(600), follows("app"), rule))
+			w.settle()
+			w.expect("j", "aside", "")
+			w.submit("k", svc("other", 1, wantMemory(600)))
+			w.pass(time.Minute, nil)
+			w.expect("k", "other", "a1")
+		})
+	}
+}
+
+// Who is to be with another that has no task yet may come: its room is kept.
+func TestRoomIsKeptForWhoseFriendIsToCome(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a", memory(1024))
+	w.submit("j", svc("app", 1, wantMemory(300)), svc("friend", 1, needs("app", job.DependHealthy)),
+		svc("aside", 1, wantMemory(600), follows("app"), peers(job.Peer{Service: "friend"})), svc("other", 1, wantMemory(600)))
+	w.settle()
+	w.expect("j", "aside", "a1")
+	w.expect("j", "other", "")
+}
+
+// Who waits for room that is kept hears when it is kept no longer.
+func TestRoomThatIsKeptNoLongerIsFree(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a", memory(1024))
+	w.node("b", memory(100))
+	for _, n := range w.store.View().Nodes() {
+		w.apply(state.SetDrain{Node: n.ID, Drained: n.Name == "b", At: w.now})
+	}
+	at := func(node string) func(*job.Service) {
+		return func(s *job.Service) {
+			s.Constraints = []job.Constraint{{Key: "node.id", Op: "==", Value: "id-" + node}}
+		}
+	}
+	w.submit("j", svc("app", 1, wantMemory(300)), svc("friend", 1, at("b"), needs("late", job.DependHealthy)), svc("late", 1, at("a")),
+		svc("aside", 1, wantMemory(600), follows("app"), peers(job.Peer{Service: "friend"})))
+	late := job.Pulling
+	w.behave = func(k *job.Task) job.State {
+		if k.Service == "late" {
+			return late
+		}
+		return job.Running
+	}
+	w.pass(time.Minute, nil)
+	w.submit("k", svc("other", 1, wantMemory(600)))
+	w.pass(time.Hour, nil)
+	w.expect("k", "other", "")
+	w.apply(state.SetDrain{Node: "id-b", Drained: false, At: w.now})
+	w.pass(time.Hour, nil)
+	w.expect("k", "other", "")
+	late = job.Running
+	w.pass(time.Hour, nil)
+	w.expect("j", "friend", "b1")
+	w.expect("k", "other", "a1")
+}
+
+// Also where another one is placed that must be apart from the follower.
+func TestRoomIsKeptNoLongerForWhomAnotherIsApart(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a", memory(1024))
+	late := job.Pulling
+	w.behave = func(k *job.Task) job.State {
+		if k.Service == "late" {
+			return late
+		}
+		return job.Running
+	}
+	w.submit("j", svc("app", 1, wantMemory(300)), svc("late", 1), svc("never", 1),
+		svc("aside", 1, wantMemory(600), follows("app"), needs("never", job.DependCompleted)),
+		svc("foe", 1, peers(job.Peer{Service: "aside", Apart: true}), needs("late", job.DependHealthy)))
+	w.pass(time.Minute, nil)
+	w.submit("k", svc("other", 1, wantMemory(600)))
+	w.pass(time.Hour, nil)
+	w.expect("k", "other", "")
+	late = job.Running
+	w.pass(time.Hour, nil)
+	w.expect("j", "foe", "a1")
+	w.expect("k", "other", "a1")
 }

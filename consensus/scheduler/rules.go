@@ -168,11 +168,18 @@ func without(list []*service, s *service) (out []*service) {
 	return out
 }
 
-// wakeLinked has those looked at that wait for a service's tasks to be somewhere.
+// wakeLinked has those looked at that wait for a service's tasks to be somewhere, or for room that was kept for a follower
+// which such a task may keep from coming.
 func (p *Planner) wakeLinked(s *service) {
 	for _, o := range p.linked[serviceRef{s.job.name, s.name}] {
 		if _, waits := p.starved[o]; waits {
 			p.mark(o)
+		}
+		p.freed = p.freed || p.toFollow(o)
+	}
+	if s.spec != nil && s.spec.Placement != nil {
+		for _, peer := range s.spec.Placement.Peers {
+			p.freed = p.freed || peer.Apart && p.toFollow(p.peerOf(s, peer))
 		}
 	}
 }
@@ -223,6 +230,17 @@ func (r *rules) breaks(n *node) *peerRule {
 func (p *Planner) breaks(s *service, n *node) *peerRule {
 	r := p.newRules(s)
 	return r.breaks(n)
+}
+
+// bars tells whether a must of a service that is to come keeps it from a node. One that it is to be with and that has no task
+// yet may still come there.
+func (r *rules) bars(n *node) bool {
+	for i := range r.peers {
+		if rule := &r.peers[i]; !rule.holds(n) && (rule.Apart || rule.count == nil || len(rule.count) > 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // foe is the first must to be apart that does not hold on a node, nil if all do.
