@@ -4,13 +4,19 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"shoal/consensus/job"
 )
 
 // The one that is followed is placed where its followers have room too. Until they come, in the same plan or in a later one
-// when their dependencies hold, nobody of their priority or a lower one gets that room.
+// when their dependencies hold, nobody of their priority or a lower one gets that room; and the same where the one that is
+// followed is about to go, in a move or an update.
 
 // toCome are the phases of slots that have no task on the node of the one that they follow.
 var toCome = []phase{missing, ending, failing, deserted, misplaced}
+
+// taking are the phases of slots in which another task takes over, maybe on another node.
+var taking = []phase{handing, handed, moving, moved, preparing, prepared}
 
 // anyIn tells whether a slot is in one of the phases.
 func (s *service) anyIn(phs []phase) bool {
@@ -20,7 +26,7 @@ func (s *service) anyIn(phs []phase) bool {
 // trailing lists the services with followers to come, the highest priority first.
 func (p *Planner) trailing() (out []*service) {
 	for s := range p.following {
-		if s.anyIn(toCome) {
+		if s.anyIn(toCome) || slices.ContainsFunc(s.together, func(o *service) bool { return o.anyIn(taking) }) {
 			out = append(out, s)
 		}
 	}
@@ -51,22 +57,54 @@ func (p *Planner) keepFor(s *service) {
 			p.keepSlot(s, sl)
 		}
 	}
+	for _, o := range s.together {
+		for _, ph := range taking {
+			for _, led := range o.in(ph) {
+				p.keepSlot(s, s.slots[led.id])
+			}
+		}
+	}
 }
 
 // keepFollowers keeps the room of those that follow a slot that the plan in the making has just placed.
 func (p *Planner) keepFollowers(s *service, id slotID) {
 	for _, o := range s.followers {
-		if sl := o.slots[id]; sl != nil && slices.Contains(toCome, sl.phase) {
-			p.keepSlot(o, sl)
-		}
+		p.keepSlot(o, o.slots[id])
 	}
 }
 
+// goal is where the tasks of a slot will be that others follow: of a hand-over the successor's node. nil if there is none.
+func (p *Planner) goal(s *service, id slotID) *node {
+	sl := s.slots[id]
+	if sl == nil {
+		return nil
+	}
+	if n := p.seats[sl]; n != nil {
+		return n
+	}
+	if _, after := sl.pair(); after != nil {
+		if n := p.nodes[after.Node]; n != nil && n.n.State == job.NodeReady {
+			return n
+		}
+	}
+	return p.seat(s, id)
+}
+
 func (p *Planner) keepSlot(s *service, sl *slot) {
-	if _, has := p.kept[sl]; has || s.spec == nil || p.seats[sl] != nil {
+	if sl == nil || s.spec == nil || p.seats[sl] != nil || !slices.Contains(toCome, sl.phase) && !sl.lives() {
 		return
 	}
-	n, _ := p.follow(s, sl.id)
+	if _, has := p.kept[sl]; has {
+		return
+	}
+	var n *node
+	for _, o := range s.together {
+		to := p.goal(o, sl.id)
+		if to == nil || n != nil && to != n {
+			return
+		}
+		n = to
+	}
 	if n == nil || !n.n.Eligible() || n.refuses(s.info) != fits || !s.class.admits(n.n) {
 		return
 	}
@@ -79,6 +117,12 @@ func (p *Planner) keepSlot(s *service, sl *slot) {
 		return
 	}
 	p.keepAt(sl, promise{n, s.info})
+}
+
+// lives tells whether a task in a slot is meant to run on.
+func (sl *slot) lives() bool {
+	_, t := sl.pair()
+	return t != nil && sl.phase != excess
 }
 
 func (p *Planner) keepAt(sl *slot, k promise) {
@@ -94,7 +138,9 @@ type unkept struct {
 
 // unkeep gives back what is kept for a slot and those that follow it, because they are about to be placed.
 func (p *Planner) unkeep(s *service, sl *slot) (back []unkept) {
-	back = p.dropKept(back, sl)
+	if n, _ := p.follow(s, sl.id); n == p.kept[sl].n { // elsewhere it is for later
+		back = p.dropKept(back, sl)
+	}
 	for _, o := range s.followers {
 		back = p.dropKept(back, o.slots[sl.id])
 	}

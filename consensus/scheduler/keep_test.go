@@ -162,3 +162,18 @@ func TestRoomIsKeptNoLongerForWhomAnotherIsApart(t *testing.T) {
 	w.expect("j", "foe", "a1")
 	w.expect("k", "other", "a1")
 }
+
+// The one that is followed leaves a draining node for another, where its followers' room is kept until they come too.
+func TestRoomForFollowersIsKeptDuringAMove(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.node("a", memory(1024))
+	w.submit("j", svc("app", 1, wantMemory(300)), svc("aside", 1, wantMemory(600), follows("app")))
+	w.settle()
+	w.node("b", memory(1024))
+	w.apply(state.SetDrain{Node: a, Drained: true, At: w.now})
+	w.submit("k", svc("other", 1, wantMemory(600)))
+	w.pass(10*time.Minute, nil)
+	w.expect("j", "app", "b1")
+	w.expect("j", "aside", "b1")
+	w.expect("k", "other", "")
+}

@@ -29,6 +29,7 @@ func (w *work) placeMove(s *service, sl *slot, n *node, cause string) {
 	w.plan.Place = append(w.plan.Place, t)
 	w.p.claim(n, s, s.info, &t)
 	w.p.claims = append(w.p.claims, claim{n, s, s.info, &t})
+	w.p.keepFollowers(s, sl.id)
 	w.again(s)
 }
 
