@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"shoal/consensus/job"
@@ -119,19 +120,31 @@ func (w *work) rebalance() {
 	w.wake(b.at)
 }
 
-// byName lists up to n services after a name, stateless ones only: the others do not move first.
+// byName lists up to n services after a name, stateless ones only: the others do not move first. Whether one is quiet takes a
+// look at all of its tasks, so only those are asked that come first.
 func (p *Planner) byName(after string, n int) (out []*service) {
+	type named struct {
+		name string
+		s    *service
+	}
+	var all []named
 	for _, j := range p.jobs {
 		for _, s := range j.services {
-			if j.name+"/"+s.name > after && p.movable(s) {
-				out = append(out, s)
+			if name := j.name + "/" + s.name; name > after {
+				all = append(all, named{name, s})
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *service) int {
-		return cmp.Or(cmp.Compare(a.job.name, b.job.name), cmp.Compare(a.name, b.name))
-	})
-	return out[:min(n, len(out))]
+	slices.SortFunc(all, func(a, b named) int { return strings.Compare(a.name, b.name) })
+	for _, o := range all {
+		if len(out) == n {
+			break
+		}
+		if p.movable(o.s) {
+			out = append(out, o.s)
+		}
+	}
+	return out
 }
 
 // movable tells whether a service is to be rebalanced, and all of it is quiet.

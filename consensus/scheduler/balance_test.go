@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -180,5 +181,28 @@ func TestRebalancingDoesNotChaseOthers(t *testing.T) {
 	}
 	if at := w.p.balance.at; !at.IsZero() {
 		t.Errorf("it still looks for moves at %v", at)
+	}
+}
+
+// A round that takes several looks leaves out nobody, whatever services and jobs are called.
+func TestEveryServiceIsLookedAtInARound(t *testing.T) {
+	w := newWorld(t, 1)
+	w.node("a")
+	want := []string{"a-b/s", "a/s", "a/s2", "b/s"}
+	w.submit("a", svc("s", 1), svc("s2", 1))
+	w.submit("a-b", svc("s", 1))
+	w.submit("b", svc("s", 1))
+	w.settle()
+	var got []string
+	for after := ""; len(got) <= len(want); {
+		next := w.p.byName(after, 1)
+		if len(next) == 0 {
+			break
+		}
+		after = next[0].job.name + "/" + next[0].name
+		got = append(got, after)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("looked at %q", got)
 	}
 }
