@@ -118,6 +118,9 @@ func fillVolume(rootFD int, v VolumeMount, base int, progress func() error, reac
 	if err := f.lock(); err != nil {
 		return err
 	}
+	if f.has(f.done) { // whoever had the lock was killed, or failed, before all was moved in
+		return f.moveIn()
+	}
 	if todo, err := f.wanted(); err != nil || !todo {
 		return err
 	}

@@ -158,6 +158,45 @@ func TestFillCutShort(t *testing.T) {
 	}
 }
 
+// Who waited for a launcher that was killed as it moved its copy in moves in the rest.
+func TestFillAfterAnotherThatWasKilled(t *testing.T) {
+	for name, moved := range map[string]bool{"before it moved anything": false, "as it moved": true} {
+		b := newVolumeBed(t)
+		aside := filepath.Dir(b.v.Source)
+		other, err := os.Open(b.v.Source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		killed := false
+		err = fillVolumes(b.root, []VolumeMount{b.v}, 0, func() error { // called while it waits
+			if killed {
+				return nil
+			}
+			killed = true
+			done := filepath.Join(aside, fillDone+"_data")
+			if err := os.MkdirAll(filepath.Join(done, "sub"), 0o755); err != nil {
+				return err
+			}
+			b.write(done, "a", "b", "sub/c")
+			if moved {
+				if err := os.Rename(filepath.Join(done, "a"), filepath.Join(b.v.Source, "a")); err != nil {
+					return err
+				}
+			}
+			return other.Close()
+		}, noStep)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		from := fillDone + "_data"
+		b.holds(name, "a="+from, "b="+from, "sub/c="+from)
+	}
+}
+
 // An error, such as that of a full disk, leaves the volume as it was.
 func TestFillThatFails(t *testing.T) {
 	b := newVolumeBed(t)
