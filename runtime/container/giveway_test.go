@@ -77,6 +77,23 @@ func TestAStalledCopyGivesWay(t *testing.T) {
 			t.Errorf("the copy ended with %v, not with a conflict", err)
 		}
 	})
+	t.Run("to a start alone", func(t *testing.T) {
+		defer container.SetCopyPatience(50 * time.Millisecond)()
+		fresh(t, "looked-at")
+		w, got, begun, goOn := slow()
+		copied := make(chan error, 1)
+		go func() { copied <- r.rt.CopyOut(t.Context(), "looked-at", runtime.CopyOut{Path: "/tmp/f"}, w) }()
+		<-begun
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if _, err := r.rt.StatPath(ctx, "looked-at", "/tmp/f"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who only looks is given way: %v", err)
+		}
+		close(goOn)
+		if err := <-copied; err != nil || !strings.Contains(got.String(), "hello") {
+			t.Errorf("%q copied, %v", got, err)
+		}
+	})
 	t.Run("soon enough", func(t *testing.T) {
 		fresh(t, "soon")
 		w, got, begun, goOn := slow()

@@ -22,7 +22,7 @@ type root struct {
 	dir  *os.File // for paths only
 	base int      // of the container's users on the machine
 	held []func()
-	// wanted gives a word when somebody waits for this root to be closed; nil if nobody ever does: the container runs.
+	// wanted gives a word when somebody waits for this root to be closed, to start or remove the container; nil if nobody ever does: the container runs.
 	wanted <-chan struct{}
 }
 
@@ -64,7 +64,7 @@ func (r *Runtime) rootOf(ctx context.Context, id runtime.ID) (*root, error) {
 			}
 			continue
 		}
-		if err := c.acquire(ctx); err != nil {
+		if err := c.await(ctx); err != nil {
 			return nil, err
 		}
 		if r.refresh(c); c.info().State == runtime.Running {

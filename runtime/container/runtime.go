@@ -49,7 +49,7 @@ type container struct {
 
 	// op serialises operations: Start, Stop, Remove. A channel, so that waiting for it can end with a context.
 	op chan struct{}
-	// wanted takes a word from whoever waits for op, when its holder is one that can give way: see giveWay.
+	// wanted takes a word from whoever waits for op to change the container, when its holder is one that can give way: see giveWay.
 	wanted chan struct{}
 
 	mu       sync.Mutex
@@ -121,7 +121,12 @@ func (r *Runtime) find(id runtime.ID) (*container, error) {
 }
 
 // acquire takes the container's op. ErrNotFound if it was removed meanwhile.
-func (c *container) acquire(ctx context.Context) error {
+func (c *container) acquire(ctx context.Context) error { return c.acquireBy(ctx, c.wanted) }
+
+// await is acquire for who only looks or copies: he has a copy under way end as it likes.
+func (c *container) await(ctx context.Context) error { return c.acquireBy(ctx, nil) }
+
+func (c *container) acquireBy(ctx context.Context, wanted chan<- struct{}) error {
 	if ctx.Err() != nil { // select would take either
 		return context.Cause(ctx)
 	}
@@ -129,7 +134,7 @@ func (c *container) acquire(ctx context.Context) error {
 		select {
 		case c.op <- struct{}{}:
 			held = true
-		case c.wanted <- struct{}{}:
+		case wanted <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
