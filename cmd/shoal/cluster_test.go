@@ -179,6 +179,9 @@ func (cl *cluster) Logs(ctx context.Context, task string, q api.LogQuery, emit f
 		if err != nil {
 			return err
 		}
+		if q.Tail != 0 { // as many of the last, -1: none; all that comes later
+			sent, q.Tail = max(0, len(records)-max(q.Tail, 0)), 0
+		}
 		for ; sent < len(records); sent++ {
 			if records[sent].Time.Before(q.Since) {
 				continue

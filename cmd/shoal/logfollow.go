@@ -38,6 +38,7 @@ type attachment struct {
 	final  bool          // the task has ended: do not attach again
 
 	from time.Time // last, when the stream was opened
+	late bool      // the task came while we watched: all that it wrote is new
 
 	mu       sync.Mutex
 	last     time.Time   // of the last record, to go on after it
@@ -130,9 +131,11 @@ func (f *follower) attach(ctx context.Context, giveUp func(error), tasks []api.T
 		a := f.open[t.ID]
 		q := f.query
 		q.Follow = !t.State().Terminal() // all that it wrote is there: read to the end
-		switch {
-		case a == nil && !first && !f.waiting[t.ID]:
+		late := a == nil && !first && !f.waiting[t.ID] || a != nil && a.late
+		if late {
 			q.Tail = 0 // a task that came while we watched: all of it is new
+		}
+		switch {
 		case a == nil:
 		case a.final || !a.over() || a.vain():
 			continue
@@ -149,6 +152,7 @@ func (f *follower) attach(ctx context.Context, giveUp func(error), tasks []api.T
 		}
 		live++
 		f.follow(ctx, giveUp, t, q, a)
+		f.open[t.ID].late = late
 	}
 	if f.left > 0 && !f.full {
 		f.full = true

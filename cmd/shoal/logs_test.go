@@ -70,6 +70,42 @@ func TestFollowingAJobGoesOnWithTheTaskThatReplaces(t *testing.T) {
 	}
 }
 
+// Of a task that came meanwhile all is new, also if its log could not be had at once.
+func TestFollowingATaskThatHasNoLogYetPrintsAllOfIt(t *testing.T) {
+	cl := logCluster()
+	socket := cl.serve(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs output
+	done := make(chan int)
+	go func() {
+		done <- run(ctx, []string{"shoal", "logs", "web", "-f", "--tail", "0", "--host", socket}, strings.NewReader(""), &out, &errs)
+	}()
+	eventually(t, func() bool { // the first tasks are followed
+		cl.change(func() { cl.logs["bbb1"] = append(cl.logs["bbb1"], record(1, "from the first")) })
+		return strings.Contains(out.String(), "from the first")
+	})
+	cl.change(func() {
+		cl.tasks = append(cl.tasks, task("ccc1", "late", 1, "d", running()))
+		cl.logErrs["ccc1"] = job.Errorf(job.Unavailable, "it is not there yet")
+	})
+	eventually(t, func() bool { return strings.Contains(errs.String(), "it is not there yet") })
+	cl.change(func() {
+		delete(cl.logErrs, "ccc1")
+		cl.logs["ccc1"] = []api.LogRecord{record(9, "its first words")}
+	})
+	for range 3 { // each news makes it look again
+		time.Sleep(50 * time.Millisecond)
+		cl.change(func() {})
+	}
+	cl.change(func() { cl.logs["ccc1"] = append(cl.logs["ccc1"], record(10, "its next words")) })
+	eventually(t, func() bool { return strings.Contains(out.String(), "its next words") })
+	if !strings.Contains(out.String(), "its first words") {
+		t.Errorf("a new task's first words are lost:\n%s", out.String())
+	}
+	cancel()
+	<-done
+}
+
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
