@@ -26,6 +26,9 @@ func diff(c *cli.Context, s *screen, cl *api.Client) error {
 	if err := wantArgs(c, 1, 3); err != nil {
 		return err
 	}
+	if err := onlyWithFiles(c, "name", "env-file", "lenient", "profile", "project-directory"); err != nil {
+		return err
+	}
 	versions, err := versionsOf(c, cl)
 	if err != nil {
 		return err

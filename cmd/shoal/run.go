@@ -139,10 +139,8 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 	if !c.Args().Present() {
 		return nil, exitf(exitUsage, "run takes a Compose file (-f compose.yaml) or an image; `shoal run --help` shows examples")
 	}
-	for _, name := range []string{"lenient", "profile", "project-directory"} {
-		if c.IsSet(name) {
-			return nil, exitf(exitUsage, "--%s goes with a Compose file: with -f", name)
-		}
+	if err := onlyWithFiles(c, "lenient", "profile", "project-directory"); err != nil {
+		return nil, err
 	}
 	constraints := c.StringSlice("constraint")
 	if node := c.String("node"); node != "" {
@@ -170,6 +168,16 @@ func specOf(c *cli.Context, s *screen) (*job.Spec, error) {
 		HealthRetries: c.Int("health-retries"), HealthStartPeriod: c.Duration("health-start-period"), NoHealthcheck: c.Bool("no-healthcheck"),
 		Batch: batchOfFlags(c), Schedule: c.String("schedule"), TimeZone: c.String("time-zone"),
 	})
+}
+
+// onlyWithFiles refuses flags that say how a Compose file is read where there is none.
+func onlyWithFiles(c *cli.Context, names ...string) error {
+	for _, name := range names {
+		if c.IsSet(name) {
+			return exitf(exitUsage, "--%s goes with a Compose file: with -f", name)
+		}
+	}
+	return nil
 }
 
 func specOfFiles(c *cli.Context, s *screen) (*job.Spec, error) {

@@ -210,3 +210,11 @@ func TestRunSaysThatAnUpdateGoesOnWhenItsTimeIsOver(t *testing.T) {
 		t.Errorf("code %d, %q", code, errs)
 	}
 }
+
+func TestDiffOfVersionsTakesNoFlagsOfFiles(t *testing.T) {
+	for _, flag := range []string{"--env-file x", "--lenient", "--profile p", "--project-directory .", "--name web"} {
+		if code, _, errs := shoal(t, newCluster().serve(t), "diff web "+flag); code != exitUsage || !strings.Contains(errs, "with -f") {
+			t.Errorf("diff web %s: code %d, %q", flag, code, errs)
+		}
+	}
+}
