@@ -35,6 +35,7 @@ type cluster struct {
 	refuse   int      // that many submits fail because there is no leader
 	leader   bool
 	nodes    []api.NodeView // the model itself is n1; others do not answer
+	onWait   func()         // called once, when somebody waits for news of tasks
 	onSubmit func(*cluster, *job.Job)
 	onExec   func(*api.ExecSession) (int, error)
 	onAttach func(*api.Streams) (int, error)
@@ -124,6 +125,10 @@ func (cl *cluster) Tasks(ctx context.Context, q api.TaskQuery) (api.TaskList, er
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	late := time.After(q.Wait)
+	if q.Wait > 0 && cl.onWait != nil {
+		go cl.onWait()
+		cl.onWait = nil
+	}
 	for waiting := q.Wait > 0; waiting && cl.index <= q.After; {
 		changed := cl.changed
 		cl.mu.Unlock()

@@ -3,7 +3,6 @@ package main
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"shoal/consensus/job"
 )
@@ -12,8 +11,8 @@ func TestWaitTellsOfATaskThatIsRemoved(t *testing.T) {
 	cl := logCluster()
 	three := 3
 	cl.tasks[2].Status = &job.Status{State: job.Failed, ExitCode: &three}
+	cl.onWait = func() { _ = cl.RemoveJob(t.Context(), "web") }
 	socket := cl.serve(t)
-	time.AfterFunc(50*time.Millisecond, func() { _ = cl.RemoveJob(t.Context(), "web") })
 	code, out, errs := shoal(t, socket, "wait web")
 	if code != exitFailed || out != "removed\nremoved\n3\n" || !strings.Contains(errs, "web/front.1, web/front.2: removed") {
 		t.Errorf("code %d, stdout %q, stderr %q", code, out, errs)
@@ -22,12 +21,12 @@ func TestWaitTellsOfATaskThatIsRemoved(t *testing.T) {
 
 func TestWaitPrintsTheExitCodes(t *testing.T) {
 	cl := logCluster()
-	socket := cl.serve(t)
 	zero, four := 0, 4
-	time.AfterFunc(50*time.Millisecond, func() {
+	cl.onWait = func() {
 		cl.change(func() { cl.tasks[0].Status = &job.Status{State: job.Complete, ExitCode: &zero} })
 		cl.change(func() { cl.tasks[1].Status = &job.Status{State: job.Failed, ExitCode: &four} })
-	})
+	}
+	socket := cl.serve(t)
 	if code, out, errs := shoal(t, socket, "wait web/front"); code != 0 || out != "0\n4\n" || errs != "" {
 		t.Errorf("code %d, stdout %q, stderr %q", code, out, errs)
 	}
