@@ -143,15 +143,18 @@ func (a *attachTo) follow(ctx context.Context) (int, error) {
 		if err == nil || errors.Is(err, api.ErrDetached) || ctx.Err() != nil || kind != job.Unavailable && kind != job.Conflict && kind != job.NotFound {
 			return code, err
 		}
-		if kind == job.Unavailable && a.input != nil && !a.typed && a.input.began() {
-			return code, job.Errorf(kind, "%w; how much of standard input reached the task is not known, so it is not attached again: "+
-				"`shoal ps` tells what became of it, `shoal attach --no-stdin %s` goes on without", err, a.task)
+		lossy := a.input != nil && !a.typed && a.input.began()
+		if kind == job.Unavailable && lossy {
+			return code, a.lossy(err)
 		}
 		// The node, its agent or the run may be over: the cluster knows.
 		if t, terr := a.cl.Task(ctx, a.task); terr == nil && t.State().Terminal() {
 			return ended(&t)
 		} else if kind != job.Unavailable && terr == nil && t.State() != job.Running {
 			return code, err
+		}
+		if lossy { // also what went to a session that was refused is gone
+			return code, a.lossy(err)
 		}
 		if broken.IsZero() {
 			broken = time.Now()
@@ -164,6 +167,12 @@ func (a *attachTo) follow(ctx context.Context) (int, error) {
 			return code, err
 		}
 	}
+}
+
+// lossy is the error of a session that had begun to send what nobody can send again.
+func (a *attachTo) lossy(err error) error {
+	return job.Errorf(job.KindOf(err), "%w; how much of standard input reached the task is not known, so it is not attached again: "+
+		"`shoal ps` tells what became of it, `shoal attach --no-stdin %s` goes on without", err, a.task)
 }
 
 // once attaches for one session.

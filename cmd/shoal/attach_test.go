@@ -74,3 +74,24 @@ func TestPipedInputThatMayBeLostEndsAttach(t *testing.T) {
 		t.Errorf("code %d, %q, attached %d times", code, errs, times)
 	}
 }
+
+// Also where a container was between two runs: what went to a session that was refused is gone.
+func TestPipedInputToASessionThatIsRefusedEndsAttach(t *testing.T) {
+	for _, kind := range []job.Kind{job.Conflict, job.NotFound} {
+		cl := stdinCluster()
+		times, got := 0, ""
+		cl.onAttach = func(st *api.Streams) (int, error) {
+			if times++; times == 1 {
+				time.Sleep(100 * time.Millisecond) // so that its client has sent what there is
+				return -1, job.Errorf(kind, "it is not running")
+			}
+			b, err := io.ReadAll(st.Stdin)
+			got = string(b)
+			return 0, err
+		}
+		code, _, errs := shoalIn(t, t.Context(), cl.serve(t), "some input", "attach web/front.1")
+		if code == 0 && got != "some input" || code != 0 && !strings.Contains(errs, "standard input") {
+			t.Errorf("%v: code %d, %q; the task got %q of it", kind, code, errs, got)
+		}
+	}
+}
