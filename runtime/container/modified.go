@@ -17,7 +17,7 @@ type modified struct {
 	watch *watcher
 
 	mu sync.Mutex
-	fd int // -1: not made yet
+	fd int // of the instance; -1: not made yet
 	do map[int32]func()
 }
 
@@ -33,7 +33,7 @@ func (m *modified) add(path string, do func()) (id int32, err error) {
 		if err != nil {
 			return 0, os.NewSyscallError("inotify_init1", err)
 		}
-		if err := m.watch.add(fd, m.read); err != nil {
+		if err := m.watch.add(fd, func() { m.read(fd) }); err != nil {
 			unix.Close(fd)
 			return 0, err
 		}
@@ -56,11 +56,11 @@ func (m *modified) remove(id int32) {
 	}
 }
 
-// read takes all that there is: the watcher does not tell of it again.
-func (m *modified) read() {
+// read takes all that there is in fd: the watcher does not tell of it again.
+func (m *modified) read(fd int) {
 	buf := make([]byte, 64*unix.SizeofInotifyEvent)
 	for {
-		n, err := unix.Read(m.fd, buf)
+		n, err := unix.Read(fd, buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
