@@ -38,6 +38,9 @@ func (r *Runtime) watchOOM(c *container, start int) {
 		return
 	}
 	c.oomWatch = w
+	if c.oomSeen > 0 { // since the run began: nobody has told of it. For an adopted one nobody listens yet.
+		r.events.publish(runtime.Event{Kind: runtime.EventOOM, ID: c.id, At: time.Now().UTC()})
+	}
 }
 
 func (r *Runtime) unwatchOOM(c *container) {
