@@ -53,6 +53,13 @@ func (r *Runtime) Create(ctx context.Context, s runtime.Spec) (runtime.Info, err
 	return c.info(), nil
 }
 
+// decide completes the record of a container in the making, which is listed already.
+func (c *container) decide(change func(*stage.Record)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.rec)
+}
+
 func (r *Runtime) forget(c *container) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +82,7 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 		return err
 	}
 	reach("create held")
-	c.rec.Image, c.rec.Config = string(img.Manifest), imageConfig(img.Config)
+	c.decide(func(rec *stage.Record) { rec.Image, rec.Config = string(img.Manifest), imageConfig(img.Config) })
 	if _, err := stage.Command(s, c.rec.Config); err != nil {
 		return err
 	}
@@ -94,9 +101,11 @@ func (r *Runtime) create(ctx context.Context, c *container) error {
 	}
 	reach("create sources")
 	if r.cfg.Network != nil && s.Network == "" {
-		if c.rec.Address, err = r.cfg.Network.Reserve(string(s.ID)); err != nil {
+		addr, err := r.cfg.Network.Reserve(string(s.ID))
+		if err != nil {
 			return err
 		}
+		c.decide(func(rec *stage.Record) { rec.Address = addr })
 	}
 	reach("create reserved")
 	if err := r.writeEtc(c); err != nil {

@@ -67,7 +67,7 @@ func (r *Runtime) fit(c *container) error {
 		if err != nil {
 			return err
 		}
-		c.rec.Warnings = append(c.rec.Warnings, warnings...)
+		c.decide(func(rec *stage.Record) { rec.Warnings = append(rec.Warnings, warnings...) })
 	}
 	for _, w := range c.rec.Warnings {
 		r.log.Warn("a setting of a container is left out", "container", c.id, "setting", w)
@@ -77,7 +77,7 @@ func (r *Runtime) fit(c *container) error {
 
 func (r *Runtime) fitIsolation(c *container, i *runtime.Isolation) error {
 	_, short := stage.Rlimits(&c.rec.Spec)
-	c.rec.Warnings = append(c.rec.Warnings, short...)
+	c.decide(func(rec *stage.Record) { rec.Warnings = append(rec.Warnings, short...) })
 	for _, d := range i.Devices {
 		if _, err := stage.FindDevices(d.Source); err != nil {
 			return err
@@ -100,7 +100,7 @@ func (r *Runtime) fitIsolation(c *container, i *runtime.Isolation) error {
 		if err := r.canMapUsers(base); err != nil {
 			return stage.Cannot("userns_mode", i.UserNS, err.Error())
 		}
-		c.rec.UserBase = base
+		c.decide(func(rec *stage.Record) { rec.UserBase = base })
 	}
 	return nil
 }

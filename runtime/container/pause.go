@@ -20,8 +20,14 @@ func (r *Runtime) Resume(ctx context.Context, id runtime.ID) error {
 
 func (r *Runtime) setFrozen(ctx context.Context, id runtime.ID, frozen bool) error {
 	what := map[bool]string{true: "pause", false: "resume"}[frozen]
-	c, err := r.hold(ctx, id)
+	c, err := r.find(id)
 	if err != nil {
+		return err
+	}
+	if r.refresh(c); c.info().State != runtime.Running { // a copy of it must not end for that
+		return conflictf("%s container %s: it is not running", what, id)
+	}
+	if err := c.acquire(ctx); err != nil {
 		return err
 	}
 	defer c.release()

@@ -22,7 +22,8 @@ type root struct {
 	dir  *os.File // for paths only
 	base int      // of the container's users on the machine
 	held []func()
-	// wanted gives a word when somebody waits for this root to be closed, to start or remove the container; nil if nobody ever does: the container runs.
+	// wanted gives a word when somebody waits for this root to be closed, to start or remove the container; nil if nobody
+	// ever does: the container runs.
 	wanted <-chan struct{}
 }
 
