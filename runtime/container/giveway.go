@@ -22,20 +22,29 @@ func (r *root) giveWay(ctx context.Context, id runtime.ID, end func(error)) (_ c
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		select {
-		case <-r.wanted:
-		case <-done:
-			return
-		}
-		patience := time.NewTimer(copyPatience)
+		patience := time.NewTimer(0)
 		defer patience.Stop()
-		select {
-		case <-patience.C:
-			err := stage.WithKind(runtime.ErrConflict, fmt.Errorf(
-				"container %s was to be started or removed, and the copy had not ended %s later; copy again", id, copyPatience))
-			end(err)
-			cancel(err)
-		case <-done:
+		for {
+			select {
+			case <-r.wanted:
+			case <-done:
+				return
+			}
+			patience.Reset(copyPatience)
+			select {
+			case <-patience.C:
+			case <-done:
+				return
+			}
+			select {
+			case <-r.wanted:
+				err := stage.WithKind(runtime.ErrConflict, fmt.Errorf(
+					"container %s was to be started or removed, and the copy had not ended %s later; copy again", id, copyPatience))
+				end(err)
+				cancel(err)
+				return
+			default: // whoever waited has given up
+			}
 		}
 	}()
 	return ctx, func() {

@@ -94,6 +94,24 @@ func TestAStalledCopyGivesWay(t *testing.T) {
 			t.Errorf("%q copied, %v", got, err)
 		}
 	})
+	t.Run("wanted no longer", func(t *testing.T) {
+		defer container.SetCopyPatience(50 * time.Millisecond)()
+		fresh(t, "unwanted")
+		w, got, begun, goOn := slow()
+		copied := make(chan error, 1)
+		go func() { copied <- r.rt.CopyOut(t.Context(), "unwanted", runtime.CopyOut{Path: "/tmp/f"}, w) }()
+		<-begun
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if _, err := r.rt.Start(ctx, "unwanted"); err == nil {
+			t.Fatal("started under a copy")
+		}
+		time.Sleep(200 * time.Millisecond)
+		close(goOn)
+		if err := <-copied; err != nil || !strings.Contains(got.String(), "hello") {
+			t.Errorf("%q copied, %v", got, err)
+		}
+	})
 	t.Run("soon enough", func(t *testing.T) {
 		fresh(t, "soon")
 		w, got, begun, goOn := slow()
