@@ -37,6 +37,8 @@ const (
 	skipLimit    = 50 // so many faults more than asked for may turn out to be impossible
 	// recoveryLimit is how soon after a fault's end everything runs again.
 	recoveryLimit = 30 * time.Second
+	// recoveryOdd is from when on a recovery is worth a look: it is told what was waited for, and logs are kept.
+	recoveryOdd = 10 * time.Second
 	// recoveryPatience is for how long the run goes on when that is missed, to tell the true figure.
 	recoveryPatience = 3 * time.Minute
 )
@@ -52,6 +54,7 @@ type run struct {
 	check  *checker
 	report Report
 	dir    string // of the evidence
+	odd    bool   // a recovery took long
 
 	mu sync.Mutex // guards Out
 }
@@ -284,16 +287,20 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 		r.report.Played = append(r.report.Played, p)
 		r.say("%s", p.line())
 	}
+	if at.Sub(last) > recoveryOdd {
+		r.odd = true
+		r.say("      the last that was missing: %v", r.w.waitedFor)
+	}
 	switch {
 	case err != nil:
 		r.violated("everything asked for runs again within 30 s of the fault's end", err.Error())
 		return nil
 	case at.Sub(last) > recoveryLimit:
-		said := fmt.Sprintf("it took %v on a host on which everything takes %.1f times as long as on an idle one", at.Sub(last).Round(time.Millisecond), factor)
+		slow := fmt.Sprintf("it took %v on a host on which everything takes %.1f times as long as on an idle one", at.Sub(last).Round(time.Millisecond), factor)
 		if float64(at.Sub(last)) > float64(recoveryLimit)*factor {
-			r.violated("everything asked for runs again within 30 s of the fault's end", said)
+			r.violated("everything asked for runs again within 30 s of the fault's end", slow)
 		} else {
-			r.say("      %s", said)
+			r.say("      %s", slow)
 		}
 	}
 	var allows []Allowance
@@ -318,7 +325,7 @@ func (r *run) violated(promise, what string) {
 
 // keep copies what tells of a run that went wrong out of the way of the clean-up.
 func (r *run) keep(n *machines.Net, scratch string, err error) {
-	if err == nil && r.report.Code() == 0 && !r.Keep {
+	if err == nil && r.report.Code() == 0 && !r.odd && !r.Keep {
 		return
 	}
 	for _, m := range n.Machines() {

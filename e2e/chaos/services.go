@@ -74,11 +74,13 @@ func (w *World) startServices(ctx context.Context) error {
 
 // awaitSettled waits until all runs that was asked for, and tells when that was first seen.
 func (w *World) awaitSettled(ctx context.Context, limit time.Duration) (time.Time, error) {
+	w.waitedFor = nil
 	for end := time.Now().Add(limit); ; {
 		err := w.settled(ctx)
 		if err == nil {
 			return time.Now(), nil
 		}
+		w.waitedFor = err
 		if time.Now().After(end) {
 			return time.Now(), fmt.Errorf("after %v: %w", limit, err)
 		}
@@ -163,7 +165,7 @@ func asAsked(list api.TaskList, live []container, nodes int) error {
 		case slots[slot]:
 			return fmt.Errorf("%s/%s (%s): its slot has another one too", t.Job, t.Name, t.ID)
 		case !t.Ready:
-			return fmt.Errorf("%s/%s (%s) on %s is %s", t.Job, t.Name, t.ID, t.NodeName, t.State())
+			return fmt.Errorf("%s/%s (%s) on %s is %s%s", t.Job, t.Name, t.ID, t.NodeName, t.State(), said(&t))
 		case !lives:
 			return fmt.Errorf("%s/%s (%s) on %s is said to run and does not", t.Job, t.Name, t.ID, t.NodeName)
 		case c.Machine != t.NodeName:
@@ -184,6 +186,14 @@ func asAsked(list api.TaskList, live []container, nodes int) error {
 		}
 	}
 	return nil
+}
+
+// said is what a task's status says beside its state.
+func said(t *api.Task) string {
+	if t.Status == nil || t.Status.Message == "" {
+		return ""
+	}
+	return ": " + t.Status.Message
 }
 
 // desired are the tasks of the services that the log wants to run.
