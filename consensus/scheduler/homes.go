@@ -20,6 +20,7 @@ func (p *Planner) putHome(was, is *job.VolumeHome) {
 			p.homes[is.Volume] = map[homeID]*job.VolumeHome{}
 		}
 		p.homes[is.Volume][homeIDOf(is)] = is
+		p.freed = p.freed || len(p.homes[is.Volume]) > 1 // who waited for another node may go to this one
 		return
 	}
 	delete(p.homes[was.Volume], homeIDOf(was))

@@ -50,9 +50,11 @@ func TestSimulatedClustersSettle(t *testing.T) {
 func TestSeedsThatFailedOnce(t *testing.T) {
 	for _, seed := range []uint64{
 		88660844443,
-		8120000385, // after a change of the leader a rollout named a former content that the planner did not know
-		8110002968, // a task that waited for room waited on while another service's canaries kept its service's update
-		7020000475, // a slot that an update had not begun with got content that nobody had promoted, after a stop and a start
+		8120000385,  // after a change of the leader a rollout named a former content that the planner did not know
+		8110002968,  // a task that waited for room waited on while another service's canaries kept its service's update
+		7020000475,  // a slot that an update had not begun with got content that nobody had promoted, after a stop and a start
+		96300000431, // a change in place that found no room was not looked at when some was freed
+		96800000078, // nor was a slot whose data another service had taken along
 	} {
 		simulate(t, seed)
 	}
@@ -234,9 +236,26 @@ func (s *simulation) plan(term int) {
 		})
 		return
 	}
+	s.checkAwake(next)
 	if !next.At.IsZero() && (s.planAt.IsZero() || !s.planAt.After(s.now) || next.At.Before(s.planAt)) {
 		s.planAt = next.At
 		s.after(max(next.At.Sub(s.now), time.Millisecond), func() { s.plan(term) })
+	}
+}
+
+// checkAwake sees that nothing is to be done when nothing was planned: whatever lets a service go on must have it looked at.
+// What was decided and came to nothing is looked at again a little later.
+func (s *simulation) checkAwake(next Next) {
+	for _, j := range s.p.jobs {
+		for _, o := range j.services {
+			if at, soon := s.p.wakes[o]; !soon || at.After(s.now.Add(verifyAfter)) {
+				s.p.mark(o)
+			}
+		}
+	}
+	pl, _ := s.p.Plan(s.now, 0)
+	if len(pl.Place)+len(pl.Stop)+len(pl.Begin)+len(pl.Tune)+len(pl.Runs)+len(pl.Rollouts) > 0 {
+		s.fail("nothing was planned, the next look being at %v, and when all are looked at this is: %+v", next, pl)
 	}
 }
 

@@ -43,12 +43,13 @@ func (w *work) canTune(s *service, t *task, risky func(a, b *job.Service) bool) 
 	}
 	w.p.release(n, s, t.info, t.Task)
 	defer w.p.claim(n, s, t.info, t.Task)
-	if t.info.demand != s.info.demand && n.refuses(s.info) != fits {
+	// What it is to be may find no room where it is, or not be allowed there, until others go.
+	r := w.p.newRules(s)
+	if t.info.demand != s.info.demand && n.refuses(s.info) != fits || r.most > 0 && s.count[n.n.ID] >= r.most || r.breaks(n) != nil {
+		w.p.starved[s] = struct{}{}
 		return false
 	}
-	// What it is to be may not be allowed where it is.
-	r := w.p.newRules(s)
-	return !(r.most > 0 && s.count[n.n.ID] >= r.most) && r.breaks(n) == nil
+	return true
 }
 
 // tune gives a task the present content in place; false when the plan is full.
