@@ -1,7 +1,9 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -19,5 +21,25 @@ func TestAPlannerThatFallsOverIsAnError(t *testing.T) {
 	var told any
 	if err := survive(fall, func(p any) { told = p }); err != nil || told == nil {
 		t.Errorf("a test was told of %v, error %v", told, err)
+	}
+}
+
+// What ends a term runs on a goroutine of its own, perhaps not before the next term has begun: that one stays.
+func TestTheEndOfATermIsNotTheNextOnes(t *testing.T) {
+	n := &Node{}
+	for term := range uint64(20_000) {
+		ctx, cancel := context.WithCancel(t.Context())
+		over := n.catchUp(ctx, term)
+		cancel()
+		over()
+		over = n.catchUp(t.Context(), term)
+		runtime.Gosched()
+		if n.caughtUp.Load() == nil {
+			t.Fatalf("term %d ended with the one before", term)
+		}
+		over()
+	}
+	if n.caughtUp.Load() != nil {
+		t.Error("it leads for ever")
 	}
 }

@@ -46,7 +46,7 @@ type Node struct {
 	routedTo mark
 
 	started    atomic.Bool                // all parts are wired: the API may be answered
-	caughtUp   atomic.Bool                // this node leads, and has applied all that was committed before its term
+	caughtUp   atomic.Pointer[uint64]     // the term in which this node leads and has applied all that was committed before; nil: in none
 	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
 	leaderHint atomic.Pointer[leaderHint] // from the feed
 	lastLeader atomic.Pointer[leaderHint] // whom atLeader asked last
@@ -257,10 +257,17 @@ func (n *Node) runGossip(ctx context.Context) error {
 	return n.pool.Run(ctx)
 }
 
+// catchUp says that this node leads and knows all until ctx ends, at once and not only when the duties have ended, or until over
+// is called. What ends an earlier term may run later than this, and leaves it alone.
+func (n *Node) catchUp(ctx context.Context, term uint64) (over func()) {
+	n.caughtUp.Store(&term)
+	end := func() { n.caughtUp.CompareAndSwap(&term, nil) }
+	stop := context.AfterFunc(ctx, end)
+	return func() { stop(); end() }
+}
+
 func (n *Node) leadOnce(ctx context.Context, term uint64) error {
-	n.caughtUp.Store(true)
-	stop := context.AfterFunc(ctx, func() { n.caughtUp.Store(false) }) // at once, not when the duties have ended
-	defer func() { stop(); n.caughtUp.Store(false) }()
+	defer n.catchUp(ctx, term)()
 	if err := n.record(ctx); err != nil {
 		return fmt.Errorf("record the new cluster: %w", err)
 	}

@@ -146,7 +146,7 @@ func (n *Node) confirmed(ctx context.Context, what string) error {
 func (n *Node) Leader() (addr string, id job.NodeID, self, ok bool) {
 	addr, id = n.knownLeader()
 	self = id == n.id
-	return addr, id, self, addr != "" && (!self || n.caughtUp.Load())
+	return addr, id, self, addr != "" && (!self || n.caughtUp.Load() != nil)
 }
 
 // hintLife is how long the feed's word about the leader counts; it is renewed with every heartbeat.
