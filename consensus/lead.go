@@ -76,8 +76,10 @@ func (l *Log) watchLeader(ctx context.Context) {
 func (l *Log) publishLeader() {
 	l.leading.publishing.Lock()
 	defer l.leading.publishing.Unlock()
-	term := l.raft.CurrentTerm()
-	leading := l.IsLeader()
+	term, leading := l.raft.CurrentTerm(), l.IsLeader()
+	for now := l.raft.CurrentTerm(); now != term; now = l.raft.CurrentTerm() { // else a new leader leads in the term before for a moment
+		term, leading = now, l.IsLeader()
+	}
 	if !l.leading.set(leading, term) {
 		return
 	}
