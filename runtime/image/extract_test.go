@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -231,6 +232,33 @@ func TestWhiteoutsHideLowerLayersOnly(t *testing.T) {
 			t.Errorf("merged:\n%s\nwant:\n%s", got, want)
 		}
 	})
+}
+
+// What `umoci repack` makes of a directory that became a link: whiteouts of all that was in it, which hide nothing where the
+// link leads, in whatever order they come.
+func TestWhiteoutsFollowNoLinkOfTheirLayer(t *testing.T) {
+	lower := tarOf(t, dir("etc", 0o755), file("etc/with space", "1"), file("etc/sub", "1"), symlink("with space", "a/b"),
+		dir("sub", 0o755), file("sub/x", "1"), dir("d", 0o755), file("d/x", "1"), dir("d/deep", 0o755), file("d/deep/x", "1"))
+	links := []tarEntry{symlink("etc", "."), symlink("d", "/sub")}
+	hides := []tarEntry{file("etc/.wh.with space", ""), file("etc/.wh.sub", ""), file("d/.wh.x", ""), file("d/.wh.deep", ""), file("d/deep/.wh.x", "")}
+	for name, upper := range map[string][]tarEntry{
+		"the links first":     slices.Concat(links, hides),
+		"the whiteouts first": slices.Concat(hides, links),
+	} {
+		t.Run(name, func(t *testing.T) {
+			unpackers(t, func(t *testing.T, s *Store) {
+				dirs, err := layersOf(t, s, gzipped(lower), gzipped(tarOf(t, upper...)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := overlay(t, dirs, "find . -mindepth 1 -printf '%p %l\\n' | sort")
+				want := "./d /sub\n./etc .\n./sub \n./sub/x \n./with space a/b"
+				if got != want {
+					t.Errorf("merged:\n%s\nwant:\n%s", got, want)
+				}
+			})
+		})
+	}
 }
 
 func TestImplicitParentsInheritFromTheBase(t *testing.T) {
