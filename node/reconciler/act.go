@@ -245,7 +245,7 @@ func (r *Reconciler) finish(res result) {
 	before := t.status.State
 	t.done(now, res, r.complete)
 	if res.err != nil && res.op == opInspect {
-		r.listAt = now.Add(time.Second)
+		r.listAgain(now.Add(time.Second))
 	}
 	if res.err != nil && res.op != opLook && !errors.Is(res.err, context.Canceled) {
 		r.log.Warn(string(res.op)+" failed", "task", t.Task.ID, "name", t.Task.Name(), "try", t.tries, "error", res.err)
@@ -273,7 +273,7 @@ func (r *Reconciler) logState(t *task, before job.State) {
 
 // list asks for all containers.
 func (r *Reconciler) list(ctx context.Context) {
-	r.listing = true
+	r.listing, r.listAt = true, time.Now().Add(resyncEvery)
 	began := r.started
 	r.workers.Go(func() {
 		infos, err := r.cfg.Runtime.List(ctx)
@@ -284,17 +284,27 @@ func (r *Reconciler) list(ctx context.Context) {
 	})
 }
 
+// listAgain asks for a list at a time, or sooner if one is asked for already. A list that is under way may have read what this one
+// is for before it was so: it does not count.
+func (r *Reconciler) listAgain(at time.Time) {
+	if at.Before(r.listAt) {
+		r.listAt = at
+	}
+}
+
 // listed compares all containers with all tasks. What a worker touched since the list began is newer than the list.
 func (r *Reconciler) listed(l listed) {
 	now := time.Now()
 	r.listing = false
+	early := r.early
+	r.early = nil
 	if l.err != nil {
 		r.log.Warn("cannot list containers", "error", l.err)
-		r.listAt = now.Add(backoff(firstRetry, r.listTries, maxRetry))
+		r.listAgain(now.Add(backoff(firstRetry, r.listTries, maxRetry)))
 		r.listTries++
 		return
 	}
-	r.listAt, r.listTries = now.Add(resyncEvery), 0
+	r.listTries = 0
 	r.lookAgain("") // for images that somebody loaded
 	seen := seenLive
 	switch {
@@ -314,6 +324,7 @@ func (r *Reconciler) listed(l listed) {
 			before := t.status.State
 			t.observe(now, in, seen)
 			r.logState(t, before)
+			t.stale = t.stale || early[id]
 		}
 	}
 	for id, t := range r.tasks {

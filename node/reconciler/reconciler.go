@@ -124,8 +124,9 @@ type Reconciler struct {
 	listing       bool
 	listAt        time.Time
 	listTries     int
-	started       uint64 // counts workers: tells which is newer, a list or a task's last change
-	pulls         int    // under way
+	early         map[job.TaskID]bool // of which no task is known yet, and of which an event came while the list was made
+	started       uint64              // counts workers: tells which is newer, a list or a task's last change
+	pulls         int                 // under way
 	starts        int
 	reportAt      time.Time // zero: nothing to report
 	reportWait    int       // failed reports in a row
@@ -315,7 +316,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			r.listed(l)
 			if evCh == nil {
 				evCh = r.cfg.Runtime.Events(ctx)
-				r.listAt = time.Now().Add(time.Second)
+				r.listAgain(time.Now().Add(time.Second))
 			}
 		case a := <-r.ackCh:
 			r.acked(a)
@@ -426,10 +427,16 @@ func (r *Reconciler) task(id job.TaskID) *task {
 // event marks what a hint is about; the truth is asked by a worker.
 func (r *Reconciler) event(ev runtime.Event) {
 	if ev.Kind == runtime.EventLost {
-		r.listAt = time.Now()
+		r.listAgain(time.Now())
 		return
 	}
-	if t := r.tasks[job.TaskID(ev.ID)]; t != nil {
+	id := job.TaskID(ev.ID)
+	if t := r.tasks[id]; t != nil {
 		t.stale = true
+	} else if r.listing { // the list may have read it before that
+		if r.early == nil {
+			r.early = map[job.TaskID]bool{}
+		}
+		r.early[id] = true
 	}
 }

@@ -24,6 +24,7 @@ type rig struct {
 	boot string
 	par  int
 	wall func() time.Time
+	wrap func(runtime.Runtime) runtime.Runtime // what the agent sees of rt; nil: all as it is
 
 	r       *Reconciler
 	cancel  context.CancelFunc
@@ -57,8 +58,12 @@ func inBubbleWith(t *testing.T, cfg fake.Config, f func(g *rig)) {
 
 func (g *rig) start() {
 	g.Helper()
+	var rt runtime.Runtime = g.rt.Reopen()
+	if g.wrap != nil {
+		rt = g.wrap(rt)
+	}
 	r, err := New(Config{
-		Runtime: g.rt.Reopen(), Node: "node-1", Report: g.report, Dir: g.dir, BootID: g.boot, Parallel: g.par, Wall: g.wall,
+		Runtime: rt, Node: "node-1", Report: g.report, Dir: g.dir, BootID: g.boot, Parallel: g.par, Wall: g.wall,
 		Env: func(a Assignment) []string { return []string{"SHOAL_TASK=" + string(a.Task.ID)} },
 		OnChange: func(l []Local) {
 			g.mu.Lock()
