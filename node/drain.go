@@ -100,8 +100,8 @@ func (n *Node) drainSelf(ctx context.Context) {
 	for asked := false; ctx.Err() == nil; {
 		if !asked {
 			left := max(time.Until(end), 0)
-			_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Drain(ctx, string(n.id), &left) },
-				func() (struct{}, error) { return struct{}{}, n.Drain(ctx, string(n.id), &left) })
+			err := n.tellLeader(ctx, func(ctx context.Context, c *api.Client) error { return c.Drain(ctx, string(n.id), &left) },
+				func(ctx context.Context) error { return n.Drain(ctx, string(n.id), &left) })
 			if asked = err == nil; !asked {
 				own = false // a request that failed may have been carried out, and not be the one that counts: the note stays empty
 			}
@@ -193,8 +193,8 @@ func (n *Node) undoDrain(ctx context.Context) {
 		case !known:
 			err = errNotFed
 		case err == nil:
-			_, err = atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Activate(ctx, string(n.id)) },
-				func() (struct{}, error) { return struct{}{}, n.Activate(ctx, string(n.id)) })
+			err = n.tellLeader(ctx, func(ctx context.Context, c *api.Client) error { return c.Activate(ctx, string(n.id)) },
+				func(ctx context.Context) error { return n.Activate(ctx, string(n.id)) })
 		}
 		if err == nil || job.KindOf(err) == job.NotFound {
 			n.log.Info("this node had drained itself, and takes tasks again")

@@ -38,9 +38,8 @@ func (n *Node) tellImageNames(ctx context.Context, images []image.Image) error {
 	if len(r.Images) == 0 {
 		return nil
 	}
-	_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.NameImages(ctx, r) },
-		func() (struct{}, error) { return struct{}{}, n.NameImages(ctx, r) })
-	return err
+	return n.tellLeader(ctx, func(ctx context.Context, c *api.Client) error { return c.NameImages(ctx, r) },
+		func(ctx context.Context) error { return n.NameImages(ctx, r) })
 }
 
 func (n *Node) forgetImageName(ctx context.Context, ref string) error {
@@ -48,9 +47,8 @@ func (n *Node) forgetImageName(ctx context.Context, ref string) error {
 	if err != nil {
 		return nil // a digest or an id: it was no name
 	}
-	_, err = atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.UnnameImage(ctx, name.String()) },
-		func() (struct{}, error) { return struct{}{}, n.UnnameImage(ctx, name.String()) })
-	return err
+	return n.tellLeader(ctx, func(ctx context.Context, c *api.Client) error { return c.UnnameImage(ctx, name.String()) },
+		func(ctx context.Context) error { return n.UnnameImage(ctx, name.String()) })
 }
 
 // NameImages writes what names mean into the log, no more at a time than one archive may hold.

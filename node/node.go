@@ -222,11 +222,8 @@ func (n *Node) taskEnv(a reconciler.Assignment) []string {
 // report carries statuses to the leader.
 func (n *Node) report(ctx context.Context, statuses []job.Status) error {
 	r := api.ReportRequest{Node: n.id, Statuses: statuses}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Report(ctx, r) },
-		func() (struct{}, error) { return struct{}{}, n.Report(ctx, api.Caller{Node: n.id}, r) })
-	return err
+	return n.tellLeader(ctx, func(ctx context.Context, c *api.Client) error { return c.Report(ctx, r) },
+		func(ctx context.Context) error { return n.Report(ctx, api.Caller{Node: n.id}, r) })
 }
 
 // runGossip finds the others again and notes when the opinion of anybody changes.
@@ -284,8 +281,8 @@ func (n *Node) register(ctx context.Context) error {
 	pause := registerRetry
 	for {
 		r := api.RegisterRequest{Node: n.self()}
-		_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, c.Register(ctx, r) },
-			func() (struct{}, error) { return struct{}{}, n.Register(ctx, api.Caller{Node: n.id}, r) })
+		err := n.tellLeader(ctx, func(ctx context.Context, c *api.Client) error { return c.Register(ctx, r) },
+			func(ctx context.Context) error { return n.Register(ctx, api.Caller{Node: n.id}, r) })
 		switch k := job.KindOf(err); {
 		case err == nil:
 			return waitFor(ctx)

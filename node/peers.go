@@ -250,3 +250,16 @@ func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, 
 	}
 	return remote(api.NewClient(addr, n.toLeader))
 }
+
+// leaderAnswer is how long this node waits for the leader to answer what it tells of itself. A leader whose machine loses power
+// in that moment never does, and another leads long before.
+const leaderAnswer = 10 * time.Second
+
+// tellLeader is atLeader for what has no answer but that it is done, within leaderAnswer.
+func (n *Node) tellLeader(ctx context.Context, remote func(context.Context, *api.Client) error, local func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
+	defer cancel()
+	_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, remote(ctx, c) },
+		func() (struct{}, error) { return struct{}{}, local(ctx) })
+	return err
+}
