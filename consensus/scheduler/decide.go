@@ -226,6 +226,9 @@ func (w *work) giveUpEnding(s *service) {
 			if t.ended() || (n != nil && n.n.State == job.NodeReady) || t.Desired == job.DesiredLost {
 				continue
 			}
+			if t.Desired == job.DesiredRun && t.Wait == job.WaitNone {
+				continue // it goes on if its node comes back before another one is placed
+			}
 			if n != nil && t.Failover == job.FailoverFenced && t.Held() {
 				continue // its end is waited for
 			}

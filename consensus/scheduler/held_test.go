@@ -84,6 +84,38 @@ func TestAFencedTaskThatStopsOnALostNodeHoldsItsSlot(t *testing.T) {
 	}
 }
 
+// What an update had told to end on a node that went off is given up when its slot becomes a fenced one's and needs another task.
+func TestWhatWasToEndOnALostNodeDoesNotHoldAFencedSlot(t *testing.T) {
+	w := newWorld(t, 1)
+	a := w.node("a")
+	first := updating(job.Update{Order: job.StartFirst})
+	w.submit("j", svc("db", 1, failover(job.FailoverFast), first, image("one")))
+	w.settle()
+	b := w.node("b")
+	w.cut[a] = true
+	w.submit("j", svc("db", 1, failover(job.FailoverFast), first, image("two")))
+	w.pass(time.Minute, nil)
+	w.apply(state.NodeDown{Node: a, At: w.now})
+	w.pass(time.Minute, nil)
+	var leaves *job.Task
+	for _, k := range w.store.View().TasksOfService("j", "db") {
+		if k.Node == a {
+			leaves = k
+		}
+	}
+	if leaves == nil || leaves.Desired != job.DesiredStop {
+		t.Fatalf("want one on its way out on a %s", w.dump())
+	}
+	w.cut[b] = true
+	w.apply(state.NodeDown{Node: b, At: w.now})
+	w.submit("j", svc("db", 1, failover(job.FailoverFenced), image("two")))
+	c := w.node("c")
+	w.settle()
+	if now := w.running("j", "db"); len(now) != 1 || now[0].Node != c {
+		t.Error(w.dump())
+	}
+}
+
 // A task with a former content beside canaries is fenced as the new content is. What comes after need not be fenced, and
 // must not be placed beside it all the same.
 func TestAFencedTaskOfAnUnfencedContentIsNeverDoubled(t *testing.T) {

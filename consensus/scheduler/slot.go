@@ -180,6 +180,8 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		ph := p.livePhase(s, cur)
 		begins := ph == unready || ph == tuning || ph == outdated && s.restores(cur)
 		switch {
+		case ph == deserted && stopping > 0 && s.endsFirst(sl):
+			ph = ending // of the others
 		case cur.Wait == job.WaitNone:
 		case stopping > 0 && (begins || ph != outdated && ph != misplaced):
 			ph = ending // of both, if the node of the one that waits is gone
@@ -200,6 +202,13 @@ func (p *Planner) phaseOf(s *service, sl *slot) (phase, sum) {
 		return settled, sm
 	}
 	return failing, sm
+}
+
+// endsFirst tells whether who is on the way out of a slot must have ended before another one comes: one of the two is fenced.
+func (s *service) endsFirst(sl *slot) bool {
+	return slices.ContainsFunc(sl.tasks, func(t *task) bool {
+		return t.Desired != job.DesiredRun && !t.ended() && (t.alone() || s.spec.FailoverPolicy().Mode == job.FailoverFenced)
+	})
 }
 
 // there tells whether a task's node is.
