@@ -40,19 +40,26 @@ func TestLogsOfOneTaskKeepItsStreamsApart(t *testing.T) {
 	}
 }
 
-func TestFollowingAJobGoesOnWithTheTaskThatReplaces(t *testing.T) {
-	cl := logCluster()
+// followLogs follows what of a job or a service is said from now on; at its return it gets what web/db says. end is Ctrl-C.
+func followLogs(t *testing.T, cl *cluster, target string) (out, errs *output, end func() (code int)) {
+	t.Helper()
 	socket := cl.serve(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs output
-	done := make(chan int)
+	out, errs = &output{}, &output{}
+	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, []string{"shoal", "logs", "web/db", "-f", "--tail", "0", "--host", socket}, strings.NewReader(""), &out, &errs)
+		done <- run(ctx, []string{"shoal", "logs", target, "-f", "--tail", "0", "--host", socket}, strings.NewReader(""), out, errs)
 	}()
-	eventually(t, func() bool { // the first task is followed
+	eventually(t, func() bool {
 		cl.change(func() { cl.logs["bbb1"] = append(cl.logs["bbb1"], record(1, "from the first")) })
 		return strings.Contains(out.String(), "from the first")
 	})
+	return out, errs, func() int { cancel(); return <-done }
+}
+
+func TestFollowingAJobGoesOnWithTheTaskThatReplaces(t *testing.T) {
+	cl := logCluster()
+	out, errs, end := followLogs(t, cl, "web/db")
 	cl.change(func() {
 		cl.tasks[2].Desired = job.DesiredLost
 		next := task("ccc1", "db", 1, "d", running())
@@ -61,8 +68,7 @@ func TestFollowingAJobGoesOnWithTheTaskThatReplaces(t *testing.T) {
 		cl.logs["ccc1"] = []api.LogRecord{record(9, "from the second")}
 	})
 	eventually(t, func() bool { return strings.Contains(out.String(), "from the second") })
-	cancel()
-	if code := <-done; code != 0 {
+	if code := end(); code != 0 {
 		t.Errorf("Ctrl-C ends following with code %d, stderr %q", code, errs.String())
 	}
 	if strings.Count(out.String(), "from the second") != 1 {
@@ -73,17 +79,7 @@ func TestFollowingAJobGoesOnWithTheTaskThatReplaces(t *testing.T) {
 // Of a task that came meanwhile all is new, also if its log could not be had at once.
 func TestFollowingATaskThatHasNoLogYetPrintsAllOfIt(t *testing.T) {
 	cl := logCluster()
-	socket := cl.serve(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs output
-	done := make(chan int)
-	go func() {
-		done <- run(ctx, []string{"shoal", "logs", "web", "-f", "--tail", "0", "--host", socket}, strings.NewReader(""), &out, &errs)
-	}()
-	eventually(t, func() bool { // the first tasks are followed
-		cl.change(func() { cl.logs["bbb1"] = append(cl.logs["bbb1"], record(1, "from the first")) })
-		return strings.Contains(out.String(), "from the first")
-	})
+	out, errs, end := followLogs(t, cl, "web")
 	cl.change(func() {
 		cl.tasks = append(cl.tasks, task("ccc1", "late", 1, "d", running()))
 		cl.logErrs["ccc1"] = job.Errorf(job.Unavailable, "it is not there yet")
@@ -102,8 +98,7 @@ func TestFollowingATaskThatHasNoLogYetPrintsAllOfIt(t *testing.T) {
 	if !strings.Contains(out.String(), "its first words") {
 		t.Errorf("a new task's first words are lost:\n%s", out.String())
 	}
-	cancel()
-	<-done
+	end()
 }
 
 func eventually(t *testing.T, ok func() bool) {

@@ -26,7 +26,8 @@ func (p *Planner) rewrite(t *task, k *job.Task, st *job.Status) {
 }
 
 // canTune tells whether a task can take its service's present content over where it runs: the two differ in nothing that
-// needs a new task, and there is room. risky, if not nil, tells which changes are not wanted.
+// needs a new task, and there is room; if only that is lacking, the service is looked at again when some is freed. risky, if not
+// nil, tells which changes are not wanted.
 func (w *work) canTune(s *service, t *task, risky func(a, b *job.Service) bool) bool {
 	if t.Digest == s.digest || t.Renew || t.info == nil || t.info.shape() != s.info.shape() || risky == nil && !t.st.Ready() {
 		return false

@@ -16,12 +16,7 @@ func TestAReturnFromADrainOutlivesItsLeader(t *testing.T) {
 			if m == c.Leader() {
 				m = c.Machines[1]
 			}
-			if err := m.StopAgent(); err != nil {
-				t.Fatal(err)
-			}
-			m.DrainOnStop = time.Minute
-			m.StartAgent()
-			c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+			c.letDrain(m)
 			if err := m.StopAgent(); err != nil {
 				t.Fatal(err)
 			}

@@ -25,6 +25,17 @@ func (c *Cluster) nodeOf(m *Machine) *job.Node {
 	return nil
 }
 
+// letDrain starts an agent again, as one that drains its node whenever it stops.
+func (c *Cluster) letDrain(m *Machine) {
+	c.t.Helper()
+	if err := m.StopAgent(); err != nil {
+		c.t.Fatal(err)
+	}
+	m.DrainOnStop = time.Minute
+	m.StartAgent()
+	c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+}
+
 // Each slot has a container that runs at every moment of a drain, and afterwards the node has none.
 func TestDrainLeavesNoGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -60,10 +71,7 @@ func TestAgentDrainsItselfBeforeItStops(t *testing.T) {
 					break
 				}
 			}
-			_ = m.StopAgent()
-			m.DrainOnStop = time.Minute
-			m.StartAgent()
-			c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
+			c.letDrain(m)
 			c.awaitRunning(20*time.Second, 6)
 			started := time.Now()
 			if err := m.StopAgent(); err != nil {
@@ -86,23 +94,24 @@ func TestAgentDrainsItselfBeforeItStops(t *testing.T) {
 	}
 }
 
+// drained is a cluster with a node that drained itself when its agent stopped, and is away.
+func drained(t *testing.T) (*Cluster, *Machine) {
+	c := cluster(t, 3)
+	c.submit(web(6, "web:1"))
+	c.awaitRunning(10*time.Second, 6)
+	m := c.Machines[2]
+	c.letDrain(m)
+	c.awaitRunning(20*time.Second, 6)
+	if err := m.StopAgent(); err != nil {
+		t.Fatal(err)
+	}
+	return c, m
+}
+
 // What an admin orders while the agent is away is not undone by its return, because it had drained itself before.
 func TestADrainThatIsOrderedMeanwhileStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster(t, 3)
-		c.submit(web(6, "web:1"))
-		c.awaitRunning(10*time.Second, 6)
-		m := c.Machines[2]
-		if err := m.StopAgent(); err != nil {
-			t.Fatal(err)
-		}
-		m.DrainOnStop = time.Minute
-		m.StartAgent()
-		c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
-		c.awaitRunning(20*time.Second, 6)
-		if err := m.StopAgent(); err != nil {
-			t.Fatal(err)
-		}
+		c, m := drained(t)
 		c.Await(20*time.Second, "a leader", func() bool { return c.Leader() != nil })
 		if err := c.Leader().node.Drain(context.Background(), m.Name, nil); err != nil {
 			t.Fatal(err)
@@ -119,20 +128,7 @@ func TestADrainThatIsOrderedMeanwhileStays(t *testing.T) {
 // An agent that is to end again before it has returned from its last drain, as without a leader, still returns from it.
 func TestADrainThatWasNotUndoneYetIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := cluster(t, 3)
-		c.submit(web(6, "web:1"))
-		c.awaitRunning(10*time.Second, 6)
-		m := c.Machines[2]
-		if err := m.StopAgent(); err != nil {
-			t.Fatal(err)
-		}
-		m.DrainOnStop = time.Minute
-		m.StartAgent()
-		c.Await(20*time.Second, "it to be ready", func() bool { return m.ready() })
-		c.awaitRunning(20*time.Second, 6)
-		if err := m.StopAgent(); err != nil {
-			t.Fatal(err)
-		}
+		c, m := drained(t)
 		for _, other := range c.Machines[:2] {
 			if err := other.StopAgent(); err != nil {
 				t.Fatal(err)

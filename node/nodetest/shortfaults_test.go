@@ -14,7 +14,7 @@ var simShort = flag.Int("sim.short", 10, "short faults, each of which must be ov
 
 // Everything runs again within ten seconds after a machine without power, an agent that was killed, or a cut cable, of a few
 // seconds each, whoever it was; -test.v prints how long it took. Of each kind of service there is one. (Once a leader that had
-// just been elected took another's end for its own: about one fault of 1,800.)
+// just been elected took the end of its own former term for that of the present one: about one fault of 1,800.)
 func TestShortFaultsAreOverSoon(t *testing.T) {
 	const limit, perCluster = 10 * time.Second, 20
 	seed := rand.Uint64()
