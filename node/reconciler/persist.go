@@ -71,7 +71,14 @@ func (r *Reconciler) restore() error {
 		t.wasHealthy = rec.Status.Health == job.Healthy
 	}
 	r.rebooted = st.BootID != "" && r.cfg.BootID != "" && st.BootID != r.cfg.BootID
-	r.seq = max(st.Seq, uint64(r.cfg.Wall().UnixMicro()))
+	r.seq = uint64(r.cfg.Wall().UnixMicro())
+	if st.Seq > r.seq {
+		// An agent was here a moment ago, or the clock was set back: without this the next one might begin here too.
+		r.seq = st.Seq
+		st.Seq += seqReserve
+		r.disk.put(statusesFile, st)
+		r.disk.flush(r.log)
+	}
 	return nil
 }
 
