@@ -163,6 +163,7 @@ func (n *Node) take(ctx context.Context, f api.FeedFrame) error {
 	if f.Full == nil {
 		if last := n.fed.Load(); last != nil && last.index > 0 && last.index < f.Index {
 			n.fed.Store(&fed{full: last.full, index: f.Index}) // nothing of it has changed up to there
+			n.rec.Holds(f.Index)
 		}
 		n.routedTo.reach(f.Index)
 		return nil

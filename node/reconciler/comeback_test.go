@@ -59,6 +59,33 @@ func TestMachineThatWasReplacedStartsNothing(t *testing.T) {
 	})
 }
 
+// The log that a node reads after a power cut may be behind what the node was told before. That nothing of it has changed up to
+// where the log is later is as good as a new word, and ends the hesitation.
+func TestAnOldWordThatHoldsIsGoodEnough(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.setAt(100, true, web("t1"), web("t2"))
+		g.pass(3 * time.Second)
+		g.stop()
+		g.rt.Crash()
+		g.boot = "boot-2"
+		g.start()
+		g.setAt(90, true, web("t1"))
+		g.pass(100 * time.Millisecond)
+		g.r.Holds(95)
+		g.pass(100 * time.Millisecond)
+		if n := g.calls(fake.CallStart, "t1"); n != 1 {
+			g.Fatalf("t1 was started %d times, before it was said that the old word still holds", n)
+		}
+		g.r.Holds(101)
+		g.pass(2 * time.Second)
+		g.wantContainer("t1", runtime.Running, 1)
+		g.wantNoContainer("t2")
+		g.setAt(100, true, web("t2")) // older than that
+		g.pass(2 * time.Second)
+		g.wantContainer("t1", runtime.Running, 1)
+	})
+}
+
 func TestAgentRestartTouchesNothingAndLosesNoReport(t *testing.T) {
 	inBubble(t, func(g *rig) {
 		h := health(job.Health{Test: []string{"CMD", "check"}, Interval: 5 * time.Second})

@@ -116,6 +116,7 @@ type Reconciler struct {
 	// hesitateUntil: nothing of the saved set is started before, because a machine that was away may have been replaced;
 	// the cluster's first word ends it.
 	hesitateUntil time.Time
+	tooOld        *set // the last one, if it was not taken
 	complete      bool // a complete set came since the start: what is not in it is not ours to run
 	index         uint64
 	seq           uint64
@@ -140,11 +141,14 @@ type Reconciler struct {
 	mu    sync.Mutex // guards what follows
 	inbox inbox
 	view  view
+	// outdated: the last set was too old to be taken.
+	outdated bool
 }
 
 // inbox is what callers want of Run's goroutine.
 type inbox struct {
 	set       *set
+	holds     uint64 // see Holds
 	reportAll bool
 	until     map[job.TaskID]time.Duration // leases that were granted
 }
@@ -228,6 +232,20 @@ func (in *inbox) add(s set) {
 		last.assignments = slices.DeleteFunc(last.assignments, func(b Assignment) bool { return b.Task.ID == a.Task.ID })
 	}
 	last.assignments = append(last.assignments, s.assignments...)
+}
+
+// Holds tells that the set that Set was given last is what there is at a later index of the log too. One that was too old to be
+// taken, because this node's copy of the log was still behind, may be good enough then.
+func (r *Reconciler) Holds(index uint64) {
+	r.mu.Lock()
+	news := r.outdated
+	if news {
+		r.inbox.holds = max(r.inbox.holds, index)
+	}
+	r.mu.Unlock()
+	if news {
+		r.wake()
+	}
 }
 
 // ReportAll sends all statuses again, as after a new leader or a new connection to it.
@@ -379,6 +397,11 @@ func (r *Reconciler) takeInbox() {
 	if in.set != nil {
 		r.apply(*in.set)
 	}
+	if r.tooOld != nil && in.holds >= r.index {
+		s := *r.tooOld
+		s.index = in.holds
+		r.apply(s)
+	}
 	if in.reportAll {
 		r.reportAll()
 	}
@@ -387,11 +410,16 @@ func (r *Reconciler) takeInbox() {
 
 // apply makes a set the truth about what is wanted.
 func (r *Reconciler) apply(s set) {
-	if s.index < r.index {
+	outdated := s.index < r.index
+	r.mu.Lock()
+	r.outdated = outdated
+	r.mu.Unlock()
+	if outdated {
 		r.log.Warn("ignored tasks older than what is known", "index", s.index, "known", r.index)
+		r.tooOld = &s
 		return
 	}
-	r.index = s.index
+	r.index, r.tooOld = s.index, nil
 	r.hesitateUntil = time.Time{}
 	if s.complete {
 		r.complete = true

@@ -56,7 +56,9 @@ func (r *Reconciler) acked(a acked) {
 	r.reporting = false
 	now := time.Now()
 	if a.err != nil {
-		if r.reportWait == 0 {
+		if r.reportWait > 0 {
+			r.log.Debug("cannot report yet", "statuses", len(a.batch), "failed", r.reportWait+1, "error", a.err)
+		} else {
 			r.log.Warn("cannot report; trying again until it is possible", "statuses", len(a.batch), "error", a.err)
 		}
 		r.reportAt = now.Add(backoff(firstReportRetry, r.reportWait, maxReportRetry))
