@@ -293,6 +293,9 @@ func (n *Node) Report(ctx context.Context, c api.Caller, r api.ReportRequest) er
 	if n.state.View().Node(r.Node) == nil {
 		return job.Errorf(job.Denied, "report: node %s is not a member", r.Node)
 	}
-	_, err := n.propose(ctx, state.Report{Node: r.Node, Statuses: r.Statuses, At: n.wall()})
+	res, err := n.propose(ctx, state.Report{Node: r.Node, Statuses: r.Statuses, At: n.wall()})
+	if told, ok := res.Value.(*state.ReportResult); ok && len(told.Refused) > 0 {
+		n.log.Debug("a node told what is no news", "node", r.Node, "refused", told.Refused)
+	}
 	return err
 }
