@@ -141,14 +141,18 @@ func (m *Machine) powerOnLocked() error {
 	return m.plugIn()
 }
 
+// plugIn connects the machine with the switch. It has the same card each time it is switched on: the others still know its address.
 func (m *Machine) plugIn() error {
-	script := fmt.Sprintf("ip link add %[1]s type veth peer name eth0 netns %[2]d && ip link set %[1]s master sw && ip link set %[1]s up", m.port, m.pid)
+	script := fmt.Sprintf("ip link add %[1]s type veth peer name eth0 address %[3]s netns %[2]d && ip link set %[1]s master sw && ip link set %[1]s up", m.port, m.pid, m.card())
 	if err := m.net.inSwitch(script); err != nil {
 		return err
 	}
 	inside := fmt.Sprintf("ip link set lo up && ip addr add %s/24 dev eth0 && ip link set eth0 up", m.Addr)
 	return run("nsenter", "--net=/proc/"+strconv.Itoa(m.pid)+"/ns/net", "sh", "-ec", inside)
 }
+
+// card is the hardware address of its network card.
+func (m *Machine) card() string { return fmt.Sprintf("02:00:c0:00:02:%02x", m.num) }
 
 // PowerOff cuts the cable and kills everything of the machine at once; nobody hears a word of it. The disk stays. A
 // machine that is off stays so.

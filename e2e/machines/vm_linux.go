@@ -176,7 +176,7 @@ func (d *virtual) setup(m *Machine) vm.Setup {
 		// The disk lies below a device-mapper device, so that disk faults can be put under it while it is in use.
 		Script: fmt.Sprintf(`
 hostname %[1]s
-ip link set eth0 address 02:00:c0:00:02:%02[2]x
+ip link set eth0 address %[2]s
 ip addr add %[3]s/24 dev eth0
 ip link set eth0 up
 blockdev --flushbufs /dev/vdb
@@ -184,7 +184,7 @@ echo "0 $(blockdev --getsz /dev/vdb) linear /dev/vdb 0" | DM_DISABLE_UDEV=1 dmse
 mkdir -p %[4]s
 mount -t ext4 /dev/mapper/data %[4]s
 printf '127.0.0.1 localhost %[1]s\n' >/etc/hosts
-`, m.Name, m.num, m.Addr, disk),
+`, m.Name, m.card(), m.Addr, disk),
 	}
 }
 
