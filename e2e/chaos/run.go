@@ -37,7 +37,7 @@ const (
 	skipLimit    = 50 // so many faults more than asked for may turn out to be impossible
 	// recoveryLimit is how soon after a fault's end everything runs again.
 	recoveryLimit = 30 * time.Second
-	// recoveryOdd is from when on a recovery is worth a look: it is told what was waited for, and logs are kept.
+	// recoveryOdd is from when on a recovery is worth a look: while it lasts, and at what was waited for.
 	recoveryOdd = 10 * time.Second
 	// recoveryPatience is for how long the run goes on when that is missed, to tell the true figure.
 	recoveryPatience = 3 * time.Minute
@@ -54,7 +54,6 @@ type run struct {
 	check  *checker
 	report Report
 	dir    string // of the evidence
-	odd    bool   // a recovery took long
 
 	mu sync.Mutex // guards Out
 }
@@ -271,7 +270,9 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 		}
 	}
 	busy := measureBusy(ctx)
+	looked := r.lookAfter(recoveryOdd)
 	at, err := r.w.awaitSettled(ctx, cmp.Or(r.Patience, recoveryPatience))
+	looked()
 	factor := busy()
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -288,8 +289,9 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 		r.say("%s", p.line())
 	}
 	if at.Sub(last) > recoveryOdd {
-		r.odd = true
-		r.say("      the last that was missing: %v", r.w.waitedFor)
+		for _, what := range r.w.missing {
+			r.say("      missing %s", what)
+		}
 	}
 	switch {
 	case err != nil:
@@ -323,21 +325,43 @@ func (r *run) violated(promise, what string) {
 	r.say("VIOLATION %s: %s", promise, what)
 }
 
+// lookAfter keeps what all machines say at a time from now, unless stop is called before; it waits for a look that has begun.
+func (r *run) lookAfter(d time.Duration) (stop func()) {
+	done := make(chan struct{})
+	dir := filepath.Join(r.dir, fmt.Sprintf("after-%d", len(r.report.Played)))
+	look := time.AfterFunc(d, func() {
+		defer close(done)
+		if err := os.MkdirAll(dir, 0o755); err == nil {
+			r.ask(r.w.Net, dir)
+		}
+	})
+	return func() {
+		if !look.Stop() {
+			<-done
+		}
+	}
+}
+
 // keep copies what tells of a run that went wrong out of the way of the clean-up.
 func (r *run) keep(n *machines.Net, scratch string, err error) {
-	if err == nil && r.report.Code() == 0 && !r.odd && !r.Keep {
+	if err == nil && r.report.Code() == 0 && !r.Keep {
 		return
 	}
-	for _, m := range n.Machines() {
-		_ = copyFile(m.LogPath(), filepath.Join(r.dir, m.Name+".agent.log")) // what can be kept is kept
+	r.ask(n, r.dir)
+	_ = copyFile(filepath.Join(scratch, "record"), filepath.Join(r.dir, "record"))
+}
+
+// ask puts what all machines say, and have said, into a directory. What can be kept is kept.
+func (r *run) ask(n *machines.Net, dir string) {
+	each(n.Machines(), func(_ int, m *machines.Machine) {
+		_ = copyFile(m.LogPath(), filepath.Join(dir, m.Name+".agent.log"))
 		for _, verb := range [][]string{{"ps", "-a"}, {"node", "ls"}, {"members"}, {"events"}, {"debug"}} {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			out := m.ShoalContext(ctx, nil, verb...)
 			cancel()
-			_ = os.WriteFile(filepath.Join(r.dir, fmt.Sprintf("%s.%s.txt", m.Name, verb[0])), []byte(out.String()), 0o644)
+			_ = os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s.%s.txt", m.Name, verb[0])), []byte(out.String()), 0o644)
 		}
-	}
-	_ = copyFile(filepath.Join(scratch, "record"), filepath.Join(r.dir, "record"))
+	})
 }
 
 func copyFile(from, to string) error {

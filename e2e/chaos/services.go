@@ -74,13 +74,14 @@ func (w *World) startServices(ctx context.Context) error {
 
 // awaitSettled waits until all runs that was asked for, and tells when that was first seen.
 func (w *World) awaitSettled(ctx context.Context, limit time.Duration) (time.Time, error) {
-	w.waitedFor = nil
-	for end := time.Now().Add(limit); ; {
+	w.missing = missed{}
+	begun := time.Now()
+	for end := begun.Add(limit); ; {
 		err := w.settled(ctx)
 		if err == nil {
 			return time.Now(), nil
 		}
-		w.waitedFor = err
+		w.missing.note(time.Since(begun), err)
 		if time.Now().After(end) {
 			return time.Now(), fmt.Errorf("after %v: %w", limit, err)
 		}
@@ -89,6 +90,22 @@ func (w *World) awaitSettled(ctx context.Context, limit time.Duration) (time.Tim
 		}
 	}
 }
+
+// missed is what was missing in turn, the same again not counted, each with since when.
+type missed []string
+
+func (m *missed) note(after time.Duration, err error) {
+	last := ""
+	if n := len(*m); n > 0 {
+		_, last, _ = strings.Cut((*m)[n-1], " s: ")
+	}
+	if err.Error() != last {
+		*m = append(*m, fmt.Sprintf("%6.2f s: %v", after.Seconds(), err))
+	}
+}
+
+// askedFor is how long one machine may take to say what is; another one is asked then.
+const askedFor = 2 * time.Second
 
 // settled tells what of all that was asked for does not run. The log's word and the kernel's must agree.
 func (w *World) settled(ctx context.Context) error {
@@ -107,6 +124,8 @@ func (w *World) settled(ctx context.Context) error {
 	var nodes api.NodeList
 	var tasks api.TaskList
 	err := w.Ask(ctx, func(ctx context.Context, c *api.Client) (err error) {
+		ctx, cancel := context.WithTimeout(ctx, askedFor)
+		defer cancel()
 		if nodes, err = c.Nodes(ctx); err != nil {
 			return err
 		}

@@ -28,8 +28,8 @@ type World struct {
 	// Next is another build of the binary, to restart the agents on; "": there is none.
 	Next string
 
-	logf      func(format string, args ...any)
-	waitedFor error // what awaitSettled saw missing last
+	logf    func(format string, args ...any)
+	missing missed // what the last awaitSettled waited for
 
 	mu    sync.Mutex
 	busy  map[*machines.Machine]string // by which fault
