@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"shoal/consensus"
@@ -233,14 +235,20 @@ func (n *Node) lookUp(ctx context.Context, ref string) (api.Task, error) {
 // does not hear it, and until its feed comes from one that does, it knows no better. Who leads no more says so.
 const lastLeaderLife = 30 * time.Second
 
-// atLeader calls remote with a client of the leader, or local if this node leads.
-func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, error), local func() (T, error)) (T, error) {
+// leaderToAsk is where the leader is, or was when it was last heard of.
+func (n *Node) leaderToAsk() (addr string, self, ok bool) {
 	addr, id, self, ok := n.Leader()
 	if ok {
 		n.lastLeader.Store(&leaderHint{id: id, addr: addr, at: time.Now()})
 	} else if l := n.lastLeader.Load(); l != nil && l.id != n.id && time.Since(l.at) < lastLeaderLife {
-		addr, ok = l.addr, true
+		return l.addr, false, true
 	}
+	return addr, self, ok
+}
+
+// atLeader calls remote with a client of the leader, or local if this node leads.
+func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, error), local func() (T, error)) (T, error) {
+	addr, self, ok := n.leaderToAsk()
 	switch {
 	case !ok:
 		var zero T
@@ -251,15 +259,45 @@ func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, 
 	return remote(api.NewClient(addr, n.toLeader))
 }
 
-// leaderAnswer is how long this node waits for the leader to answer what it tells of itself. A leader whose machine loses power
-// in that moment never does, and another leads long before.
-const leaderAnswer = 10 * time.Second
+const (
+	// leaderAnswer is how long this node waits for the leader to answer what it tells of itself.
+	leaderAnswer = 10 * time.Second
+	// leaderCheck is how often it looks whether another one leads meanwhile.
+	leaderCheck = 250 * time.Millisecond
+)
 
-// tellLeader is atLeader for what has no answer but that it is done, within leaderAnswer.
+// tellLeader is atLeader for what has no answer but that it is done, within leaderAnswer. It gives up sooner when another node
+// leads: a machine that lost its power leaves its connections open, and never answers.
 func (n *Node) tellLeader(ctx context.Context, remote func(context.Context, *api.Client) error, local func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, leaderAnswer, fmt.Errorf("the leader did not answer within %v", leaderAnswer))
 	defer cancel()
-	_, err := atLeader(ctx, n, func(c *api.Client) (struct{}, error) { return struct{}{}, remote(ctx, c) },
-		func() (struct{}, error) { return struct{}{}, local(ctx) })
+	addr, self, ok := n.leaderToAsk()
+	switch {
+	case !ok:
+		return job.Errorf(job.Unavailable, "no leader is known")
+	case self:
+		return local(ctx)
+	}
+	ctx, deposed := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer deposed(nil)
+	watch.Go(func() {
+		for missed := 0; missed < 2; { // twice in a row, so that an answer under way may still come
+			if !sleep(ctx, leaderCheck) {
+				return
+			}
+			if now, _, _, ok := n.Leader(); ok && now != addr {
+				missed++
+			} else {
+				missed = 0
+			}
+		}
+		deposed(fmt.Errorf("%s does not lead any more and did not answer", addr))
+	})
+	err := remote(ctx, api.NewClient(addr, n.toLeader))
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return job.Errorf(job.Unavailable, "%w", cause)
+	}
 	return err
 }

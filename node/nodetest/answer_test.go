@@ -28,7 +28,7 @@ func TestAReturnFromADrainOutlivesItsLeader(t *testing.T) {
 			m.StartAgent()
 			time.Sleep(after)
 			c.Leader().PowerCut()
-			c.Await(20*time.Second, "it to be active", func() bool { return c.Leader() != nil && !c.nodeOf(m).Drained })
+			c.Await(4*time.Second, "it to be active", func() bool { return c.Leader() != nil && !c.nodeOf(m).Drained })
 		})
 	}
 }
