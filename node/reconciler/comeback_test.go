@@ -77,6 +77,14 @@ func TestAnOldWordThatHoldsIsGoodEnough(t *testing.T) {
 			g.Fatalf("t1 was started %d times, before it was said that the old word still holds", n)
 		}
 		g.r.Holds(101)
+		g.setAt(80, true, web("t2")) // from a feed that is resumed elsewhere: that word was not of this set
+		g.pass(100 * time.Millisecond)
+		if n := g.calls(fake.CallStart, "t1") + g.calls(fake.CallStart, "t2"); n != 2 {
+			g.Fatalf("%d starts, before it was said that this old word still holds", n)
+		}
+		g.setAt(90, true, web("t1"))
+		g.pass(100 * time.Millisecond)
+		g.r.Holds(101)
 		g.pass(2 * time.Second)
 		g.wantContainer("t1", runtime.Running, 1)
 		g.wantNoContainer("t2")

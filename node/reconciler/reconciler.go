@@ -213,6 +213,7 @@ func New(cfg Config) (*Reconciler, error) {
 func (r *Reconciler) Set(assignments []Assignment, index uint64, complete bool) {
 	r.mu.Lock()
 	r.inbox.add(set{slices.Clone(assignments), index, complete})
+	r.inbox.holds = 0 // was said of another
 	r.mu.Unlock()
 	r.wake()
 }
