@@ -93,11 +93,10 @@ docs: build ## write the pages that come from the code
 fuzz: ## each fuzz target for FUZZTIME (default 30s), two at a time; ONLY=REGEXP picks some
 	@packaging/fuzz.sh $(or $(FUZZTIME),30s) "$(ONLY)"
 
-# The container tests start static programs and look at processes by name; the detector's own threads are in their way.
-RACE_PURE := ./consensus/... ./gossip/... ./node/... ./runtime/fake ./runtime/volume ./runtime/image ./runtime/network ./cmd/...
+RACE := ./consensus/... ./gossip/... ./node/... ./runtime/... ./cmd/... ./e2e/chaos
 race: ## the race detector over all unit and simulation tests; PKGS= picks packages
 	@packaging/deps.sh test
-	CGO_ENABLED=1 go test -race -short -p 2 -tags "$(TAGS)" -timeout 60m $(TESTFLAGS) $(or $(PKGS),$(RACE_PURE))
+	CGO_ENABLED=1 go test -race -short -p 2 -tags "$(TAGS)" -timeout 60m $(TESTFLAGS) $(or $(PKGS),$(RACE))
 
 repeat: build ## the tests N times (default 100), a table of what failed; PKGS=, RUN=, FOR= (no new round after)
 	@packaging/deps.sh test
