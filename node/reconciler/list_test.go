@@ -17,6 +17,7 @@ type slowList struct {
 	during func() // called when a list has read what there is; nil: nothing is
 	loses  bool   // all that Events tells, but that something was lost
 	fails  int    // so many of the next Inspects fail
+	ends   bool   // Events ends with the next one, which it does not tell
 }
 
 func (s *slowList) List(ctx context.Context) ([]runtime.Info, error) {
@@ -47,8 +48,12 @@ func (s *slowList) Events(ctx context.Context) <-chan runtime.Event {
 		defer close(to)
 		for ev := range from {
 			s.mu.Lock()
-			loses := s.loses
+			loses, ends := s.loses, s.ends
+			s.ends = false
 			s.mu.Unlock()
+			if ends {
+				return
+			}
 			if loses {
 				ev = runtime.Event{Kind: runtime.EventLost, At: ev.At}
 			}
@@ -94,6 +99,28 @@ func TestWhatHappensDuringAListIsSeenAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A runtime that gives its events up is asked for all containers at once, and for its events again.
+func TestEventsThatEndAreAskedForAgain(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.stop()
+		slow := &slowList{}
+		g.wrap = func(rt runtime.Runtime) runtime.Runtime { slow.Runtime = rt; return slow }
+		g.start()
+		g.set(web("t1"))
+		g.pass(5 * time.Second)
+		for starts := 2; starts < 4; starts++ {
+			slow.mu.Lock()
+			slow.ends = starts == 2
+			slow.mu.Unlock()
+			if !g.rt.Exit("t1", 1) {
+				t.Fatal("t1 does not run")
+			}
+			g.pass(3 * time.Second)
+			g.wantContainer("t1", runtime.Running, starts)
+		}
+	})
 }
 
 // An agent that lost its files learns from the list alone which containers there are: what it hears of one before that is kept.

@@ -320,6 +320,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case ev, ok := <-evCh:
 			if !ok { // the runtime gave up; List tells what we miss until it is back
 				evCh = nil
+				r.listAgain(time.Now())
 				continue
 			}
 			r.event(ev)
