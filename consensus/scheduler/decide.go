@@ -338,7 +338,7 @@ func (w *work) place(s *service, sl *slot, n *node, wait job.Wait) {
 	}
 	switch {
 	case sl.phase == deserted:
-		t.Cause, t.Attempt = w.nodeCause(old), old.Attempt
+		t.Cause, t.Attempt = w.nodeCause(old), failuresBefore(old, w.now)
 		w.plan.Stop = append(w.plan.Stop, state.TaskStop{ID: old.ID, Desired: job.DesiredLost, Cause: t.Cause})
 	case sl.phase == failing:
 		t.Cause, t.Attempt = failCause(old, w.p.nodes[old.Node]), attempts(old)
@@ -389,6 +389,17 @@ func attempts(t *task) int {
 		return 1
 	}
 	return t.Attempt + 1
+}
+
+// failuresBefore counts the tasks in a row that failed in the slot before t, which is itself lost and no failure: it may have run
+// for long enough for them to be forgotten.
+func failuresBefore(t *task, now time.Time) int {
+	if t.st != nil {
+		if up := t.st.At[job.Running]; !up.IsZero() && now.Sub(up) >= steadyAfter {
+			return 0
+		}
+	}
+	return t.Attempt
 }
 
 // backoff is how long to wait after n failures in a row.

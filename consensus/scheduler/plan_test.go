@@ -508,6 +508,33 @@ func TestALostTaskIsReplacedAtOnceTheFirstTime(t *testing.T) {
 	}
 }
 
+// Failures in a row are forgotten when a task has run for long, also if it ends with its node.
+func TestFailuresBeforeALongRunAreForgottenWithItsNode(t *testing.T) {
+	for ran, want := range map[time.Duration]int{steadyAfter - time.Second: 1, steadyAfter + time.Second: 0} {
+		w := newWorld(t, 1)
+		w.node("a")
+		w.behave = func(k *job.Task) job.State {
+			if k.Attempt == 0 {
+				return job.Failed
+			}
+			return job.Running
+		}
+		w.submit("j", svc("s", 1))
+		w.pass(10*time.Second, nil)
+		runs := w.running("j", "s")
+		if len(runs) != 1 || runs[0].Attempt != 1 {
+			t.Fatalf("want one that runs after a failure %s", w.dump())
+		}
+		w.node("b")
+		up := w.store.View().Status(runs[0].ID).At[job.Running]
+		w.now = up.Add(ran)
+		w.apply(state.NodeDown{Node: runs[0].Node, At: w.now})
+		if pl, _ := w.plan(); len(pl.Place) != 1 || pl.Place[0].Attempt != want {
+			t.Errorf("after %v: plan %+v, want an attempt of %d", ran, pl, want)
+		}
+	}
+}
+
 // A service that is larger than the cluster is updated all the same, and no slot that ran is lost by it.
 func TestUpdateOfAServiceThatDoesNotFitGoesOn(t *testing.T) {
 	w := newWorld(t, 1)
