@@ -273,7 +273,7 @@ func (r *Reconciler) logState(t *task, before job.State) {
 
 // list asks for all containers.
 func (r *Reconciler) list(ctx context.Context) {
-	r.listing, r.listAt = true, time.Now().Add(resyncEvery)
+	r.listing, r.listAt = true, time.Now().Add(24*time.Hour) // listed says when; what comes before asks for one of its own
 	began := r.started
 	r.workers.Go(func() {
 		infos, err := r.cfg.Runtime.List(ctx)
@@ -305,6 +305,7 @@ func (r *Reconciler) listed(l listed) {
 		return
 	}
 	r.listTries = 0
+	r.listAgain(now.Add(resyncEvery))
 	r.lookAgain("") // for images that somebody loaded
 	seen := seenLive
 	switch {

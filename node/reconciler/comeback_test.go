@@ -77,14 +77,6 @@ func TestAnOldWordThatHoldsIsGoodEnough(t *testing.T) {
 			g.Fatalf("t1 was started %d times, before it was said that the old word still holds", n)
 		}
 		g.r.Holds(101)
-		g.setAt(80, true, web("t2")) // from a feed that is resumed elsewhere: that word was not of this set
-		g.pass(100 * time.Millisecond)
-		if n := g.calls(fake.CallStart, "t1") + g.calls(fake.CallStart, "t2"); n != 2 {
-			g.Fatalf("%d starts, before it was said that this old word still holds", n)
-		}
-		g.setAt(90, true, web("t1"))
-		g.pass(100 * time.Millisecond)
-		g.r.Holds(101)
 		g.pass(2 * time.Second)
 		g.wantContainer("t1", runtime.Running, 1)
 		g.wantNoContainer("t2")
@@ -92,6 +84,35 @@ func TestAnOldWordThatHoldsIsGoodEnough(t *testing.T) {
 		g.pass(2 * time.Second)
 		g.wantContainer("t1", runtime.Running, 1)
 	})
+}
+
+// That a set holds is said of the one that was given last, be it read already or not.
+func TestThatASetHoldsIsSaidOfThatOneAlone(t *testing.T) {
+	old, older := []Assignment{web("t1")}, []Assignment{web("t2")}
+	for name, c := range map[string]struct {
+		say  func(r *Reconciler)
+		want uint64
+	}{
+		"it was read":          {func(r *Reconciler) { r.Set(old, 90, true); r.takeInbox(); r.Holds(101) }, 101},
+		"it was not":           {func(r *Reconciler) { r.Set(old, 90, true); r.Holds(101) }, 101},
+		"at an index too low":  {func(r *Reconciler) { r.Set(old, 90, true); r.Holds(99) }, 100},
+		"another came since":   {func(r *Reconciler) { r.Set(old, 90, true); r.takeInbox(); r.Holds(101); r.Set(older, 80, true) }, 100},
+		"of that other one":    {func(r *Reconciler) { r.Set(old, 90, true); r.takeInbox(); r.Set(older, 80, true); r.Holds(102) }, 102},
+		"a new one came since": {func(r *Reconciler) { r.Set(old, 90, true); r.takeInbox(); r.Holds(101); r.Set(older, 110, true) }, 110},
+	} {
+		inBubble(t, func(g *rig) {
+			r, err := New(Config{Runtime: g.rt.Reopen(), Node: "node-1", Report: g.report, Dir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.index = 100
+			c.say(r)
+			r.takeInbox()
+			if r.index != c.want {
+				t.Errorf("%s: goes by the log up to %d, want %d", name, r.index, c.want)
+			}
+		})
+	}
 }
 
 func TestAgentRestartTouchesNothingAndLosesNoReport(t *testing.T) {

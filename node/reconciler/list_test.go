@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"testing"
@@ -14,6 +15,8 @@ import (
 type slowList struct {
 	runtime.Runtime
 	mu     sync.Mutex
+	takes  time.Duration // 0: 200 ms
+	lists  int
 	during func() // called when a list has read what there is; nil: nothing is
 	loses  bool   // all that Events tells, but that something was lost
 	fails  int    // so many of the next Inspects fail
@@ -27,8 +30,9 @@ func (s *slowList) List(ctx context.Context) ([]runtime.Info, error) {
 		s.during()
 		s.during = nil
 	}
+	s.lists++
 	s.mu.Unlock()
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(cmp.Or(s.takes, 200*time.Millisecond))
 	return infos, err
 }
 
@@ -99,6 +103,22 @@ func TestWhatHappensDuringAListIsSeenAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list that takes longer than the time between two is not followed by the next one at once.
+func TestSlowListsLeaveTimeBetweenThem(t *testing.T) {
+	inBubble(t, func(g *rig) {
+		g.stop()
+		slow := &slowList{takes: 2 * resyncEvery}
+		g.wrap = func(rt runtime.Runtime) runtime.Runtime { slow.Runtime = rt; return slow }
+		g.start()
+		g.pass(9*resyncEvery + time.Second)
+		slow.mu.Lock()
+		defer slow.mu.Unlock()
+		if slow.lists != 4 { // at the begin, and three times resyncEvery after the end of one
+			t.Errorf("%d lists, want 4", slow.lists)
+		}
+	})
 }
 
 // A runtime that gives its events up is asked for all containers at once, and for its events again.

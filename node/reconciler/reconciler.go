@@ -239,7 +239,7 @@ func (in *inbox) add(s set) {
 // taken, because this node's copy of the log was still behind, may be good enough then.
 func (r *Reconciler) Holds(index uint64) {
 	r.mu.Lock()
-	news := r.outdated
+	news := r.outdated || r.inbox.set != nil // which may be too old
 	if news {
 		r.inbox.holds = max(r.inbox.holds, index)
 	}
