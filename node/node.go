@@ -49,7 +49,7 @@ type Node struct {
 	caughtUp   atomic.Pointer[uint64]     // the term in which this node leads and has applied all that was committed before; nil: in none
 	fed        atomic.Pointer[fed]        // nil until the cluster has spoken
 	leaderHint atomic.Pointer[leaderHint] // from the feed
-	lastLeader atomic.Pointer[leaderHint] // whom atLeader asked last
+	lastLeader atomic.Pointer[leaderHint] // whom leaderToAsk named last
 	suspicion  atomic.Uint64              // changes when gossip's opinion of anybody does
 	suspectAt  sync.Map                   // gossip id -> time.Time of the last suspicion; bounded by the members
 	tried      tried

@@ -235,12 +235,13 @@ func (n *Node) lookUp(ctx context.Context, ref string) (api.Task, error) {
 // does not hear it, and until its feed comes from one that does, it knows no better. Who leads no more says so.
 const lastLeaderLife = 30 * time.Second
 
-// leaderToAsk is where the leader is, or was when it was last heard of.
+// leaderToAsk is where the leader is, or was when it was last heard of. A node that leads and does not know all yet asks nobody: the
+// last one leads no more.
 func (n *Node) leaderToAsk() (addr string, self, ok bool) {
 	addr, id, self, ok := n.Leader()
 	if ok {
 		n.lastLeader.Store(&leaderHint{id: id, addr: addr, at: time.Now()})
-	} else if l := n.lastLeader.Load(); l != nil && l.id != n.id && time.Since(l.at) < lastLeaderLife {
+	} else if l := n.lastLeader.Load(); !self && l != nil && l.id != n.id && time.Since(l.at) < lastLeaderLife {
 		return l.addr, false, true
 	}
 	return addr, self, ok
