@@ -272,12 +272,13 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 	busy := measureBusy(ctx)
 	looked := r.lookAfter(recoveryOdd)
 	at, err := r.w.awaitSettled(ctx, cmp.Or(r.Patience, recoveryPatience))
-	looked()
 	factor := busy()
+	looked()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if wrote := r.load.nextWrite(last); wrote.After(at) {
+		r.w.missing.note(at.Sub(last), errors.New("a write that is acknowledged"))
 		at = wrote
 	}
 	for _, u := range played {
@@ -328,7 +329,7 @@ func (r *run) violated(promise, what string) {
 // lookAfter keeps what all machines say at a time from now, unless stop is called before; it waits for a look that has begun.
 func (r *run) lookAfter(d time.Duration) (stop func()) {
 	done := make(chan struct{})
-	dir := filepath.Join(r.dir, fmt.Sprintf("after-%d", len(r.report.Played)))
+	dir := filepath.Join(r.dir, fmt.Sprintf("after-%d", len(r.report.Played)+1))
 	look := time.AfterFunc(d, func() {
 		defer close(done)
 		if err := os.MkdirAll(dir, 0o755); err == nil {

@@ -91,8 +91,10 @@ func (w *World) awaitSettled(ctx context.Context, limit time.Duration) (time.Tim
 	}
 }
 
-// missed is what was missing in turn, the same again not counted, each with since when.
+// missed is what was missing in turn, the same again not counted, each with since when; the last ones only.
 type missed []string
+
+const mostMissed = 50
 
 func (m *missed) note(after time.Duration, err error) {
 	last := ""
@@ -100,6 +102,9 @@ func (m *missed) note(after time.Duration, err error) {
 		_, last, _ = strings.Cut((*m)[n-1], " s: ")
 	}
 	if err.Error() != last {
+		if len(*m) == mostMissed { // two that take turns
+			*m = (*m)[1:]
+		}
 		*m = append(*m, fmt.Sprintf("%6.2f s: %v", after.Seconds(), err))
 	}
 }
