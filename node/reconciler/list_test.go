@@ -70,6 +70,14 @@ func (s *slowList) Events(ctx context.Context) <-chan runtime.Event {
 	return to
 }
 
+// through starts the agent again, with slow between it and the runtime.
+func (g *rig) through(slow *slowList) {
+	g.Helper()
+	g.stop()
+	g.wrap = func(rt runtime.Runtime) runtime.Runtime { slow.Runtime = rt; return slow }
+	g.start()
+}
+
 // What happens while a list is made is not in it, and must not wait for the next one, half a minute later.
 func TestWhatHappensDuringAListIsSeenAtOnce(t *testing.T) {
 	cases := map[string]struct {
@@ -83,10 +91,8 @@ func TestWhatHappensDuringAListIsSeenAtOnce(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(g *rig) {
-				g.stop()
 				slow := &slowList{}
-				g.wrap = func(rt runtime.Runtime) runtime.Runtime { slow.Runtime = rt; return slow }
-				g.start()
+				g.through(slow)
 				g.set(web("t1"))
 				g.pass(5 * time.Second)
 				g.wantContainer("t1", runtime.Running, 1)
@@ -108,10 +114,8 @@ func TestWhatHappensDuringAListIsSeenAtOnce(t *testing.T) {
 // A list that takes longer than the time between two is not followed by the next one at once.
 func TestSlowListsLeaveTimeBetweenThem(t *testing.T) {
 	inBubble(t, func(g *rig) {
-		g.stop()
 		slow := &slowList{takes: 2 * resyncEvery}
-		g.wrap = func(rt runtime.Runtime) runtime.Runtime { slow.Runtime = rt; return slow }
-		g.start()
+		g.through(slow)
 		g.pass(9*resyncEvery + time.Second)
 		slow.mu.Lock()
 		defer slow.mu.Unlock()
@@ -124,10 +128,8 @@ func TestSlowListsLeaveTimeBetweenThem(t *testing.T) {
 // A runtime that gives its events up is asked for all containers at once, and for its events again.
 func TestEventsThatEndAreAskedForAgain(t *testing.T) {
 	inBubble(t, func(g *rig) {
-		g.stop()
 		slow := &slowList{}
-		g.wrap = func(rt runtime.Runtime) runtime.Runtime { slow.Runtime = rt; return slow }
-		g.start()
+		g.through(slow)
 		g.set(web("t1"))
 		g.pass(5 * time.Second)
 		for starts := 2; starts < 4; starts++ {
