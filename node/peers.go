@@ -260,12 +260,8 @@ func atLeader[T any](ctx context.Context, n *Node, remote func(*api.Client) (T, 
 	return remote(api.NewClient(addr, n.toLeader))
 }
 
-const (
-	// leaderAnswer is how long this node waits for the leader to answer what it tells of itself.
-	leaderAnswer = 10 * time.Second
-	// leaderCheck is how often it looks whether another one leads meanwhile.
-	leaderCheck = 250 * time.Millisecond
-)
+// leaderAnswer is how long this node waits for the leader to answer what it tells of itself.
+const leaderAnswer = 10 * time.Second
 
 // tellLeader is atLeader for what has no answer but that it is done, within leaderAnswer. It gives up sooner when another node
 // leads: a machine that lost its power leaves its connections open, and never answers.
@@ -284,17 +280,10 @@ func (n *Node) tellLeader(ctx context.Context, remote func(context.Context, *api
 	defer watch.Wait()
 	defer deposed(nil)
 	watch.Go(func() {
-		for missed := 0; missed < 2; { // twice in a row, so that an answer under way may still come
-			if !sleep(ctx, leaderCheck) {
-				return
-			}
-			if now, _, _, ok := n.Leader(); ok && now != addr {
-				missed++
-			} else {
-				missed = 0
-			}
+		// That none is known is no reason: it may be this node alone that hears of none.
+		if api.Deposed(ctx, func() bool { now, _, _, ok := n.Leader(); return ok && now != addr }) {
+			deposed(fmt.Errorf("%s does not lead any more and did not answer", addr))
 		}
-		deposed(fmt.Errorf("%s does not lead any more and did not answer", addr))
 	})
 	err := remote(ctx, api.NewClient(addr, n.toLeader))
 	if cause := context.Cause(ctx); err != nil && cause != nil {

@@ -35,6 +35,22 @@ func (s *Server) atLeader(route Route, w http.ResponseWriter, r *http.Request) {
 // leaderCheck is how often one who waits for a leader's answer looks whether it still leads.
 const leaderCheck = 250 * time.Millisecond
 
+// Deposed waits until gone says of the leader that is asked that it leads no more, twice in a row, so that an answer under way may
+// still come; false when ctx ends before.
+func Deposed(ctx context.Context, gone func() bool) bool {
+	for missed := 0; missed < 2; missed++ {
+		select {
+		case <-time.After(leaderCheck):
+		case <-ctx.Done():
+			return false
+		}
+		if !gone() {
+			missed = -1
+		}
+	}
+	return true
+}
+
 // forwardToLeader passes a change on, and gives up when that node leads no more without having begun to answer: a machine
 // that lost its power leaves its connections open.
 func (s *Server) forwardToLeader(addr string, w http.ResponseWriter, r *http.Request) {
@@ -44,17 +60,9 @@ func (s *Server) forwardToLeader(addr string, w http.ResponseWriter, r *http.Req
 	defer cancel()
 	deposed := make(chan struct{})
 	watch.Go(func() {
-		for missed := 0; missed < 2; missed++ { // twice in a row, so that an answer under way may still come
-			select {
-			case <-time.After(leaderCheck):
-			case <-over.Done():
-				return
-			}
-			if now, _, _, ok := s.backend.Leader(); ok && now == addr {
-				missed = -1
-			}
+		if Deposed(over, func() bool { now, _, _, ok := s.backend.Leader(); return !ok || now != addr }) {
+			close(deposed)
 		}
-		close(deposed)
 	})
 	s.forwardUntil(deposed, addr, answerPatience, nil, w, r)
 }
