@@ -116,7 +116,6 @@ type Reconciler struct {
 	// hesitateUntil: nothing of the saved set is started before, because a machine that was away may have been replaced;
 	// the cluster's first word ends it.
 	hesitateUntil time.Time
-	tooOld        *set // the last one, if it was not taken
 	complete      bool // a complete set came since the start: what is not in it is not ours to run
 	index         uint64
 	seq           uint64
@@ -141,8 +140,8 @@ type Reconciler struct {
 	mu    sync.Mutex // guards what follows
 	inbox inbox
 	view  view
-	// outdated: the last set was too old to be taken.
-	outdated bool
+	// tooOld is the last set if it was not taken.
+	tooOld *set
 }
 
 // inbox is what callers want of Run's goroutine.
@@ -239,7 +238,7 @@ func (in *inbox) add(s set) {
 // taken, because this node's copy of the log was still behind, may be good enough then.
 func (r *Reconciler) Holds(index uint64) {
 	r.mu.Lock()
-	news := r.outdated || r.inbox.set != nil // which may be too old
+	news := r.tooOld != nil || r.inbox.set != nil // which may be too old
 	if news {
 		r.inbox.holds = max(r.inbox.holds, index)
 	}
@@ -399,10 +398,8 @@ func (r *Reconciler) takeInbox() {
 	if in.set != nil {
 		r.apply(*in.set)
 	}
-	if r.tooOld != nil && in.holds >= r.index {
-		s := *r.tooOld
-		s.index = in.holds
-		r.apply(s)
+	if old := r.tooOld; old != nil && in.holds >= r.index {
+		r.apply(set{old.assignments, in.holds, old.complete})
 	}
 	if in.reportAll {
 		r.reportAll()
@@ -412,16 +409,18 @@ func (r *Reconciler) takeInbox() {
 
 // apply makes a set the truth about what is wanted.
 func (r *Reconciler) apply(s set) {
-	outdated := s.index < r.index
+	var tooOld *set
+	if s.index < r.index {
+		tooOld = &s
+	}
 	r.mu.Lock()
-	r.outdated = outdated
+	r.tooOld = tooOld // written here alone, so that this goroutine reads it without the lock
 	r.mu.Unlock()
-	if outdated {
+	if tooOld != nil {
 		r.log.Warn("ignored tasks older than what is known", "index", s.index, "known", r.index)
-		r.tooOld = &s
 		return
 	}
-	r.index, r.tooOld = s.index, nil
+	r.index = s.index
 	r.hesitateUntil = time.Time{}
 	if s.complete {
 		r.complete = true
