@@ -384,18 +384,13 @@ func failCause(t *task, n *node) string {
 
 // attempts counts the tasks in a row that failed in the slot, the ended task t included. Both times are of t's node's
 // clock.
-func attempts(t *task) int {
-	if up, end := t.st.At[job.Running], t.st.At[t.st.State]; !up.IsZero() && end.Sub(up) >= steadyAfter {
-		return 1
-	}
-	return t.Attempt + 1
-}
+func attempts(t *task) int { return failuresBefore(t, t.st.At[t.st.State]) + 1 }
 
-// failuresBefore counts the tasks in a row that failed in the slot before t, which is itself lost and no failure: it may have run
-// for long enough for them to be forgotten.
-func failuresBefore(t *task, now time.Time) int {
+// failuresBefore counts the tasks in a row that failed in the slot before t, which ended at a time: it may have run for long enough
+// for them to be forgotten.
+func failuresBefore(t *task, end time.Time) int {
 	if t.st != nil {
-		if up := t.st.At[job.Running]; !up.IsZero() && now.Sub(up) >= steadyAfter {
+		if up := t.st.At[job.Running]; !up.IsZero() && end.Sub(up) >= steadyAfter {
 			return 0
 		}
 	}
