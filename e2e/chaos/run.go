@@ -290,8 +290,8 @@ func (r *run) recover(ctx context.Context, played []*under, before *moment) erro
 		r.say("%s", p.line())
 	}
 	if at.Sub(last) > recoveryOdd {
-		for _, what := range r.w.missing {
-			r.say("      missing %s", what)
+		for _, m := range r.w.missing {
+			r.say("      missing after %.2f s: %s", m.after.Seconds(), m.what)
 		}
 	}
 	switch {

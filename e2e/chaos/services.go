@@ -74,7 +74,7 @@ func (w *World) startServices(ctx context.Context) error {
 
 // awaitSettled waits until all runs that was asked for, and tells when that was first seen.
 func (w *World) awaitSettled(ctx context.Context, limit time.Duration) (time.Time, error) {
-	w.missing = missed{}
+	w.missing = nil
 	begun := time.Now()
 	for end := begun.Add(limit); ; {
 		err := w.settled(ctx)
@@ -92,21 +92,21 @@ func (w *World) awaitSettled(ctx context.Context, limit time.Duration) (time.Tim
 }
 
 // missed is what was missing in turn, the same again not counted, each with since when; the last ones only.
-type missed []string
+type missed []lack
+
+type lack struct {
+	after time.Duration
+	what  string
+}
 
 const mostMissed = 50
 
 func (m *missed) note(after time.Duration, err error) {
-	last := ""
-	if n := len(*m); n > 0 {
-		_, last, _ = strings.Cut((*m)[n-1], " s: ")
+	n := len(*m)
+	if n > 0 && (*m)[n-1].what == err.Error() {
+		return
 	}
-	if err.Error() != last {
-		if len(*m) == mostMissed { // two that take turns
-			*m = (*m)[1:]
-		}
-		*m = append(*m, fmt.Sprintf("%6.2f s: %v", after.Seconds(), err))
-	}
+	*m = append((*m)[max(0, n+1-mostMissed):], lack{after, err.Error()}) // two may take turns
 }
 
 // askedFor is how long one machine may take to say what is; another one is asked then.
